@@ -1,0 +1,42 @@
+"""Eight simulated CPU devices, and one compilation cache for the whole suite and its subprocesses."""
+
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
+# In the environment, so that commands which the tests start see the same.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convnext import ConvNeXt
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Smallest model with every kind of layer; gamma is 1 so that its blocks matter."""
+    return ConvNeXt(
+        depths=(1, 2), dims=(8, 16), patch_size=2, num_classes=5, layer_scale_init_value=1.0
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_model):
+    return tiny_model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+
+
+@pytest.fixture(scope="session")
+def batch():
+    """16 images of uint8 [12, 12, 3] in 5 classes; the last three are padding."""
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (16, 12, 12, 3), dtype=np.uint8),
+        "label": rng.integers(0, 5, 16, dtype=np.int32),
+        "mask": (np.arange(16) < 13).astype(np.float32),
+    }
