@@ -1,0 +1,104 @@
+"""ConvNeXt-T, ImageNet-1k, 224 px, 300 epochs. Paper: 82.1 top-1 (with the averaged weights).
+
+    python train.py --config=configs/convnext_tiny.py --config.data.root=/data/imagenet
+
+This is the recipe: every field of every config, with its unit and source. It is Table 5 of
+https://arxiv.org/abs/2201.03545 and the official code's defaults; the other configs say only
+what differs.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from convnext.model import VARIANTS
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.num_epochs = 300
+    config.batch_size = 4096  # images per update, over all devices; the rate below is for 4096
+    config.accumulation_steps = 1  # parts in which a batch passes through the model
+    config.image_size = 224  # pixels
+
+    config.data = ConfigDict(
+        dict(
+            name="folder",  # or "digits"
+            root=config_dict.placeholder(str),  # of the folders train/<class> and val/<class>
+            val_fraction=config_dict.placeholder(float),  # share of train kept to validate on
+        )
+    )
+    config.data.root = "data/imagenet"
+    config.num_workers = 8  # processes that decode and augment; 0: threads of this one
+
+    config.augment = ConfigDict(
+        dict(
+            crop_scale=config_dict.placeholder(tuple),  # of the area; None: the whole image
+            crop_ratio=(3 / 4, 4 / 3),  # width / height
+            flip_prob=0.5,
+            affine_degrees=0.0,  # rotation, at most
+            affine_translate=0.0,  # share of a side, at most
+            affine_scale=(1.0, 1.0),  # range of the zoom
+            affine_shear=0.0,  # degrees, at most
+        )
+    )
+    config.augment.crop_scale = (0.08, 1.0)
+    config.preprocess = ConfigDict(dict(crop_pct=0.875))  # side of the central crop, below 384 px
+    config.normalize = ConfigDict(
+        dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # of ImageNet, in RGB
+    )
+    config.mix = ConfigDict(
+        dict(
+            mixup_alpha=0.8,  # lambda ~ Beta(alpha, alpha); 0: no mixup
+            cutmix_alpha=1.0,
+            prob=1.0,  # of mixing at all
+            switch_prob=0.5,  # of CutMix rather than mixup
+            label_smoothing=0.1,
+            group_size=128,  # images that share a draw: the official batch per GPU
+        )
+    )
+
+    config.model = ConfigDict(
+        dict(
+            **VARIANTS["tiny"],
+            num_classes=config_dict.placeholder(int),  # None: as many as the data has
+            patch_size=4,  # pixels, side of the stem's patches
+            stem_norm=True,
+            drop_path_rate=0.1,  # of the last block
+            layer_scale_init_value=config_dict.placeholder(float),  # None: no LayerScale
+            head_init_scale=1.0,
+            remat=False,  # recompute blocks in the backward pass, to save memory
+            dtype="bfloat16",  # of the computation; the paper trained in float32
+        )
+    )
+    config.model.num_classes = 1000
+    config.model.layer_scale_init_value = 1e-6
+
+    config.schedule = ConfigDict(
+        dict(
+            peak_lr=4e-3,
+            end_lr=1e-6,
+            warmup_epochs=20,
+        )
+    )
+    config.optimizer = ConfigDict(
+        dict(
+            weight_decay=0.05,
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            clip_norm=config_dict.placeholder(float),  # of all gradients together; None: no bound
+        )
+    )
+    config.ema_decays = (0.9999,)  # averages of the weights; the first is the one reported
+
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1: all that fsdp leaves
+    config.eval_every_epochs = 1
+    config.checkpoint_every_epochs = 1
+    config.keep_checkpoints = 3  # the latest, beside the best
+    config.log = ConfigDict(
+        dict(
+            every_steps=50,
+            wandb_project=config_dict.placeholder(str),  # None: no Weights & Biases
+        )
+    )
+    return config.lock()

@@ -1,0 +1,39 @@
+"""The 1,797 handwritten digits that ship with scikit-learn: a whole run in two minutes on a laptop.
+
+    python train.py --config=configs/digits.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import convnext_tiny
+
+
+def get_config() -> ConfigDict:
+    config = convnext_tiny.get_config()
+    config.num_epochs = 60
+    config.batch_size = 64
+    config.image_size = 16  # of originals of 8
+
+    config.data.update(name="digits", root=None)
+    config.num_workers = 0
+    # A digit has no mirror image, and its edges matter.
+    config.augment.update(
+        crop_scale=None,
+        flip_prob=0.0,
+        affine_degrees=12.0,
+        affine_translate=0.1,
+        affine_scale=(0.85, 1.15),
+        affine_shear=10.0,
+    )
+    config.preprocess.crop_pct = 1.0
+    config.mix.update(mixup_alpha=0.0, cutmix_alpha=0.0)
+
+    config.model.update(
+        depths=(2, 2, 2), dims=(32, 64, 128), num_classes=10, patch_size=2, dtype="float32"
+    )
+    config.schedule.warmup_epochs = 5
+    config.ema_decays = (0.99,)  # about 5 epochs
+
+    config.checkpoint_every_epochs = 5
+    config.log.every_steps = 22  # an epoch
+    return config

@@ -1,0 +1,80 @@
+"""How the commands begin: the flags --config and --workdir, and errors in one line."""
+
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from convnext.errors import InputError
+
+FLAGS = flags.FLAGS
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, such as configs/convnext_tiny.py.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; runs/<config name> where it is not given."
+)
+
+
+def run(command: Callable[[ConfigDict, Path], Any]) -> None:
+    """Calls command(config, workdir) with what the command line says.
+
+    What the user got wrong (InputError) ends in one line and exit status 1.
+    """
+
+    def main(argv):
+        if len(argv) > 1:
+            raise InputError(f"unexpected argument {argv[1]!r}; accepted: flags, see --help")
+        if not FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax says much
+        config_path = Path(config_flags.get_config_filename(FLAGS["config"]))
+        command(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_path.stem))
+
+    try:
+        app.run(main, flags_parser=_parse)
+    except InputError as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+def _parse(argv):
+    try:
+        rest = FLAGS(argv)
+    except flags.Error as error:
+        raise InputError(f"{error}; accepted: the flags in --help") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(_config_mistake(argv, error)) from error
+    if not FLAGS["config"].present:
+        raise InputError("--config is not given; accepted: a file such as configs/digits.py")
+    path = Path(config_flags.get_config_filename(FLAGS["config"]))
+    if not path.is_file():
+        raise InputError(f"no config file {path}; accepted: a file such as configs/digits.py")
+    return rest
+
+
+def _config_mistake(argv, error):
+    """ml_collections says only the last part of an unknown field's name."""
+    overrides = [arg.lstrip("-").split("=")[0] for arg in argv if arg.startswith("--config.")]
+    FLAGS([arg for arg in argv if not arg.startswith("--config.")])
+    fields = [f"config.{name}" for name in flatten(CONFIG.value)]
+    for name in overrides:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=3, cutoff=0) or fields
+            return f"unknown config field {name}; accepted: the config's fields, such as " + (
+                ", ".join(near)
+            )
+    return str(error)
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """{"model.dims": (96, ...), ...}"""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

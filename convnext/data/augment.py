@@ -1,0 +1,131 @@
+"""From an image of any size to one of the model's: uint8 [H, W, 3] -> uint8 [size, size, 3].
+
+What is random is drawn from the numpy Generator that is passed in, and from nothing else.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+
+def train_transform(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    image_size: int,
+    crop_scale: tuple[float, float] | None = (0.08, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_prob: float = 0.5,
+    affine_degrees: float = 0.0,
+    affine_translate: float = 0.0,
+    affine_scale: tuple[float, float] = (1.0, 1.0),
+    affine_shear: float = 0.0,
+) -> np.ndarray:
+    """The training augmentation. crop_scale None resizes the whole image instead of a crop."""
+    if crop_scale is None:
+        image = resize(image, image_size, image_size)
+    else:
+        image = random_resized_crop(image, rng, image_size, scale=crop_scale, ratio=crop_ratio)
+    image = random_flip(image, rng, prob=flip_prob)
+    if (affine_degrees, affine_translate, affine_shear, *affine_scale) != (0, 0, 0, 1, 1):
+        image = random_affine(
+            image,
+            rng,
+            degrees=affine_degrees,
+            translate=affine_translate,
+            scale=affine_scale,
+            shear=affine_shear,
+        )
+    return image
+
+
+def eval_transform(image: np.ndarray, *, image_size: int, crop_pct: float = 0.875) -> np.ndarray:
+    """The official evaluation: from 384 pixels up the image is warped to the square; below, its
+    short side is resized to int(image_size / crop_pct) and the centre cut out."""
+    if image_size >= 384:
+        return resize(image, image_size, image_size)
+    height, width = image.shape[:2]
+    short = int(image_size / crop_pct)
+    if height <= width:
+        image = resize(image, short, int(short * width / height))
+    else:
+        image = resize(image, int(short * height / width), short)
+    return center_crop(image, image_size)
+
+
+def random_resized_crop(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    *,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> np.ndarray:
+    """A random part, resized to [size, size]: its area uniform in `scale` as a share of the
+    image's, its width / height log-uniform in `ratio`. After ten that do not fit, the largest
+    central part within `ratio` (torchvision's RandomResizedCrop)."""
+    height, width = image.shape[:2]
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        crop_width = round(math.sqrt(area * aspect))
+        crop_height = round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = rng.integers(0, height - crop_height, endpoint=True)
+            left = rng.integers(0, width - crop_width, endpoint=True)
+            break
+    else:
+        aspect = min(max(width / height, ratio[0]), ratio[1])
+        crop_width = min(width, round(height * aspect))
+        crop_height = min(height, round(width / aspect))
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return resize(image[top : top + crop_height, left : left + crop_width], size, size)
+
+
+def random_flip(image: np.ndarray, rng: np.random.Generator, *, prob: float) -> np.ndarray:
+    """Left to right with probability `prob`."""
+    return image[:, ::-1] if rng.random() < prob else image
+
+
+def random_affine(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    degrees: float,
+    translate: float,
+    scale: tuple[float, float],
+    shear: float,
+) -> np.ndarray:
+    """Rotation in [-degrees, degrees], shift in [-translate, translate] of each side, zoom in
+    `scale`, horizontal shear in [-shear, shear] degrees, about the centre; black outside."""
+    height, width = image.shape[:2]
+    angle = math.radians(rng.uniform(-degrees, degrees))
+    slant = math.tan(math.radians(rng.uniform(-shear, shear)))
+    zoom = rng.uniform(*scale)
+    x = width * (0.5 + rng.uniform(-translate, translate))  # where the centre comes to lie
+    y = height * (0.5 + rng.uniform(-translate, translate))
+    # PIL takes the map from output to input pixels: back by the shift, the rotation and the zoom,
+    # then by the shear.
+    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    a, b, c, d = cos + slant * sin, sin - slant * cos, -sin, cos
+    matrix = (a, b, width / 2 - a * x - b * y, c, d, height / 2 - c * x - d * y)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    moved = picture.transform(
+        (width, height), Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC
+    )
+    return np.asarray(moved)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """To [height, width], bicubic with antialiasing."""
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def center_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The central [size, size]; an odd margin is rounded half to even, as in torchvision."""
+    top, left = (round((side - size) / 2) for side in image.shape[:2])
+    return image[top : top + size, left : left + size]

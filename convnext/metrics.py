@@ -1,0 +1,221 @@
+"""Sums over masked batches, and the log of a run: metrics.jsonl, TensorBoard, W&B, console."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich import progress
+from tensorboardX import SummaryWriter
+
+from convnext.errors import InputError
+
+
+def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    """Sums over the examples with mask 1. logits [N, K], labels int [N], mask [N].
+
+    loss is the plain cross-entropy; top1 and top5 count the labels among the highest logits.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+    hits = best == labels[:, None]
+    return {
+        "loss": jnp.where(mask > 0, losses, 0).sum(),
+        "top1": (hits[:, 0] * mask).sum(),
+        "top5": (hits.any(axis=1) * mask).sum(),
+        "count": mask.sum(),
+    }
+
+
+def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+    """How many examples of each label [K] have each prediction [K]."""
+    num_classes = logits.shape[-1]
+    label = jax.nn.one_hot(labels, num_classes) * mask[:, None]
+    prediction = jax.nn.one_hot(logits.argmax(axis=-1), num_classes)
+    return jnp.einsum("nl,np->lp", label, prediction)
+
+
+def means(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Totals of `accuracy` -> loss, top1 and top5 as means over all examples, and count."""
+    count = float(totals["count"])
+    return {name: float(totals[name]) / count for name in ("loss", "top1", "top5")} | {
+        "count": int(count)
+    }
+
+
+class Log:
+    """Writes what a run reports; a context manager. Only process 0 writes.
+
+    metrics.jsonl has one JSON object a line: "step", and the values of that step. Lines past
+    start_step, left by a run that was killed after its last checkpoint, are cut off first.
+    config.json holds the config.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        start_step: int,
+        num_steps: int,
+        batch_size: int,
+        config: Mapping[str, Any],
+        every_steps: int,
+        wandb_project: str | None = None,
+    ):
+        self.active = jax.process_index() == 0
+        self.num_steps = num_steps
+        self.batch_size = batch_size
+        self.every_steps = every_steps
+        self._pending: tuple[int, dict[str, Any]] | None = None
+        self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
+        if not self.active:
+            return
+        self.workdir = Path(workdir)
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.save("config.json", config)
+        path = self.workdir / "metrics.jsonl"
+        kept = [line for line in read(path) if line["step"] <= start_step]
+        _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
+        self._tensorboard = SummaryWriter(
+            str(self.workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
+        )
+        self._wandb = _wandb_run(wandb_project, self.workdir, config) if wandb_project else None
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.fields[loss]}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+        )
+        self._task = self._progress.add_task("", total=num_steps, completed=start_step,
+                                             loss="", rate="")  # fmt: skip
+        if self._progress.console.is_terminal:
+            self._progress.start()
+
+    def print(self, text: str) -> None:
+        """A text for the console."""
+        if self.active:
+            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def save(self, name: str, value: Any) -> None:
+        """A JSON file in the workdir."""
+        if self.active:
+            _replace(self.workdir / name, json.dumps(value, indent=2) + "\n")
+
+    def step(self, step: int, values: Mapping[str, Any]) -> None:
+        """Takes the values of an update, logged as train/..., which may be on the device still.
+
+        They are fetched when the next step is under way, so that the device never waits.
+        """
+        self.flush()
+        values = {f"train/{name}": value for name, value in values.items()}
+        now, due = time.monotonic(), step % self.every_steps == 0 or step == self.num_steps
+        if self._clock is None:  # the first step is mostly compilation
+            self._clock = now, step
+        elif due:
+            then, before = self._clock
+            rate = (step - before) * self.batch_size / (now - then)
+            values["train/images_per_second"] = rate
+            self._clock = now, step
+        self._pending = step, values
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds to the line of the last step, such as an evaluation after it."""
+        step, pending = self._pending
+        pending.update(values)
+        self._clock = time.monotonic(), step
+
+    def flush(self) -> None:
+        """Writes what is pending."""
+        if self._pending is None:
+            return
+        step, values = self._pending
+        self._pending = None
+        values = {name: float(value) for name, value in jax.device_get(values).items()}
+        evaluated = any(name.startswith("val") for name in values)
+        due = step % self.every_steps == 0 or step == self.num_steps or evaluated
+        if not self.active:
+            return
+        if due:
+            self._write(step, values)
+        rate = values.get("train/images_per_second")
+        self._progress.update(
+            self._task,
+            completed=step,
+            loss=f"loss {values['train/loss']:.4f}",
+            **({"rate": f"{rate:.0f} images/s"} if rate else {}),
+        )
+
+    def _write(self, step, values):
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+        if self._progress.console.is_terminal and not any(n.startswith("val") for n in values):
+            return  # the bar shows it
+        words = " ".join(f"{name} {value:.5g}" for name, value in values.items())
+        self.print(f"step {step}/{self.num_steps} {words}")
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self.flush()
+        finally:
+            if self.active:
+                self._progress.stop()
+                self._file.close()
+                self._tensorboard.close()
+                if self._wandb is not None:
+                    self._wandb.finish()
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; none where there is no such file.
+
+    A last line that a kill cut short is left out.
+    """
+    path = Path(path)
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _replace(path, text):
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _wandb_run(project, workdir, config):
+    """A run that goes on under its id when training resumes."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError(
+            f"wandb_project is {project!r}, but wandb is not installed; "
+            "pip install wandb, or leave the field empty"
+        ) from error
+    path = workdir / "wandb_id"
+    if not path.exists():
+        _replace(path, wandb.util.generate_id())
+    return wandb.init(
+        project=project,
+        id=path.read_text(),
+        name=workdir.name,
+        dir=str(workdir),
+        config=dict(config),
+        resume="allow",
+    )

@@ -1,0 +1,94 @@
+"""Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899).
+
+As timm's `Mixup` in batch mode, with which ConvNeXt was trained, where one call is the
+micro-batch of one GPU. Here that is a group of `group_size` consecutive rows of the global batch,
+so the result does not depend on the number of devices. Each group draws for itself, and its
+images are mixed with those of the same group in reverse order.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from convnext.errors import InputError
+
+
+def mix(
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    num_classes: int,
+    mixup_alpha: float = 0.8,
+    cutmix_alpha: float = 1.0,
+    prob: float = 1.0,
+    switch_prob: float = 0.5,
+    label_smoothing: float = 0.1,
+    group_size: int = 128,
+) -> tuple[jax.Array, jax.Array]:
+    """images [N, H, W, C] float, labels int [N] -> mixed images, targets [N, num_classes].
+
+    An alpha of 0 leaves that kind out, otherwise lambda ~ Beta(alpha, alpha). A group is mixed
+    with probability `prob`, and then by CutMix with probability `switch_prob` if both kinds are
+    on. group_size is capped at N; raises InputError where it does not divide N.
+    """
+    targets = smooth_one_hot(labels, num_classes, label_smoothing)
+    if mixup_alpha == cutmix_alpha == 0:
+        return images, targets
+
+    batch_size, height, width, _ = images.shape
+    group_size = min(group_size, batch_size)
+    if batch_size % group_size:
+        raise InputError(
+            f"mix.group_size is {group_size}; accepted: divisors of the batch of {batch_size} "
+            "and anything larger than it"
+        )
+    groups = batch_size // group_size
+    if mixup_alpha == 0 or cutmix_alpha == 0:
+        switch_prob = float(cutmix_alpha > 0)
+
+    mix_key, switch_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
+    use_mix = jax.random.bernoulli(mix_key, prob, (groups,))
+    use_cutmix = jax.random.bernoulli(switch_key, switch_prob, (groups,))
+    mixup_lam = _beta(mixup_key, mixup_alpha, groups)
+    inside = _boxes(box_key, _beta(cutmix_key, cutmix_alpha, groups), height, width)
+    # Clipped at the border, so count the pixels.
+    lam = jnp.where(use_cutmix, 1 - inside.mean(axis=(1, 2)), mixup_lam)
+    lam = jnp.where(use_mix, lam, 1.0)
+
+    # Share of an image that stays its own, pixel by pixel [G, 1, H, W, 1].
+    own = jnp.where(use_cutmix[:, None, None], 1 - inside, mixup_lam[:, None, None])
+    own = jnp.where(use_mix[:, None, None], own, 1.0)[:, None, :, :, None].astype(images.dtype)
+    return (
+        _blend(images.reshape(groups, group_size, *images.shape[1:]), own).reshape(images.shape),
+        _blend(targets.reshape(groups, group_size, -1), lam[:, None, None]).reshape(targets.shape),
+    )
+
+
+def smooth_one_hot(labels: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:
+    """[N] -> [N, K]: label_smoothing spread over all K classes, the rest on the label."""
+    one_hot = jax.nn.one_hot(labels, num_classes)
+    return one_hot * (1 - label_smoothing) + label_smoothing / num_classes
+
+
+def _beta(key, alpha, groups):
+    return jax.random.beta(key, alpha, alpha, (groups,)) if alpha > 0 else jnp.ones((groups,))
+
+
+def _boxes(key, lam, height, width):
+    """[G] -> [G, H, W]: 1 inside a box of 1 - lam of the image, uniform centre, clipped."""
+    row_key, column_key = jax.random.split(key)
+    ratio = jnp.sqrt(1 - lam)
+
+    def inside(key, size):
+        centre = jax.random.randint(key, lam.shape, 0, size)[:, None]
+        half = (size * ratio).astype(jnp.int32)[:, None] // 2
+        position = jnp.arange(size)
+        return (position >= centre - half) & (position < centre + half)
+
+    rows, columns = inside(row_key, height), inside(column_key, width)
+    return (rows[:, :, None] & columns[:, None, :]).astype(jnp.float32)
+
+
+def _blend(x, own):
+    """x [G, rows, ...] with its own reversed rows."""
+    return own * x + (1 - own) * x[:, ::-1]

@@ -1,0 +1,61 @@
+"""One mesh with the axes "data" and "fsdp": the batch is split over both, the state over the
+second."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from convnext.errors import InputError
+
+
+def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+    """A mesh over all devices; data = -1 takes what fsdp leaves.
+
+    Raises InputError where the two do not use every device.
+    """
+    devices = jax.device_count()
+    if data == -1:
+        data = max(devices // fsdp, 1)
+    if data * fsdp != devices:
+        raise InputError(
+            f"mesh is {data} x {fsdp} (data x fsdp); accepted: a product of {devices}, "
+            "the number of devices"
+        )
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:
+    """Raises InputError where a batch is not the same number of rows in every part on every device."""
+    parts = mesh.size * accumulation_steps
+    if batch_size % parts:
+        raise InputError(
+            f"batch_size is {batch_size}; accepted: multiples of {parts}, for {mesh.size} devices "
+            f"and {accumulation_steps} accumulation steps"
+        )
+
+
+def of_batch(mesh: Mesh) -> NamedSharding:
+    """The first axis, the batch, over all devices."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, P())
+
+
+def of_state(abstract_state: Any, mesh: Mesh) -> Any:
+    """A sharding for each leaf: its longest axis that fsdp divides is split, if there is one."""
+    fsdp = mesh.shape["fsdp"]
+
+    def of_leaf(leaf):
+        divisible = [size if size % fsdp == 0 else 0 for size in leaf.shape]
+        if fsdp == 1 or not any(divisible):
+            return replicated(mesh)
+        axis = int(np.argmax(divisible))
+        return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
+
+    return jax.tree.map(of_leaf, abstract_state)

@@ -1,0 +1,146 @@
+"""The training and evaluation steps: pure functions of arrays.
+
+What is static is keyword-only and bound with `functools.partial`, so that the same function runs
+with or without jit, mesh and config.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from convnext import metrics
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run carries from one update to the next; the rest follows from (seed, step)."""
+
+    step: jax.Array  # int32, updates made
+    params: Any
+    opt_state: Any
+    ema_params: dict[str, Any]  # moving averages of params, keyed by str(decay)
+
+
+def init(
+    key: jax.Array,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    image_size: int,
+    ema_decays: Sequence[float] = (),
+) -> TrainState:
+    """The state before the first update. The averages begin as copies of the parameters."""
+    params = model.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=tx.init(params),
+        ema_params={str(decay): jax.tree.map(jnp.copy, params) for decay in ema_decays},
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    normalize: Callable[[jax.Array], jax.Array],
+    mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    key: jax.Array,
+    ema_decays: Sequence[float] = (),
+    accumulation_steps: int = 1,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update. batch: image uint8 [N, H, W, 3], label int [N].
+
+    Returns the new state, and loss and grad_norm of the update as scalars. With
+    accumulation_steps > 1 the batch passes through the model in that many parts.
+    """
+    mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    images, targets = mix(mix_key, normalize(batch["image"]), batch["label"])
+
+    def loss_fn(params, images, targets, key):
+        logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    loss_and_grads = jax.value_and_grad(loss_fn)
+    if accumulation_steps > 1:
+        loss_and_grads = accumulate(loss_and_grads, accumulation_steps)
+    loss, grads = loss_and_grads(state.params, images, targets, dropout_key)
+
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = {
+        str(decay): optax.incremental_update(params, state.ema_params[str(decay)], 1 - decay)
+        for decay in ema_decays
+    }
+    new_state = TrainState(state.step + 1, params, opt_state, ema_params)
+    return new_state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+
+
+def accumulate(loss_and_grads: Callable, steps: int) -> Callable:
+    """The same function, of a batch taken in `steps` parts: means over the parts.
+
+    A part folds its index into the key. It is every steps-th row, so that each device has its
+    share of every part and no row moves.
+    """
+
+    def accumulated(params, images, targets, key):
+        def parts(x):
+            return jnp.moveaxis(x.reshape(-1, steps, *x.shape[1:]), 1, 0)
+
+        def add_part(total, part):
+            index, images, targets = part
+            value = loss_and_grads(params, images, targets, jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, total, value), None
+
+        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        total, _ = jax.lax.scan(
+            add_part, zeros, (jnp.arange(steps), parts(images), parts(targets))
+        )
+        return jax.tree.map(lambda x: x / steps, total)
+
+    return accumulated
+
+
+def normalize(images: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """uint8 [N, H, W, C] -> float32; mean and std of each channel, as fractions of 255."""
+    return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+
+
+def eval_step(
+    params: Any,
+    batch: dict[str, jax.Array],
+    *,
+    model: nn.Module,
+    normalize: Callable[[jax.Array], jax.Array],
+    measure: Callable = metrics.accuracy,
+) -> Any:
+    """What `measure` sums up over the examples of a batch with mask 1."""
+    logits = model.apply({"params": params}, normalize(batch["image"]), train=False)
+    return measure(logits, batch["label"], batch["mask"])
+
+
+def evaluate(eval_step: Callable, params: Any, batches: Iterable[dict[str, jax.Array]]) -> Any:
+    """Totals over all batches, as float64 arrays on the host."""
+    totals = None
+    for batch in batches:
+        sums = jax.tree.map(np.float64, jax.device_get(eval_step(params, batch)))
+        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+    return totals
+
+
+def weights(state: TrainState, ema_decays: Sequence[float]) -> dict[str, Any]:
+    """What is evaluated, by the prefix of its metrics: "val" is the parameters as they are,
+    "val_ema" their first average, "val_ema_<decay>" each further one."""
+    averages = [str(decay) for decay in ema_decays]
+    names = ["val_ema", *(f"val_ema_{decay}" for decay in averages[1:])]
+    return {"val": state.params} | {
+        name: state.ema_params[decay] for name, decay in zip(names, averages, strict=False)
+    }

@@ -1,0 +1,60 @@
+"""What a run is made of, said before it begins."""
+
+from typing import Any
+
+import jax
+
+from convnext.model import ConvNeXt
+
+
+def parameter_count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def macs(model: ConvNeXt, image_size: int) -> int:
+    """Multiply-accumulates of one square image's forward pass, in convolutions and linear layers.
+
+    The papers call this FLOPs.
+    """
+    side, channels, total = image_size, 3, 0
+    for i, (depth, dim) in enumerate(zip(model.depths, model.dims, strict=True)):
+        patch = 2 if i else model.patch_size
+        side //= patch
+        patchify = patch**2 * channels * dim
+        block = 7**2 * dim + 2 * 4 * dim**2
+        total += side**2 * (patchify + depth * block)
+        channels = dim
+    return total + channels * (model.num_classes or 0)
+
+
+def describe(
+    *,
+    model: ConvNeXt,
+    params: Any,
+    image_size: int,
+    mesh: jax.sharding.Mesh,
+    train_size: int,
+    val_size: int,
+    batch_size: int,
+    steps_per_epoch: int,
+    num_epochs: int,
+    peak_lr: float,
+    end_lr: float,
+    warmup_epochs: int,
+) -> str:
+    """A few lines for the start of a run."""
+    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    steps = steps_per_epoch * num_epochs
+    gmacs = macs(model, image_size) / 1e9
+    return "\n".join(
+        [
+            f"devices    {jax.device_count()} {jax.default_backend()}, mesh {axes}",
+            f"model      {parameter_count(params):,} parameters, {gmacs:.4g} GMACs at {image_size} "
+            f"px, {model.num_classes} classes, depths {tuple(model.depths)}, "
+            f"dims {tuple(model.dims)}",
+            f"data       {train_size:,} images to train on, {val_size:,} to validate on",
+            f"steps      {steps_per_epoch:,} per epoch of {batch_size:,} images, {num_epochs} "
+            f"epochs, {steps:,} in all",
+            f"rate       0 to {peak_lr:g} in {warmup_epochs} epochs, then a cosine to {end_lr:g}",
+        ]
+    )

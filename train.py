@@ -1,0 +1,124 @@
+"""Trains a ConvNeXt.
+
+    python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.seed=1 ...]
+
+The same command again goes on where the run stopped.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from convnext import checkpoint, cli, metrics, mixup, optimizer, plots, sharding, steps, summary
+from convnext.data import augment, pipeline, sources
+from convnext.model import ConvNeXt
+
+
+def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
+    """Trains to the end of config.num_epochs; returns the last state."""
+    # Data.
+    train_source, val_source = sources.load(**config.data)
+    num_classes = sources.check_num_classes(train_source, config.model.num_classes)
+    steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
+    num_steps = steps_per_epoch * config.num_epochs
+
+    # Model and optimizer.
+    model = ConvNeXt(**config.model).clone(num_classes=num_classes)
+    schedule = optimizer.warmup_cosine(steps_per_epoch, config.num_epochs, **config.schedule)
+    tx = optimizer.adamw(schedule, **config.optimizer)
+
+    # State: sharded from birth, or from this workdir's last checkpoint.
+    mesh = sharding.make_mesh(**config.mesh)
+    by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
+    sharding.check_batch_size(config.batch_size, mesh, config.accumulation_steps)
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    init = partial(steps.init, model=model, tx=tx, image_size=config.image_size,
+                   ema_decays=config.ema_decays)  # fmt: skip
+    abstract_state = jax.eval_shape(init, init_key)
+    state_sharding = sharding.of_state(abstract_state, mesh)
+    start_step = checkpoint.latest_step(workdir)
+    if start_step:
+        state = checkpoint.restore(workdir, abstract_state, state_sharding)
+    else:
+        state = jax.jit(init, out_shardings=state_sharding)(init_key)
+    if start_step >= num_steps:
+        print(f"{workdir} is complete at step {start_step}; nothing to do")
+        return state
+
+    # Compiled steps.
+    normalize = partial(steps.normalize, **config.normalize)
+    mix = partial(mixup.mix, num_classes=num_classes, **config.mix)
+    train_step = jax.jit(
+        partial(steps.train_step, model=model, tx=tx, normalize=normalize, mix=mix, key=train_key,
+                ema_decays=config.ema_decays, accumulation_steps=config.accumulation_steps),
+        in_shardings=(state_sharding, by_batch),
+        out_shardings=(state_sharding, replicated),
+        donate_argnums=0,
+    )  # fmt: skip
+    eval_step, confusion_step = (
+        jax.jit(
+            partial(steps.eval_step, model=model, normalize=normalize, measure=measure),
+            in_shardings=(state_sharding.params, by_batch),
+            out_shardings=replicated,
+        )
+        for measure in (metrics.accuracy, metrics.confusion)
+    )
+
+    # Batches.
+    rows = pipeline.process_rows(config.batch_size)
+    train_batches = pipeline.TrainBatches(
+        train_source,
+        partial(augment.train_transform, image_size=config.image_size, **config.augment),
+        seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
+    )  # fmt: skip
+    val_batches = pipeline.EvalBatches(
+        val_source,
+        partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
+        batch_size=config.batch_size, rows=rows,
+    )  # fmt: skip
+    to_devices = partial(pipeline.to_devices, sharding=by_batch, num_workers=config.num_workers)
+
+    # Loop.
+    best_metric = "val_ema/top1" if config.ema_decays else "val/top1"
+    with (
+        metrics.Log(workdir, start_step=start_step, num_steps=num_steps,
+                    batch_size=config.batch_size, config=config.to_dict(), **config.log) as log,
+        checkpoint.open_checkpoints(workdir, keep=config.keep_checkpoints,
+                                    best_metric=best_metric) as checkpoints,
+    ):  # fmt: skip
+        log.save("classes.json", list(train_source.class_names))
+        log.print(summary.describe(
+            model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,
+            train_size=len(train_source), val_size=len(val_source), batch_size=config.batch_size,
+            steps_per_epoch=steps_per_epoch, num_epochs=config.num_epochs, **config.schedule,
+        ))  # fmt: skip
+        for step, batch in enumerate(to_devices(train_batches, start=start_step), start_step + 1):
+            state, values = train_step(state, batch)
+            log.step(step, {**values, "lr": schedule(step - 1)})
+
+            epoch, rest = divmod(step, steps_per_epoch)
+            last = step == num_steps
+            scores = None
+            if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
+                scores = {}
+                for name, params in steps.weights(state, config.ema_decays).items():
+                    means = metrics.means(steps.evaluate(eval_step, params, to_devices(val_batches)))
+                    scores |= {f"{name}/{key}": means[key] for key in ("loss", "top1", "top5")}
+                log.add(scores)
+            if last:
+                *_, params = steps.weights(state, config.ema_decays[:1]).values()
+                confusion = steps.evaluate(confusion_step, params, to_devices(val_batches))
+                log.flush()
+                log.print(plots.confusion_table(confusion, train_source.class_names))
+                plots.save_curves(workdir / "metrics.jsonl", workdir / "curves.png")
+            if rest == 0 and (epoch % config.checkpoint_every_epochs == 0 or last):
+                log.flush()  # what a checkpoint follows from is on disk before it is
+                checkpoints.save_async(step, state, metrics=scores)
+    return state
+
+
+if __name__ == "__main__":
+    cli.run(train)
