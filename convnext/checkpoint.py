@@ -55,42 +55,64 @@ def latest_step(workdir: str | os.PathLike) -> int:
 
 
 def restore(workdir: str | os.PathLike, abstract_state: Any, state_sharding: Any) -> Any:
-    """The latest state, in the shapes of abstract_state and with the given shardings.
+    """The latest state, with the shapes of abstract_state and the given shardings.
 
-    Leaves that are ocp.PLACEHOLDER are not read and come back as they are. Raises InputError
-    where the checkpoint is another model's.
+    Raises InputError where there is no checkpoint, or it is another model's.
     """
+    return _load(workdir, abstract_state, state_sharding, ())
 
-    def target(leaf, sharding):
-        if leaf is ocp.PLACEHOLDER:
-            return leaf
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    with ocp.training.Checkpointer(_folder(workdir)) as checkpoints:
+def restore_params(
+    workdir: str | os.PathLike,
+    abstract_params: Any,
+    sharding: jax.sharding.Sharding,
+    ema_decay: float | None = None,
+) -> Any:
+    """The parameters of the latest state, or their average of that decay, and nothing else of it.
+
+    Raises InputError where there is no checkpoint, or it is another model's.
+    """
+    path = ("params",) if ema_decay is None else ("ema_params", str(ema_decay))
+    sharding = jax.tree.map(lambda _: sharding, abstract_params)
+    return _load(workdir, abstract_params, sharding, path)
+
+
+def _load(workdir, abstract, sharding, path):
+    """What lies at `path` in the latest state."""
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    if not latest_step(workdir):
+        raise InputError(f"no checkpoint in {workdir}; accepted: the workdir of a training run")
+    with ocp.training.Checkpointer(_folder(workdir), context=context) as checkpoints:
         step = checkpoints.latest.step
-        _check_same_model(checkpoints, abstract_state, step)
-        targets = jax.tree.map(
-            target, abstract_state, state_sharding, is_leaf=lambda leaf: leaf is ocp.PLACEHOLDER
+        stored = checkpoints.metadata(step).metadata
+        target = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, sharding
         )
-        return checkpoints.load(step, targets)
+        # Orbax's own error names neither the parameter nor the shapes.
+        theirs = _shapes(stored)
+        wrapped = target
+        for name in reversed(path):
+            wrapped = {name: wrapped}
+        ours, root = _shapes(wrapped), "/".join([*path, ""])
+        for name in [*ours, *(name for name in theirs if name.startswith(root))]:
+            there, here = theirs.get(name, "missing"), ours.get(name, "missing")
+            if there != here:
+                raise InputError(
+                    f"{workdir} holds another model: {name} is {there} there and {here} here; "
+                    "accepted: the config that it was trained with, or a new workdir"
+                )
+        loaded = checkpoints.load(step, wrapped)
+    for name in path:
+        loaded = loaded[name]
+    return loaded
 
 
-def _check_same_model(checkpoints, abstract_state, step):
-    """Orbax's own error does not name the parameter."""
-
-    def shapes(tree):
-        leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda leaf: leaf is ocp.PLACEHOLDER)
-        return {_path_name(path): getattr(leaf, "shape", None) for path, leaf in leaves}
-
-    theirs, ours = shapes(checkpoints.metadata(step).metadata), shapes(abstract_state)
-    for name in [*ours, *theirs]:
-        there, here = theirs.get(name, "missing"), ours.get(name, "missing")
-        if here is not None and there != here:
-            raise InputError(
-                f"{checkpoints.directory} holds another model: {name} is {there} there and {here} "
-                "here; accepted: the config that it was trained with, or a new workdir"
-            )
-
-
-def _path_name(path):
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+def _shapes(tree):
+    """{"params/head/bias": (1000,), ...}"""
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): (
+            tuple(leaf.shape)
+        )
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }

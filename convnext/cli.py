@@ -1,6 +1,6 @@
 """How the commands begin: the flags --config and --workdir, and errors in one line."""
 
-import difflib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,25 +56,10 @@ def _parse(argv):
 
 
 def _config_mistake(argv, error):
-    """ml_collections says only the last part of an unknown field's name."""
-    overrides = [arg.lstrip("-").split("=")[0] for arg in argv if arg.startswith("--config.")]
-    FLAGS([arg for arg in argv if not arg.startswith("--config.")])
-    fields = [f"config.{name}" for name in flatten(CONFIG.value)]
-    for name in overrides:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=3, cutoff=0) or fields
-            return f"unknown config field {name}; accepted: the config's fields, such as " + (
-                ", ".join(near)
-            )
+    """ml_collections names only the last part of an unknown field, between quotes."""
+    for override in (arg.split("=")[0] for arg in argv if arg.startswith("--config.")):
+        if f"'{override.rpartition('.')[2]}" in str(error).replace("\\", ""):
+            near = re.search(r'Did you mean "(\w+)"', str(error))
+            hint = f"; did you mean {near[1]}?" if near else ""
+            return f"unknown config field {override}; accepted: the fields of the config{hint}"
     return str(error)
-
-
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """{"model.dims": (96, ...), ...}"""
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

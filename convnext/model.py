@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convnext.depthwise import depthwise_conv
+from convnext.errors import InputError
 
 # Table 9 of the paper; the isotropic models are those of section 3.3. Isotropic S and B have no
 # LayerScale, isotropic L has it (its training command leaves the default of 1e-6).
@@ -42,7 +43,7 @@ class ConvNeXt(nn.Module):
     With num_classes None or 0: the pooled and normalised features [N, dims[-1]], float32.
     A model of one stage is isotropic. Drop path draws from the rng stream "dropout".
 
-    Raises ValueError where an image side is smaller than the model's total stride.
+    Raises InputError where an image side is smaller than the model's total stride.
     """
 
     depths: Sequence[int]  # blocks in each stage
@@ -60,7 +61,7 @@ class ConvNeXt(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         stride = self.patch_size * 2 ** (len(self.depths) - 1)
         if min(x.shape[1:3]) < stride:
-            raise ValueError(
+            raise InputError(
                 f"image is {x.shape[1]}x{x.shape[2]} pixels; accepted: sides of at least {stride}, "
                 f"the stem's {self.patch_size} doubled by each further stage"
             )

@@ -15,7 +15,10 @@ from PIL import Image
 from convnext.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-FOLDER_LAYOUT = "root/train/<class>/*.jpg (or png, webp) and root/val/<class>/*.jpg"
+ACCEPTED = (
+    "accepted: --config.data.root=ROOT with ROOT/train/<class>/*.jpg (or png, webp) and "
+    "ROOT/val/<class>/*.jpg, or ROOT/<class>/*.jpg and --config.data.val_fraction"
+)
 
 
 class Source(Protocol):
@@ -32,8 +35,8 @@ def load(
     """The sources to train and to validate on.
 
     name "digits": the handwritten digits that ship with scikit-learn.
-    name "folder": root/train/<class>/ and root/val/<class>/; with val_fraction, root/<class>/ or
-    root/train/<class>/ alone, of which that share of each class is kept for validation.
+    name "folder": root/train/<class>/ and root/val/<class>/. Where root has no val folder,
+    val_fraction of each class in root/train, or in root itself, is kept for validation.
 
     Raises InputError where there is nothing to read.
     """
@@ -91,27 +94,23 @@ class Arrays:
 def folder(root: str | None, val_fraction: float | None = None) -> tuple[Source, Source]:
     """One folder a class, in alphabetical order; see `load`."""
     if not root:
-        raise InputError(f"data.root is not set; accepted: a folder with {FOLDER_LAYOUT}")
+        raise InputError(f"data.root is not set; {ACCEPTED}")
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise InputError(
             f"data.val_fraction is {val_fraction}; accepted: a number between 0 and 1, both "
             "excluded"
         )
-    train_root = Path(root) / "train" if (Path(root) / "train").is_dir() else Path(root)
-    if val_fraction is not None:
-        train, val = _split(_list_images(train_root), val_fraction)
-    elif train_root == Path(root):
-        raise InputError(
-            f"no images found: looked in {Path(root) / 'train'}; accepted: {FOLDER_LAYOUT}, or one "
-            "folder of classes with data.val_fraction set"
-        )
+    train_root, val_root = Path(root) / "train", Path(root) / "val"
+    if val_root.is_dir() or val_fraction is None:
+        train, val = _list_images(train_root), _list_images(val_root)
     else:
-        train, val = _list_images(train_root), _list_images(Path(root) / "val")
+        one_root = train_root if train_root.is_dir() else Path(root)
+        train, val = _split(_list_images(one_root), val_fraction)
     unknown = sorted(val.keys() - train.keys())
     if unknown:
         raise InputError(
-            f"class {unknown[0]!r} is in {Path(root) / 'val'} but not in {train_root}; accepted: "
-            "validation classes that are also trained on"
+            f"class {unknown[0]!r} is in {val_root} but not in {train_root}; accepted: validation "
+            "classes that are also trained on"
         )
     names = sorted(train)
     return Files(train, names), Files(val, names)
@@ -146,7 +145,7 @@ def read_image(path: str) -> np.ndarray:
 def _list_images(root):
     """{class: sorted paths} of the folders in root."""
     if not root.is_dir():
-        raise InputError(f"no folder {root}; accepted: {FOLDER_LAYOUT}")
+        raise InputError(f"no folder {root}; {ACCEPTED}")
     classes = {}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.is_dir() and not entry.name.startswith("."):
@@ -158,7 +157,7 @@ def _list_images(root):
                 )
             classes[entry.name] = sorted(files)
     if not classes:
-        raise InputError(f"no class folders in {root}; accepted: {FOLDER_LAYOUT}")
+        raise InputError(f"no class folders in {root}; {ACCEPTED}")
     return classes
 
 

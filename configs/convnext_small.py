@@ -1,0 +1,16 @@
+"""ConvNeXt-S, ImageNet-1k, 224 px, 300 epochs. Paper: 83.1 top-1 (with the averaged weights).
+
+    python train.py --config=configs/convnext_small.py --config.data.root=/data/imagenet
+"""
+
+from ml_collections import ConfigDict
+
+from configs import convnext_tiny
+from convnext.model import VARIANTS
+
+
+def get_config() -> ConfigDict:
+    config = convnext_tiny.get_config()
+    config.model.update(VARIANTS["small"])
+    config.model.drop_path_rate = 0.4
+    return config

@@ -1,0 +1,20 @@
+"""Isotropic ConvNeXt-L, ImageNet-1k, 224 px, 300 epochs. Published top-1: 82.6.
+
+    python train.py --config=configs/isotropic_large.py --config.data.root=/data/imagenet
+
+No stages: one 16x16 stem, then all blocks at 14x14 (section 3.3 of the paper).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import convnext_tiny
+from convnext.model import VARIANTS
+
+
+def get_config() -> ConfigDict:
+    config = convnext_tiny.get_config()
+    config.model.update(VARIANTS["isotropic_large"])
+    config.model.drop_path_rate = 0.5
+    config.mix.group_size = 64
+    config.schedule.warmup_epochs = 50
+    return config

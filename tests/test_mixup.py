@@ -1,0 +1,143 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+from convnext import mixup, sharding
+from convnext.errors import InputError
+
+N, K, SIZE = 12, 5, 16
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Image i is i everywhere, so a mixed pixel says what went into it."""
+    values = jnp.arange(N, dtype=jnp.float32)
+    return jnp.broadcast_to(values[:, None, None, None], (N, SIZE, SIZE, 3))
+
+
+LABELS = jnp.arange(N) % K
+
+
+def mixed_shares(mixed, group_size):
+    """Share of each pixel that is its own image's [N, H, W]; NaN where the partner is the same."""
+    own = np.arange(N, dtype=np.float64)
+    partner = own.reshape(-1, group_size)[:, ::-1].reshape(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (np.asarray(mixed)[..., 0] - partner[:, None, None]) / (own - partner)[:, None, None]
+
+
+def target_shares(targets, group_size, label_smoothing=0.0):
+    """Least-squares share of the own label in each target [N]."""
+    hot = np.asarray(mixup.smooth_one_hot(LABELS, K, label_smoothing))
+    partner = hot.reshape(-1, group_size, K)[:, ::-1].reshape(N, K)
+    difference = hot - partner
+    with np.errstate(invalid="ignore"):
+        return ((np.asarray(targets) - partner) * difference).sum(1) / (difference**2).sum(1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mixup_blends_each_group_with_its_reverse_and_the_targets_alike(images, seed):
+    mixed, targets = mixup.mix(
+        jax.random.key(seed), images, LABELS, num_classes=K, cutmix_alpha=0.0, group_size=4
+    )
+    shares = mixed_shares(mixed, 4).reshape(3, 4, SIZE, SIZE)
+    lam = shares[:, 0, 0, 0]
+    assert len(set(lam.round(4))) == 3  # each group drew for itself
+    np.testing.assert_allclose(shares, np.broadcast_to(lam[:, None, None, None], shares.shape),
+                               atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        target_shares(targets, 4, 0.1), np.repeat(lam, 4), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cutmix_pastes_one_box_and_counts_its_pixels(images, seed):
+    mixed, targets = mixup.mix(
+        jax.random.key(seed), images, LABELS, num_classes=K, mixup_alpha=0.0, group_size=4,
+        label_smoothing=0.0,
+    )  # fmt: skip
+    shares = mixed_shares(mixed, 4).reshape(3, 4, SIZE, SIZE)
+    assert set(np.unique(shares)) <= {0.0, 1.0}
+    for group in shares:
+        assert (group == group[0]).all()
+        rows, columns = (group[0] == 0).any(1), (group[0] == 0).any(0)
+        assert ((group[0] == 0) == rows[:, None] & columns).all()  # a rectangle
+        assert (np.abs(np.diff(rows.astype(int))).sum() <= 2) and rows.sum() <= SIZE
+    np.testing.assert_allclose(
+        target_shares(targets, 4), np.repeat(shares[:, 0].mean((1, 2)), 4), atol=1e-6
+    )
+
+
+def test_lambda_and_the_choice_of_kind_have_their_distributions():
+    labels = jnp.zeros(8000, jnp.int32).at[1::2].set(1)
+    images = jnp.broadcast_to(labels[:, None, None, None].astype(jnp.float32), (8000, 8, 8, 1))
+    _, targets = mixup.mix(
+        jax.random.key(0), images, labels, num_classes=2, mixup_alpha=0.8, cutmix_alpha=0.0,
+        label_smoothing=0.0, group_size=2,
+    )  # fmt: skip
+    lam = np.asarray(targets)[::2, 0]
+    # Beta(a, a) has mean 1/2 and variance 1 / (4 (2a + 1)); 4,000 draws.
+    assert abs(lam.mean() - 0.5) < 0.02
+    assert abs(lam.var() - 1 / (4 * 2.6)) < 0.004
+    mixed, _ = mixup.mix(jax.random.key(1), images, labels, num_classes=2, group_size=2)
+    first = np.asarray(mixed)[::2, :, :, 0]
+    is_cutmix = np.isin(first, [0.0, 1.0]).all((1, 2))
+    assert abs(is_cutmix.mean() - 0.5) < 0.04
+    unmixed, _ = mixup.mix(jax.random.key(2), images, labels, num_classes=2, group_size=2, prob=0.3)
+    assert abs((np.asarray(unmixed)[::2] == 0).all((1, 2, 3)).mean() - 0.7) < 0.08
+
+
+def test_a_box_is_even_and_clipped_at_the_border():
+    lam = jnp.linspace(0, 1, 400)
+    boxes = np.asarray(mixup._boxes(jax.random.key(0), lam, 9, 16))
+    for share, box in zip(np.asarray(lam), boxes, strict=True):
+        for size, inside in ((9, box.any(1)), (16, box.any(0))):
+            cut = 2 * (int(size * np.sqrt(np.float32(1 - share))) // 2)
+            touches = inside[0] or inside[-1]
+            assert inside.sum() == cut or (touches and inside.sum() < cut) or not box.any()
+
+
+def test_both_alphas_zero_leave_the_images_and_smooth_the_targets(images):
+    mixed, targets = mixup.mix(
+        jax.random.key(0), images, LABELS, num_classes=K, mixup_alpha=0.0, cutmix_alpha=0.0
+    )
+    assert mixed is images
+    expected = np.full((N, K), 0.02)
+    expected[np.arange(N), LABELS] = 0.92  # 1 - s + s / K, official LabelSmoothing
+    np.testing.assert_allclose(targets, expected, rtol=1e-6)
+
+
+def test_a_group_larger_than_the_batch_is_the_batch(images):
+    large = mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=128)
+    exact = mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=N)
+    jax.tree.map(np.testing.assert_array_equal, large, exact)
+
+
+def test_a_group_that_does_not_divide_the_batch_is_refused(images):
+    with pytest.raises(InputError, match="mix.group_size is 5; accepted: divisors of the batch"):
+        mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=5)
+
+
+@pytest.mark.parametrize("group_size, exchanges", [(2, False), (4, False), (8, True), (64, True)])
+def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(group_size, exchanges):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(32, 6, 6, 3)).astype(np.float32)
+    labels = rng.integers(0, K, 32)
+    mesh = sharding.make_mesh()
+    by_batch: NamedSharding = sharding.of_batch(mesh)
+
+    def mix(images, labels):
+        return mixup.mix(
+            jax.random.key(7), images, labels, num_classes=K, group_size=group_size
+        )
+
+    on_eight = jax.jit(mix, in_shardings=(by_batch, by_batch), out_shardings=by_batch)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        on_eight(images, labels), jax.jit(mix)(images, labels),
+    )  # fmt: skip
+    hlo = on_eight.lower(images, labels).compile().as_text()
+    moved = any(op in hlo for op in ("all-gather", "all-to-all", "collective-permute"))
+    assert moved == exchanges

@@ -1,0 +1,206 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from convnext import metrics, mixup, optimizer, sharding, steps
+
+NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+DECAYS = (0.9, 0.99)
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_model):
+    """Model with drop path, optimizer, and the state before the first update."""
+    model = tiny_model.clone(drop_path_rate=0.5)
+    schedule = optimizer.warmup_cosine(10, 5, peak_lr=5e-3, warmup_epochs=1)
+    tx = optimizer.adamw(schedule)
+    init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
+    return model, tx, init
+
+
+def step_function(parts, **changes):
+    model, tx, _ = parts
+    mix = partial(mixup.mix, num_classes=5, group_size=4)
+    keywords = dict(model=model, tx=tx, normalize=NORMALIZE, mix=mix, key=jax.random.key(1),
+                    ema_decays=DECAYS)  # fmt: skip
+    return partial(steps.train_step, **(keywords | changes))
+
+
+@pytest.fixture(scope="module")
+def one_device(parts, batch):
+    """The step compiled for one device, and what it makes of three updates."""
+    state = parts[2](jax.random.key(0))
+    step = jax.jit(step_function(parts))
+    trace = []
+    for _ in range(3):
+        state, values = step(state, batch)
+        trace.append((state, values))
+    return step, trace
+
+
+def assert_close(a, b, rtol=2e-4, atol=1e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def test_normalize_gives_the_published_input():
+    image = np.array([[[[0, 127, 255]]]], np.uint8)
+    out = NORMALIZE(jnp.asarray(image))
+    expected = (image / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_the_loss_falls_on_one_repeated_batch(parts, batch):
+    mix = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
+    step = jax.jit(step_function(parts, mix=mix, model=parts[0].clone(drop_path_rate=0.0)))
+    state, losses = parts[2](jax.random.key(0)), []
+    for _ in range(40):
+        state, values = step(state, batch)
+        losses.append(float(values["loss"]))
+    assert losses[0] == pytest.approx(np.log(5), rel=0.05)
+    assert losses[-1] < 0.75  # label smoothing alone leaves 0.42
+
+
+def test_a_step_is_a_function_of_seed_and_step(parts, batch, one_device):
+    step, trace = one_device
+    again, values = step(trace[0][0], batch)
+    jax.tree.map(np.testing.assert_array_equal, (again, values), trace[1])
+    moved = trace[0][0].replace(step=jnp.int32(7))  # other step, other mixing and drop path
+    assert step(moved, batch)[1]["loss"] != values["loss"]
+    other = jax.jit(step_function(parts, key=jax.random.key(2)))
+    assert other(trace[0][0], batch)[1]["loss"] != values["loss"]
+
+
+def test_the_first_update_has_rate_zero_and_counts(parts, one_device):
+    start = parts[2](jax.random.key(0))
+    first = one_device[1][0][0]
+    jax.tree.map(np.testing.assert_array_equal, first.params, start.params)
+    assert [int(state.step) for state, _ in one_device[1]] == [1, 2, 3]
+
+
+def test_the_averages_follow_their_definition(parts, one_device):
+    expected = {str(d): parts[2](jax.random.key(0)).params for d in DECAYS}
+    for state, _ in one_device[1]:
+        for d in DECAYS:
+            expected[str(d)] = jax.tree.map(
+                lambda ema, p, d=d: d * ema + (1 - d) * p, expected[str(d)], state.params
+            )
+    assert_close(one_device[1][-1][0].ema_params, expected, rtol=1e-5)
+
+
+def test_grad_norm_and_loss_are_those_of_the_batch(parts, batch, one_device):
+    model, _, init = parts
+    state = init(jax.random.key(0))
+    mix_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))
+    images, targets = mixup.mix(
+        mix_key, NORMALIZE(batch["image"]), batch["label"], num_classes=5, group_size=4
+    )
+
+    def loss(params):
+        logits = model.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
+        return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    norm = jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads)))
+    assert_close(one_device[1][0][1], {"loss": value, "grad_norm": norm}, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_eight_devices_replicated_or_fsdp_do_what_one_does(
+    parts, batch, one_device, fsdp, accumulation_steps
+):
+    mesh = sharding.make_mesh(fsdp=fsdp)
+    init = parts[2]
+    state_sharding = sharding.of_state(jax.eval_shape(init, jax.random.key(0)), mesh)
+    by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
+    step = jax.jit(
+        step_function(parts, accumulation_steps=accumulation_steps),
+        in_shardings=(state_sharding, by_batch),
+        out_shardings=(state_sharding, replicated),
+        donate_argnums=0,
+    )
+    state = jax.jit(init, out_shardings=state_sharding)(jax.random.key(0))
+    batch = jax.device_put(batch, by_batch)
+    if accumulation_steps == 1:
+        trace = one_device[1]
+    else:
+        reference, one = parts[2](jax.random.key(0)), jax.jit(
+            step_function(parts, accumulation_steps=accumulation_steps)
+        )
+        trace = []
+        for _ in range(3):
+            reference, values = one(reference, batch)
+            trace.append((reference, values))
+    for expected_state, expected_values in trace:
+        with jax.transfer_guard("disallow"):
+            state, values = step(state, batch)
+        assert_close(values, expected_values, rtol=1e-5)
+        assert_close(state.params, expected_state.params, rtol=1e-3, atol=2e-4)
+    split = [leaf for leaf in jax.tree.leaves(state.params) if "fsdp" in leaf.sharding.spec]
+    assert bool(split) == (fsdp > 1)
+
+
+def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):
+    model = parts[0].clone(drop_path_rate=0.0)
+    state = parts[2](jax.random.key(0))
+    whole = jax.jit(step_function(parts, model=model))
+    in_four = jax.jit(step_function(parts, model=model, accumulation_steps=4))
+    for _ in range(2):
+        expected, values = whole(state, batch)
+        state, values_in_four = in_four(state, batch)
+        assert_close(values_in_four, values, rtol=1e-5)
+        assert_close(state.opt_state[1].mu, expected.opt_state[1].mu, rtol=1e-3, atol=1e-6)
+        state = expected
+
+
+def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
+    model = parts[0].clone(drop_path_rate=0.9)
+    same = jax.tree.map(lambda x: np.repeat(x[:4], 4, axis=0), batch)  # four equal parts
+    no_mix = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
+    state = parts[2](jax.random.key(0))
+    in_four = jax.jit(step_function(parts, model=model, mix=no_mix, accumulation_steps=4))
+    quarter = jax.tree.map(lambda x: x[::4], same)
+
+    def loss_of_part(index):
+        key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))[1]
+        rngs = {"dropout": jax.random.fold_in(key, index)}
+        images, targets = no_mix(None, NORMALIZE(quarter["image"]), quarter["label"])
+        logits = model.apply({"params": state.params}, images, train=True, rngs=rngs)
+        return float(optax.softmax_cross_entropy(logits, targets).mean())
+
+    losses = [loss_of_part(index) for index in range(4)]
+    assert len(set(losses)) == 4
+    assert float(in_four(state, same)[1]["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_evaluation_counts_every_example_once_whatever_the_batch_size(
+    tiny_model, tiny_params, batch
+):
+    real = {name: value[:13] for name, value in batch.items()}
+    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(real["image"]))
+    log_probs = jax.nn.log_softmax(logits)
+    order = np.argsort(-np.asarray(logits), axis=1)
+    expected = {
+        "loss": -float(log_probs[np.arange(13), real["label"]].mean()),
+        "top1": float((order[:, 0] == real["label"]).mean()),
+        "top5": 1.0,
+        "count": 13,
+    }
+    eval_step = jax.jit(partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE))
+    for size in (16, 8, 4):
+        batches = [
+            {name: value[i : i + size] for name, value in batch.items()}
+            for i in range(0, 16, size)
+        ]
+        means = metrics.means(steps.evaluate(eval_step, tiny_params, batches))
+        assert means == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_are_named_by_the_order_of_the_decays(parts):
+    state = parts[2](jax.random.key(0)).replace(params="p", ema_params={"0.9": "a", "0.99": "b"})
+    assert steps.weights(state, (0.99, 0.9)) == {"val": "p", "val_ema": "b", "val_ema_0.9": "a"}
+    assert steps.weights(state, ()) == {"val": "p"}
