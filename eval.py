@@ -1,6 +1,6 @@
 """Evaluates the last checkpoint of a run on its validation images.
 
-    python eval.py --config=configs/digits.py [--workdir=runs/digits] [--weights=ema]
+python eval.py --config=configs/digits.py [--workdir=runs/digits] [--weights=ema]
 """
 
 from functools import partial

@@ -5,7 +5,6 @@
 The same command again goes on where the run stopped.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +33,7 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     mesh = sharding.make_mesh(**config.mesh)
     by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
     sharding.check_batch_size(config.batch_size, mesh, config.accumulation_steps)
+    mixup.capped_group_size(config.batch_size, config.mix.group_size)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     init = partial(steps.init, model=model, tx=tx, image_size=config.image_size,
                    ema_decays=config.ema_decays)  # fmt: skip
@@ -105,7 +105,8 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
             if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
                 scores = {}
                 for name, params in steps.weights(state, config.ema_decays).items():
-                    means = metrics.means(steps.evaluate(eval_step, params, to_devices(val_batches)))
+                    totals = steps.evaluate(eval_step, params, to_devices(val_batches))
+                    means = metrics.means(totals)
                     scores |= {f"{name}/{key}": means[key] for key in ("loss", "top1", "top5")}
                 log.add(scores)
             if last:

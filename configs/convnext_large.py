@@ -1,6 +1,6 @@
 """ConvNeXt-L, ImageNet-1k, 224 px, 300 epochs. Paper: 84.3 top-1 (with the averaged weights).
 
-    python train.py --config=configs/convnext_large.py --config.data.root=/data/imagenet
+python train.py --config=configs/convnext_large.py --config.data.root=/data/imagenet
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """The 1,797 handwritten digits that ship with scikit-learn: a whole run in two minutes on a laptop.
 
-    python train.py --config=configs/digits.py
+python train.py --config=configs/digits.py
 """
 
 from ml_collections import ConfigDict

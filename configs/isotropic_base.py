@@ -1,4 +1,4 @@
-"""Isotropic ConvNeXt-B, ImageNet-1k, 224 px, 300 epochs. Published top-1: 82.0.
+"""Isotropic ConvNeXt-B, ImageNet-1k, 224 px, 300 epochs. Paper: 82.0 top-1.
 
     python train.py --config=configs/isotropic_base.py --config.data.root=/data/imagenet
 

@@ -1,4 +1,4 @@
-"""Isotropic ConvNeXt-L, ImageNet-1k, 224 px, 300 epochs. Published top-1: 82.6.
+"""Isotropic ConvNeXt-L, ImageNet-1k, 224 px, 300 epochs. Paper: 82.6 top-1.
 
     python train.py --config=configs/isotropic_large.py --config.data.root=/data/imagenet
 

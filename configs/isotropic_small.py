@@ -1,4 +1,4 @@
-"""Isotropic ConvNeXt-S, ImageNet-1k, 224 px, 300 epochs. Published top-1: 78.7 (README) or 79.7 (Table 2).
+"""Isotropic ConvNeXt-S, ImageNet-1k, 224 px, 300 epochs. Top-1: 78.7 (README), 79.7 (Table 2).
 
     python train.py --config=configs/isotropic_small.py --config.data.root=/data/imagenet
 

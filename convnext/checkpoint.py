@@ -95,7 +95,8 @@ def _load(workdir, abstract, sharding, path):
         for name in reversed(path):
             wrapped = {name: wrapped}
         ours, root = _shapes(wrapped), "/".join([*path, ""])
-        for name in [*ours, *(name for name in theirs if name.startswith(root))]:
+        extra = [name for name in theirs if name.startswith(root) and name not in ours]
+        for name in [*ours, *sorted(extra, key=lambda name: not name.startswith("params/"))]:
             there, here = theirs.get(name, "missing"), ours.get(name, "missing")
             if there != here:
                 raise InputError(

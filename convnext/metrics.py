@@ -176,7 +176,8 @@ class Log:
             self.flush()
         finally:
             if self.active:
-                self._progress.stop()
+                if self._progress.console.is_terminal:
+                    self._progress.stop()
                 self._file.close()
                 self._tensorboard.close()
                 if self._wandb is not None:

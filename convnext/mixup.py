@@ -36,12 +36,7 @@ def mix(
         return images, targets
 
     batch_size, height, width, _ = images.shape
-    group_size = min(group_size, batch_size)
-    if batch_size % group_size:
-        raise InputError(
-            f"mix.group_size is {group_size}; accepted: divisors of the batch of {batch_size} "
-            "and anything larger than it"
-        )
+    group_size = capped_group_size(batch_size, group_size)
     groups = batch_size // group_size
     if mixup_alpha == 0 or cutmix_alpha == 0:
         switch_prob = float(cutmix_alpha > 0)
@@ -62,6 +57,17 @@ def mix(
         _blend(images.reshape(groups, group_size, *images.shape[1:]), own).reshape(images.shape),
         _blend(targets.reshape(groups, group_size, -1), lam[:, None, None]).reshape(targets.shape),
     )
+
+
+def capped_group_size(batch_size: int, group_size: int) -> int:
+    """At most the batch. Raises InputError where the batch is not whole groups."""
+    group_size = min(group_size, batch_size)
+    if group_size < 1 or batch_size % group_size:
+        raise InputError(
+            f"mix.group_size is {group_size}; accepted: divisors of the batch of {batch_size} "
+            "and anything larger than it"
+        )
+    return group_size
 
 
 def smooth_one_hot(labels: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:

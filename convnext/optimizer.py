@@ -61,5 +61,5 @@ def adamw(
 
 
 def decay_mask(params):
-    """True for the kernels: biases, norms and gammas are not decayed (official optim_factory.py)."""
+    """True for kernels; biases, norms and gammas are not decayed (official optim_factory.py)."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -9,7 +9,7 @@ import numpy as np
 from convnext import metrics
 
 matplotlib.use("agg")  # no screen is needed
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 
 def save_curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -33,7 +33,7 @@ def save_curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> Non
         if len(curves) > 1:
             axis.legend()
     best = max((line.get(name) or 0 for line in lines for name in panels["top-1"]), default=0)
-    axes[1].set_ylim(max(0, 1 - 4 * (1 - best)), 1)  # the end is what one looks at
+    axes[1].set_ylim(max(0, min(0.9, 1 - 4 * (1 - best))), 1)  # the end is what one looks at
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -28,7 +28,7 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:
-    """Raises InputError where a batch is not the same number of rows in every part on every device."""
+    """Raises InputError where a device's rows are not the same number in every part of a batch."""
     parts = mesh.size * accumulation_steps
     if batch_size % parts:
         raise InputError(

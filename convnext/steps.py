@@ -101,9 +101,7 @@ def accumulate(loss_and_grads: Callable, steps: int) -> Callable:
             return jax.tree.map(jnp.add, total, value), None
 
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-        total, _ = jax.lax.scan(
-            add_part, zeros, (jnp.arange(steps), parts(images), parts(targets))
-        )
+        total, _ = jax.lax.scan(add_part, zeros, (jnp.arange(steps), parts(images), parts(targets)))
         return jax.tree.map(lambda x: x / steps, total)
 
     return accumulated

@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices, and one compilation cache for the whole suite and its subprocesses."""
+"""Eight simulated CPU devices, and one compilation cache for the suite and its subprocesses."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def tiny_model():
 
 @pytest.fixture(scope="session")
 def tiny_params(tiny_model):
-    return tiny_model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    return jax.jit(tiny_model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
 
 
 @pytest.fixture(scope="session")

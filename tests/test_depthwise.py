@@ -28,9 +28,7 @@ def reference(x, kernel, g):
 @pytest.mark.parametrize("k", [3, 5, 7])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
-def test_value_and_gradients_are_those_of_the_definition(
-    implementation, k, size, dtype, tolerance
-):
+def test_value_and_gradients_are_those_of_the_definition(implementation, k, size, dtype, tolerance):
     rng = np.random.default_rng(k)
     x, g = (jnp.asarray(rng.normal(size=(2, *size, 3)), dtype) for _ in range(2))
     kernel = jnp.asarray(rng.normal(size=(k, k, 1, 3)), dtype)

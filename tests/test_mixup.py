@@ -47,9 +47,7 @@ def test_mixup_blends_each_group_with_its_reverse_and_the_targets_alike(images, 
     assert len(set(lam.round(4))) == 3  # each group drew for itself
     np.testing.assert_allclose(shares, np.broadcast_to(lam[:, None, None, None], shares.shape),
                                atol=1e-5)  # fmt: skip
-    np.testing.assert_allclose(
-        target_shares(targets, 4, 0.1), np.repeat(lam, 4), atol=1e-5
-    )
+    np.testing.assert_allclose(target_shares(targets, 4, 0.1), np.repeat(lam, 4), atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,9 +127,7 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(group_s
     by_batch: NamedSharding = sharding.of_batch(mesh)
 
     def mix(images, labels):
-        return mixup.mix(
-            jax.random.key(7), images, labels, num_classes=K, group_size=group_size
-        )
+        return mixup.mix(jax.random.key(7), images, labels, num_classes=K, group_size=group_size)
 
     on_eight = jax.jit(mix, in_shardings=(by_batch, by_batch), out_shardings=by_batch)
     jax.tree.map(

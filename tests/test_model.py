@@ -106,7 +106,7 @@ def test_logits_are_those_of_pytorch(parity, name):
     assert {k: v.shape for k, v in flatten_dict(params, sep="/").items()} == {
         k: v.shape for k, v in expected.items()
     }
-    logits = model.apply({"params": params}, parity["images"])
+    logits = jax.jit(model.apply)({"params": params}, parity["images"])
     assert logits.shape == parity[f"{name}/logits"].shape
     assert relative_error(logits, parity[f"{name}/logits"]) < 1e-5
 
@@ -115,7 +115,7 @@ def test_logits_are_those_of_pytorch(parity, name):
 def test_bfloat16_keeps_float32_logits_near_the_reference(parity, remat):
     params = official_params(parity, "hierarchical/params/")
     model = ConvNeXt(**PARITY_MODELS["hierarchical"], dtype=jnp.bfloat16, remat=remat)
-    logits = model.apply({"params": params}, parity["images"])
+    logits = jax.jit(model.apply)({"params": params}, parity["images"])
     assert logits.dtype == jnp.float32
     assert 1e-5 < relative_error(logits, parity["hierarchical/logits"]) < 3e-2
 
@@ -125,7 +125,7 @@ def test_without_classes_the_output_is_the_input_of_the_head(parity, num_classes
     params = official_params(parity, "hierarchical/params/")
     head = params.pop("head")
     model = ConvNeXt(**{**PARITY_MODELS["hierarchical"], "num_classes": num_classes})
-    features = model.apply({"params": params}, parity["images"])
+    features = jax.jit(model.apply)({"params": params}, parity["images"])
     assert features.shape == (2, 16) and features.dtype == jnp.float32
     logits = features @ head["kernel"] + head["bias"]
     assert relative_error(logits, parity["hierarchical/logits"]) < 1e-5
@@ -133,7 +133,7 @@ def test_without_classes_the_output_is_the_input_of_the_head(parity, num_classes
 
 def test_initial_weights_are_those_of_the_paper():
     model = ConvNeXt(depths=(1, 1), dims=(64, 96), num_classes=100, head_init_scale=0.5)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     params = flatten_dict(params, sep="/")
     for name, value in params.items():
         leaf = name.rsplit("/")[-1]
@@ -154,7 +154,7 @@ def drop_path_outputs():
         layer_scale_init_value=1.0,
     )  # fmt: skip
     image = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
-    params = model.init(jax.random.key(1), image)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), image)["params"]
 
     def branch_scales(train):
         """Factor on each block's residual branch [3 blocks, N], read from its output."""

@@ -10,6 +10,7 @@ from convnext import metrics, mixup, optimizer, sharding, steps
 
 NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 DECAYS = (0.9, 0.99)
+LABELS_ONLY = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +20,13 @@ def parts(tiny_model):
     schedule = optimizer.warmup_cosine(10, 5, peak_lr=5e-3, warmup_epochs=1)
     tx = optimizer.adamw(schedule)
     init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
-    return model, tx, init
+    return model, tx, jax.jit(init)
 
 
 def step_function(parts, **changes):
     model, tx, _ = parts
-    mix = partial(mixup.mix, num_classes=5, group_size=4)
-    keywords = dict(model=model, tx=tx, normalize=NORMALIZE, mix=mix, key=jax.random.key(1),
-                    ema_decays=DECAYS)  # fmt: skip
+    keywords = dict(model=model, tx=tx, normalize=NORMALIZE, mix=LABELS_ONLY,
+                    key=jax.random.key(1), ema_decays=DECAYS)  # fmt: skip
     return partial(steps.train_step, **(keywords | changes))
 
 
@@ -54,8 +54,7 @@ def test_normalize_gives_the_published_input():
 
 
 def test_the_loss_falls_on_one_repeated_batch(parts, batch):
-    mix = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
-    step = jax.jit(step_function(parts, mix=mix, model=parts[0].clone(drop_path_rate=0.0)))
+    step = jax.jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
     state, losses = parts[2](jax.random.key(0)), []
     for _ in range(40):
         state, values = step(state, batch)
@@ -68,7 +67,7 @@ def test_a_step_is_a_function_of_seed_and_step(parts, batch, one_device):
     step, trace = one_device
     again, values = step(trace[0][0], batch)
     jax.tree.map(np.testing.assert_array_equal, (again, values), trace[1])
-    moved = trace[0][0].replace(step=jnp.int32(7))  # other step, other mixing and drop path
+    moved = trace[0][0].replace(step=jnp.int32(7))  # other step, other drop path
     assert step(moved, batch)[1]["loss"] != values["loss"]
     other = jax.jit(step_function(parts, key=jax.random.key(2)))
     assert other(trace[0][0], batch)[1]["loss"] != values["loss"]
@@ -91,55 +90,54 @@ def test_the_averages_follow_their_definition(parts, one_device):
     assert_close(one_device[1][-1][0].ema_params, expected, rtol=1e-5)
 
 
-def test_grad_norm_and_loss_are_those_of_the_batch(parts, batch, one_device):
+def test_grad_norm_and_loss_are_those_of_the_mixed_batch(parts, batch):
     model, _, init = parts
+    mix = partial(mixup.mix, num_classes=5, group_size=4)
     state = init(jax.random.key(0))
-    mix_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))
-    images, targets = mixup.mix(
-        mix_key, NORMALIZE(batch["image"]), batch["label"], num_classes=5, group_size=4
-    )
+    _, values = jax.jit(step_function(parts, mix=mix))(state, batch)
 
-    def loss(params):
-        logits = model.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
-        return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
+    @jax.jit
+    def loss_and_norm(params):
+        mix_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))
+        images, targets = mix(mix_key, NORMALIZE(batch["image"]), batch["label"])
 
-    value, grads = jax.value_and_grad(loss)(state.params)
-    norm = jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads)))
-    assert_close(one_device[1][0][1], {"loss": value, "grad_norm": norm}, rtol=1e-4)
+        def loss(params):
+            rngs = {"dropout": dropout_key}
+            logits = model.apply({"params": params}, images, train=True, rngs=rngs)
+            return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        return value, jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads)))
+
+    loss, norm = loss_and_norm(state.params)
+    assert_close(values, {"loss": loss, "grad_norm": norm}, rtol=1e-4)
 
 
-@pytest.mark.parametrize("fsdp", [1, 4])
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("fsdp, accumulation_steps", [(1, 1), (4, 1), (4, 2)])
 def test_eight_devices_replicated_or_fsdp_do_what_one_does(
     parts, batch, one_device, fsdp, accumulation_steps
 ):
-    mesh = sharding.make_mesh(fsdp=fsdp)
     init = parts[2]
+    mesh = sharding.make_mesh(fsdp=fsdp)
     state_sharding = sharding.of_state(jax.eval_shape(init, jax.random.key(0)), mesh)
     by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
+    plain = step_function(parts, accumulation_steps=accumulation_steps)
     step = jax.jit(
-        step_function(parts, accumulation_steps=accumulation_steps),
+        plain,
         in_shardings=(state_sharding, by_batch),
         out_shardings=(state_sharding, replicated),
         donate_argnums=0,
     )
-    state = jax.jit(init, out_shardings=state_sharding)(jax.random.key(0))
-    batch = jax.device_put(batch, by_batch)
-    if accumulation_steps == 1:
-        trace = one_device[1]
-    else:
-        reference, one = parts[2](jax.random.key(0)), jax.jit(
-            step_function(parts, accumulation_steps=accumulation_steps)
-        )
-        trace = []
-        for _ in range(3):
-            reference, values = one(reference, batch)
-            trace.append((reference, values))
-    for expected_state, expected_values in trace:
+    reference = one_device[0] if accumulation_steps == 1 else jax.jit(plain)
+    expected = init(jax.random.key(0))
+    state = jax.device_put(expected, state_sharding)
+    placed = jax.device_put(batch, by_batch)
+    for _ in range(3):
+        expected, expected_values = reference(expected, batch)
         with jax.transfer_guard("disallow"):
-            state, values = step(state, batch)
+            state, values = step(state, placed)
         assert_close(values, expected_values, rtol=1e-5)
-        assert_close(state.params, expected_state.params, rtol=1e-3, atol=2e-4)
+        assert_close(state.params, expected.params, rtol=1e-3, atol=2e-4)
     split = [leaf for leaf in jax.tree.leaves(state.params) if "fsdp" in leaf.sharding.spec]
     assert bool(split) == (fsdp > 1)
 
@@ -160,19 +158,19 @@ def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):
 def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
     model = parts[0].clone(drop_path_rate=0.9)
     same = jax.tree.map(lambda x: np.repeat(x[:4], 4, axis=0), batch)  # four equal parts
-    no_mix = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
     state = parts[2](jax.random.key(0))
-    in_four = jax.jit(step_function(parts, model=model, mix=no_mix, accumulation_steps=4))
+    in_four = jax.jit(step_function(parts, model=model, accumulation_steps=4))
     quarter = jax.tree.map(lambda x: x[::4], same)
 
+    @jax.jit
     def loss_of_part(index):
         key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))[1]
         rngs = {"dropout": jax.random.fold_in(key, index)}
-        images, targets = no_mix(None, NORMALIZE(quarter["image"]), quarter["label"])
+        images, targets = LABELS_ONLY(None, NORMALIZE(quarter["image"]), quarter["label"])
         logits = model.apply({"params": state.params}, images, train=True, rngs=rngs)
-        return float(optax.softmax_cross_entropy(logits, targets).mean())
+        return optax.softmax_cross_entropy(logits, targets).mean()
 
-    losses = [loss_of_part(index) for index in range(4)]
+    losses = [float(loss_of_part(index)) for index in range(4)]
     assert len(set(losses)) == 4
     assert float(in_four(state, same)[1]["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
 
@@ -193,8 +191,7 @@ def test_evaluation_counts_every_example_once_whatever_the_batch_size(
     eval_step = jax.jit(partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE))
     for size in (16, 8, 4):
         batches = [
-            {name: value[i : i + size] for name, value in batch.items()}
-            for i in range(0, 16, size)
+            {name: value[i : i + size] for name, value in batch.items()} for i in range(0, 16, size)
         ]
         means = metrics.means(steps.evaluate(eval_step, tiny_params, batches))
         assert means == pytest.approx(expected, rel=1e-5)

@@ -84,7 +84,8 @@ class EvalBatches:
         batch_size: int,
         rows: slice = slice(None),
     ):
-        self.source, self.transform, self.batch_size, self.rows = source, transform, batch_size, rows
+        self.source, self.transform = source, transform
+        self.batch_size, self.rows = batch_size, rows
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)

@@ -1,0 +1,45 @@
+# make train: installs into .venv, once, and trains on the digits.
+# make test:  installs into .venv, once, and runs the tests.
+#
+# PYTHON is the interpreter of a new .venv, 3.11 or newer. CONSTRAINTS may name a file of exact
+# versions: make test CONSTRAINTS=constraints.txt. CONFIG and FLAGS go to train.py.
+
+PYTHON ?= python3
+CONFIG ?= configs/digits.py
+WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
+FLAGS ?=
+CONSTRAINTS ?=
+
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+
+.PHONY: train eval test lint clean
+
+train: .venv/train.installed
+	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
+
+eval: .venv/train.installed
+	.venv/bin/python eval.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
+
+test: .venv/test.installed
+	.venv/bin/python -m pytest
+
+lint: .venv/test.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "error: $(PYTHON) is older than Python 3.11; accepted: make PYTHON=python3.12, say"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/train.installed: requirements.txt | .venv/bin/python
+	$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/test.installed: requirements.txt requirements-dev.txt | .venv/bin/python
+	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,119 @@
+import jax
+import numpy as np
+import pytest
+
+from convnext import sharding
+from convnext.data import pipeline, sources
+from convnext.errors import InputError
+
+N = 22  # examples
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Example i is an image of value i."""
+    images = np.zeros((N, 4, 4, 3), np.uint8) + np.arange(N, dtype=np.uint8)[:, None, None, None]
+    return sources.Arrays(images, np.arange(N, dtype=np.int32) % 3, ["a", "b", "c"])
+
+
+def jitter(image, rng):
+    """Keeps the number of the example in one pixel and a draw in another."""
+    image = image.copy()
+    image[0, 1] = rng.integers(0, 256)
+    return image
+
+
+def train_batches(source, seed=3, num_epochs=3, batch_size=8, **keywords):
+    return pipeline.TrainBatches(
+        source, jitter, seed=seed, num_epochs=num_epochs, batch_size=batch_size, **keywords
+    )
+
+
+def examples(batches):
+    return [int(i) for batch in batches for i in batch["image"][:, 0, 0, 0]]
+
+
+def draws(batches):
+    return [int(i) for batch in batches for i in batch["image"][:, 0, 1, 0]]
+
+
+def test_an_epoch_is_whole_batches_of_distinct_examples_in_new_order(source):
+    batches = train_batches(source)
+    assert len(batches) == 3 * 2
+    epochs = [examples(batches[i] for i in (2 * e, 2 * e + 1)) for e in range(3)]
+    for epoch in epochs:
+        assert len(set(epoch)) == 16  # the tail of 6 is dropped
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert set(epochs[0]) != set(epochs[1])  # another tail
+
+
+def test_the_same_seed_gives_the_same_images_and_each_epoch_others(source):
+    first, again = ([train_batches(source)[i] for i in range(6)] for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    other = [train_batches(source, seed=4)[i] for i in range(6)]
+    assert examples(first) != examples(other)
+    by_example = {}
+    for example, draw in zip(examples(first), draws(first), strict=True):
+        by_example.setdefault(example, []).append(draw)
+    twice = [values for values in by_example.values() if len(values) > 1]
+    assert sum(len(set(values)) > 1 for values in twice) > len(twice) - 2
+
+
+def test_augmentation_depends_on_the_example_and_not_on_its_place(source):
+    by_eight = train_batches(source, num_epochs=1)
+    by_four = train_batches(source, num_epochs=1, batch_size=4)
+    eight, four = ([batches[i] for i in range(len(batches))] for batches in (by_eight, by_four))
+    pairs = dict(zip(examples(eight), draws(eight), strict=True))
+    for example, draw in zip(examples(four), draws(four), strict=True):
+        assert pairs.get(example, draw) == draw
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_read_contiguous_rows_of_the_same_global_batch(source, count):
+    whole = train_batches(source)
+    size = 8 // count
+    parts = [train_batches(source, rows=slice(i * size, (i + 1) * size)) for i in range(count)]
+    for step in range(6):
+        joined = jax.tree.map(lambda *a: np.concatenate(a), *(part[step] for part in parts))
+        jax.tree.map(np.testing.assert_array_equal, joined, whole[step])
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 11, 64])
+def test_evaluation_has_every_example_once_in_order_and_blank_padding(source, batch_size):
+    batches = pipeline.EvalBatches(source, lambda image: image, batch_size=batch_size)
+    rows = jax.tree.map(lambda *a: np.concatenate(a), *(batches[i] for i in range(len(batches))))
+    assert len(rows["mask"]) % batch_size == 0
+    np.testing.assert_array_equal(rows["mask"], np.arange(len(rows["mask"])) < N)
+    np.testing.assert_array_equal(rows["image"][:N, 0, 0, 0], np.arange(N))
+    assert not rows["image"][N:].any()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("start", [0, 3])
+def test_batches_and_their_order_do_not_depend_on_the_workers(source, num_workers, start):
+    batches = train_batches(source)
+    by_batch = sharding.of_batch(sharding.make_mesh())
+    seen = list(pipeline.to_devices(batches, by_batch, start=start, num_workers=num_workers))
+    assert len(seen) == 6 - start
+    for step, batch in enumerate(seen, start):
+        assert batch["image"].sharding == by_batch
+        jax.tree.map(np.testing.assert_array_equal, batch, batches[step])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_ends_the_run_with_its_path(tmp_path, num_workers):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            (tmp_path / name / f"{i}.png").write_bytes(b"broken")
+    source, _ = sources.folder(str(tmp_path), val_fraction=0.25)
+    batches = pipeline.TrainBatches(source, jitter, seed=0, num_epochs=1, batch_size=2)
+    by_batch = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with pytest.raises(InputError, match=rf"cannot read the image {tmp_path}/[ab]/\d.png: "):
+        list(pipeline.to_devices(batches, by_batch, num_workers=num_workers))
+
+
+@pytest.mark.parametrize("batch_size", [0, N + 1])
+def test_a_batch_larger_than_the_data_is_refused(source, batch_size):
+    with pytest.raises(InputError, match=f"batch_size is {batch_size}; accepted: 1 to {N}"):
+        pipeline.steps_per_epoch(source, batch_size)

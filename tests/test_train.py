@@ -1,0 +1,204 @@
+"""The commands, as a user runs them, on a very small model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval as eval_command
+import train as train_command
+from configs import digits, folder
+from convnext import metrics
+from convnext.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+# 4 epochs of 11 steps.
+SMALL = {
+    "num_epochs": 4,
+    "batch_size": 128,
+    "ema_decays": (0.9, 0.5),
+    "eval_every_epochs": 2,
+    "checkpoint_every_epochs": 1,
+    "model.depths": (1, 1),
+    "model.dims": (8, 16),
+    "model.layer_scale_init_value": 1.0,
+    "schedule.peak_lr": 0.01,
+    "schedule.warmup_epochs": 1,
+    "log.every_steps": 5,
+}
+
+
+def small(**changes):
+    config = digits.get_config()
+    config.update_from_flattened_dict({**SMALL, **changes})
+    return config
+
+
+def command(script, workdir, *flags):
+    overrides = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    return [sys.executable, script, "--config=configs/digits.py", f"--workdir={workdir}",
+            *overrides, *flags]  # fmt: skip
+
+
+def run(*arguments):
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def log_without_timing(workdir):
+    lines = metrics.read(workdir / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run from start to end in this process, and its last state."""
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, train_command.train(small(), workdir)
+
+
+def test_a_run_logs_evaluates_and_leaves_its_files(finished):
+    workdir, state = finished
+    lines = log_without_timing(workdir)
+    assert [line["step"] for line in lines] == [5, 10, 15, 20, 22, 25, 30, 35, 40, 44]
+    assert int(state.step) == 44
+    evaluated = [line["step"] for line in lines if "val/top1" in line]
+    assert evaluated == [22, 44]
+    assert lines[0].keys() == {"step", "train/loss", "train/grad_norm", "train/lr"}
+    for prefix in ("val", "val_ema", "val_ema_0.5"):
+        assert {f"{prefix}/{name}" for name in ("loss", "top1", "top5")} <= lines[-1].keys()
+    assert lines[-1]["val/top1"] > 0.3  # chance is 0.1
+    assert lines[1]["train/lr"] == pytest.approx(0.01 * 9 / 10)  # the tenth update
+    assert json.loads((workdir / "classes.json").read_text()) == [str(i) for i in range(10)]
+    assert json.loads((workdir / "config.json").read_text())["model"]["dims"] == [8, 16]
+    assert Image.open(workdir / "curves.png").width > 1000
+    steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert steps == [22, 33, 44]
+
+
+def test_the_same_command_again_does_nothing(finished, capsys):
+    workdir, state = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    again = train_command.train(small(), workdir)
+    jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+    assert capsys.readouterr().out == f"{workdir} is complete at step 44; nothing to do\n"
+
+
+@pytest.mark.parametrize("weights, prefix", [("ema", "val_ema"), ("raw", "val")])
+def test_eval_gives_the_logged_numbers_to_the_last_digit(finished, weights, prefix):
+    workdir, _ = finished
+    last = log_without_timing(workdir)[-1]
+    means = eval_command.evaluate(small(), workdir, weights)
+    assert means == {name: last[f"{prefix}/{name}"] for name in ("loss", "top1", "top5")} | {
+        "count": 360
+    }
+
+
+def test_killed_and_started_again_a_run_ends_as_if_nothing_had_happened(finished, tmp_path):
+    process = subprocess.Popen(
+        command("train.py", tmp_path), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("step 35/44"):  # past the checkpoint of step 22 or 33
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    resumed = run(*command("train.py", tmp_path))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "step 44/44" in resumed.stdout and "step 5/44" not in resumed.stdout
+    assert log_without_timing(tmp_path) == log_without_timing(finished[0])
+    evaluated = run(*command("eval.py", tmp_path))
+    last = log_without_timing(tmp_path)[-1]
+    assert evaluated.stdout.splitlines() == [
+        f"{tmp_path} at step 44, ema weights",
+        f"loss  {last['val_ema/loss']!r}",
+        f"top1  {last['val_ema/top1']!r}",
+        f"top5  {last['val_ema/top5']!r}",
+        "count 360",
+    ]
+
+
+def test_other_weights_in_the_workdir_are_refused_and_nothing_is_touched(finished):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    message = r"params/\S+ is \(\S+ ?\S*\) there and"
+    config = small(**{"model.dims": (8, 24), "num_epochs": 6})
+    with pytest.raises(InputError, match=message):
+        train_command.train(config, workdir)
+    with pytest.raises(InputError, match=message):
+        eval_command.evaluate(config, workdir, "ema")
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 60}, "batch_size is 60; accepted: multiples of 8, for 8 devices"),
+        ({"batch_size": 2048}, "batch_size is 2048; accepted: 1 to 1437"),
+        ({"model.num_classes": 1000}, "model.num_classes is 1000; accepted: 10"),
+        ({"image_size": 3}, "image is 3x3 pixels; accepted: sides of at least 4"),
+        ({"num_epochs": 1, "schedule.warmup_epochs": 5}, "warmup_epochs is 5; accepted: at most"),
+        ({"mesh.fsdp": 3}, "mesh is 2 x 3 .data x fsdp.; accepted: a product of 8"),
+        ({"data.name": "imagenet"}, "data.name is 'imagenet'; accepted: digits, folder"),
+        ({"mix.group_size": 48}, "mix.group_size is 48; accepted: div"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, changes, message):
+    workdir = tmp_path / "run"
+    with pytest.raises(InputError, match=message):
+        train_command.train(small(**changes), workdir)
+    assert not workdir.exists()
+
+
+def test_eval_of_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint in"):
+        eval_command.evaluate(small(), tmp_path, "ema")
+    with pytest.raises(InputError, match="accepted: --weights=raw"):
+        eval_command.evaluate(small(ema_decays=()), tmp_path, "ema")
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--config=configs/digits.py", "--config.model.dimz=3"],
+         "error: unknown config field --config.model.dimz; accepted: the fields of the config; "
+         "did you mean dims?"),
+        (["--config=configs/convnext_tiny.py", "--config.data.root=nowhere"],
+         "error: no folder nowhere/train; accepted: --config.data.root=ROOT with "),
+        (["--config=configs/nothing.py"], "error: no config file configs/nothing.py; accepted: "),
+        ([], "error: --config is not given; accepted: "),
+    ],
+)  # fmt: skip
+def test_a_mistake_on_the_command_line_is_one_line_and_not_success(flags, message):
+    result = run(sys.executable, "train.py", *flags)
+    assert result.returncode == 1
+    assert result.stderr.startswith(message) and result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_your_own_folder_trains(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, colour in {"red": (200, 30, 30), "blue": (30, 30, 200)}.items():
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(20):
+            noise = rng.integers(-30, 30, (20, 24, 3))
+            image = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / "images" / name / f"{i}.jpg")
+    config = folder.get_config()
+    config.update_from_flattened_dict({
+        **SMALL, "num_epochs": 6, "batch_size": 16, "image_size": 16, "model.patch_size": 2,
+        "data.root": str(tmp_path / "images"), "num_workers": 1, "schedule.peak_lr": 4e-3,
+    })  # fmt: skip
+    workdir = tmp_path / "run"
+    train_command.train(config, workdir)
+    assert json.loads((workdir / "classes.json").read_text()) == ["blue", "red"]
+    assert log_without_timing(workdir)[-1]["val/top1"] == 1.0
+    assert eval_command.evaluate(config, workdir, "raw")["count"] == 8
