@@ -53,7 +53,7 @@ def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float
     batches = pipeline.to_devices(
         val_batches, sharding.of_batch(mesh), num_workers=config.num_workers
     )
-    return metrics.means(steps.evaluate(eval_step, params, batches))
+    return metrics.means(steps.evaluate(eval_step, {weights: params}, batches)[weights])
 
 
 def main(config: ConfigDict, workdir: Path) -> None:

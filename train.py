@@ -82,12 +82,12 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     to_devices = partial(pipeline.to_devices, sharding=by_batch, num_workers=config.num_workers)
 
     # Loop.
-    best_metric = "val_ema/top1" if config.ema_decays else "val/top1"
+    best = "val_ema" if config.ema_decays else "val"
     with (
         metrics.Log(workdir, start_step=start_step, num_steps=num_steps,
                     batch_size=config.batch_size, config=config.to_dict(), **config.log) as log,
         checkpoint.open_checkpoints(workdir, keep=config.keep_checkpoints,
-                                    best_metric=best_metric) as checkpoints,
+                                    best_metric=f"{best}/top1") as checkpoints,
     ):  # fmt: skip
         log.save("classes.json", list(train_source.class_names))
         log.print(summary.describe(
@@ -103,18 +103,17 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
             last = step == num_steps
             scores = None
             if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
-                scores = {}
-                for name, params in steps.weights(state, config.ema_decays).items():
-                    totals = steps.evaluate(eval_step, params, to_devices(val_batches))
-                    means = metrics.means(totals)
-                    scores |= {f"{name}/{key}": means[key] for key in ("loss", "top1", "top5")}
+                weights = steps.weights(state, config.ema_decays)
+                totals = steps.evaluate(eval_step, weights, to_devices(val_batches))
+                scores = metrics.scores(totals)
                 log.add(scores)
+            if last and num_classes <= 1000:  # the matrix is num_classes**2 large
+                reported = {best: weights[best]}
+                confusion = steps.evaluate(confusion_step, reported, to_devices(val_batches))
+                log.print(plots.confusion_table(confusion[best], train_source.class_names))
             if last:
-                *_, params = steps.weights(state, config.ema_decays[:1]).values()
-                confusion = steps.evaluate(confusion_step, params, to_devices(val_batches))
                 log.flush()
-                log.print(plots.confusion_table(confusion, train_source.class_names))
-                plots.save_curves(workdir / "metrics.jsonl", workdir / "curves.png")
+                log.save_curves()
             if rest == 0 and (epoch % config.checkpoint_every_epochs == 0 or last):
                 log.flush()  # what a checkpoint follows from is on disk before it is
                 checkpoints.save_async(step, state, metrics=scores)

@@ -15,6 +15,7 @@ import optax
 from rich import progress
 from tensorboardX import SummaryWriter
 
+from convnext import plots
 from convnext.errors import InputError
 
 
@@ -47,6 +48,16 @@ def means(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
     count = float(totals["count"])
     return {name: float(totals[name]) / count for name in ("loss", "top1", "top5")} | {
         "count": int(count)
+    }
+
+
+def scores(totals: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """{"val": totals, ...} -> {"val/loss": 0.7, "val/top1": 0.8, "val/top5": 0.9, ...}"""
+    return {
+        f"{prefix}/{name}": value
+        for prefix, of_prefix in totals.items()
+        for name, value in means(of_prefix).items()
+        if name != "count"
     }
 
 
@@ -110,6 +121,11 @@ class Log:
         """A JSON file in the workdir."""
         if self.active:
             _replace(self.workdir / name, json.dumps(value, indent=2) + "\n")
+
+    def save_curves(self) -> None:
+        """curves.png in the workdir, of all that was written so far."""
+        if self.active:
+            plots.save_curves(read(self.workdir / "metrics.jsonl"), self.workdir / "curves.png")
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
         """Takes the values of an update, logged as train/..., which may be on the device still.

@@ -1,27 +1,23 @@
 """Pictures and tables of a run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
-
-from convnext import metrics
-
-matplotlib.use("agg")  # no screen is needed
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 
-def save_curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Loss, top-1 and learning rate over the steps of a metrics.jsonl, as a PNG."""
-    lines = metrics.read(metrics_path)
+def save_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
+    """Loss, top-1 and learning rate over the steps of the lines of a metrics.jsonl, as a PNG."""
     names = sorted({name for line in lines for name in line})
     panels = {
         "loss": [name for name in names if name.endswith("/loss")],
         "top-1": [name for name in names if name.endswith("/top1")],
         "learning rate": ["train/lr"],
     }
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")  # needs no screen, unlike pyplot's
+    axes = figure.subplots(1, 3)
     for axis, (title, curves) in zip(axes, panels.items(), strict=True):
         for name in curves:
             points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
@@ -35,7 +31,6 @@ def save_curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> Non
     best = max((line.get(name) or 0 for line in lines for name in panels["top-1"]), default=0)
     axes[1].set_ylim(max(0, min(0.9, 1 - 4 * (1 - best))), 1)  # the end is what one looks at
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def confusion_table(matrix: np.ndarray, class_names: Sequence[str], largest: int = 20) -> str:

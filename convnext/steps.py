@@ -125,11 +125,14 @@ def eval_step(
     return measure(logits, batch["label"], batch["mask"])
 
 
-def evaluate(eval_step: Callable, params: Any, batches: Iterable[dict[str, jax.Array]]) -> Any:
-    """Totals over all batches, as float64 arrays on the host."""
+def evaluate(
+    eval_step: Callable, weights: dict[str, Any], batches: Iterable[dict[str, jax.Array]]
+) -> dict[str, Any]:
+    """Totals over all batches for each of the weights, as float64 arrays on the host."""
     totals = None
     for batch in batches:
-        sums = jax.tree.map(np.float64, jax.device_get(eval_step(params, batch)))
+        sums = {name: eval_step(params, batch) for name, params in weights.items()}
+        sums = jax.tree.map(np.float64, jax.device_get(sums))
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
     return totals
 

@@ -183,18 +183,21 @@ def test_evaluation_counts_every_example_once_whatever_the_batch_size(
     log_probs = jax.nn.log_softmax(logits)
     order = np.argsort(-np.asarray(logits), axis=1)
     expected = {
-        "loss": -float(log_probs[np.arange(13), real["label"]].mean()),
-        "top1": float((order[:, 0] == real["label"]).mean()),
-        "top5": 1.0,
-        "count": 13,
+        "val/loss": -float(log_probs[np.arange(13), real["label"]].mean()),
+        "val/top1": float((order[:, 0] == real["label"]).mean()),
+        "val/top5": 1.0,
+        "val_ema/loss": np.log(5),  # of weights that are all zero
+        "val_ema/top1": float((real["label"] == 0).mean()),
+        "val_ema/top5": 1.0,
     }
     eval_step = jax.jit(partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE))
+    weights = {"val": tiny_params, "val_ema": jax.tree.map(jnp.zeros_like, tiny_params)}
     for size in (16, 8, 4):
         batches = [
             {name: value[i : i + size] for name, value in batch.items()} for i in range(0, 16, size)
         ]
-        means = metrics.means(steps.evaluate(eval_step, tiny_params, batches))
-        assert means == pytest.approx(expected, rel=1e-5)
+        scores = metrics.scores(steps.evaluate(eval_step, weights, batches))
+        assert scores == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_are_named_by_the_order_of_the_decays(parts):
