@@ -34,7 +34,7 @@ clean:
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "error: $(PYTHON) is older than Python 3.11; accepted: make PYTHON=python3.12, say"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/train.installed: requirements.txt | .venv/bin/python
 	$(PIP_INSTALL) -r requirements.txt

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that ship with scikit-learn: a whole run in two minutes on a laptop.
+"""The 1,797 handwritten digits that ship with scikit-learn, in two minutes on two CPU cores.
 
 python train.py --config=configs/digits.py
 """
@@ -10,7 +10,7 @@ from configs import convnext_tiny
 
 def get_config() -> ConfigDict:
     config = convnext_tiny.get_config()
-    config.num_epochs = 60
+    config.num_epochs = 90
     config.batch_size = 64
     config.image_size = 16  # of originals of 8
 
@@ -20,20 +20,21 @@ def get_config() -> ConfigDict:
     config.augment.update(
         crop_scale=None,
         flip_prob=0.0,
-        affine_degrees=12.0,
-        affine_translate=0.1,
-        affine_scale=(0.85, 1.15),
-        affine_shear=10.0,
+        affine_degrees=20.0,
+        affine_translate=0.12,
+        affine_scale=(0.7, 1.3),
+        affine_shear=20.0,
     )
     config.preprocess.crop_pct = 1.0
     config.mix.update(mixup_alpha=0.0, cutmix_alpha=0.0)
 
     config.model.update(
-        depths=(2, 2, 2), dims=(32, 64, 128), num_classes=10, patch_size=2, dtype="float32"
+        depths=(2, 2, 2), dims=(24, 48, 96), num_classes=10, patch_size=2, dtype="float32"
     )
     config.schedule.warmup_epochs = 5
+    config.optimizer.weight_decay = 0.3
     config.ema_decays = (0.99,)  # about 5 epochs
 
-    config.checkpoint_every_epochs = 5
+    config.checkpoint_every_epochs = 10
     config.log.every_steps = 22  # an epoch
     return config

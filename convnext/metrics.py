@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class Log:
         self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
         if not self.active:
             return
+        wandb = _import_wandb() if wandb_project else None
         self.workdir = Path(workdir)
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.save("config.json", config)
@@ -98,7 +100,7 @@ class Log:
         self._tensorboard = SummaryWriter(
             str(self.workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
         )
-        self._wandb = _wandb_run(wandb_project, self.workdir, config) if wandb_project else None
+        self._wandb = wandb and _wandb_run(wandb, wandb_project, self.workdir, config)
         self._progress = progress.Progress(
             progress.TextColumn("{task.fields[loss]}"),
             progress.BarColumn(),
@@ -216,18 +218,22 @@ def _replace(path, text):
     temporary.replace(path)
 
 
-def _wandb_run(project, workdir, config):
-    """A run that goes on under its id when training resumes."""
+def _import_wandb():
     try:
         import wandb
     except ImportError as error:
         raise InputError(
-            f"wandb_project is {project!r}, but wandb is not installed; "
-            "pip install wandb, or leave the field empty"
+            f"log.wandb_project is set, but wandb cannot be imported ({error}); accepted: pip "
+            "install wandb, or no log.wandb_project"
         ) from error
+    return wandb
+
+
+def _wandb_run(wandb, project, workdir, config):
+    """A run that goes on under its id when training resumes."""
     path = workdir / "wandb_id"
     if not path.exists():
-        _replace(path, wandb.util.generate_id())
+        _replace(path, uuid.uuid4().hex)
     return wandb.init(
         project=project,
         id=path.read_text(),

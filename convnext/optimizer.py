@@ -1,5 +1,7 @@
 """The recipe's optimizer: AdamW, its schedule, and what is decayed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,6 @@ def adamw(
     )
 
 
-def decay_mask(params):
+def decay_mask(params: Any) -> Any:
     """True for kernels; biases, norms and gammas are not decayed (official optim_factory.py)."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)

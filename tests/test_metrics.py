@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,7 +107,33 @@ def test_without_a_terminal_the_log_is_plain_lines(tmp_path, capsys):
     assert second.endswith(" train/loss 0.33333")
 
 
-def test_wandb_that_is_not_installed_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    with pytest.raises(InputError, match="wandb_project is 'x', but wandb is not installed"):
-        open_log(tmp_path, wandb_project="x")
+def test_wandb_that_is_not_installed_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match="log.wandb_project is set, but wandb cannot be imported"):
+        open_log(tmp_path / "run", wandb_project="x")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path, monkeypatch):
+    runs = []
+
+    class Run(dict):
+        def log(self, values, step):
+            self.setdefault("steps", []).append(step)
+
+        def finish(self):
+            self["finished"] = True
+
+    class Wandb:
+        @staticmethod
+        def init(**keywords):
+            runs.append(Run(keywords))
+            return runs[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    for start in (0, 2):
+        with open_log(tmp_path, start_step=start, wandb_project="digits") as log:
+            train(log, range(start + 1, start + 3))
+    assert [run["steps"] for run in runs] == [[2], [4]]
+    assert runs[0]["id"] == runs[1]["id"] and runs[0]["project"] == "digits"
+    assert runs[0]["config"] == {"seed": 0} and runs[1]["finished"]

@@ -97,18 +97,20 @@ def random_affine(
     scale: tuple[float, float],
     shear: float,
 ) -> np.ndarray:
-    """Rotation in [-degrees, degrees], shift in [-translate, translate] of each side, zoom in
-    `scale`, horizontal shear in [-shear, shear] degrees, about the centre; black outside."""
+    """About the centre: zoom of each axis in `scale`, horizontal shear in [-shear, shear] degrees,
+    rotation in [-degrees, degrees]; then a shift in [-translate, translate] of each side. Black
+    outside."""
     height, width = image.shape[:2]
     angle = math.radians(rng.uniform(-degrees, degrees))
     slant = math.tan(math.radians(rng.uniform(-shear, shear)))
-    zoom = rng.uniform(*scale)
+    zoom_x, zoom_y = rng.uniform(*scale), rng.uniform(*scale)
     x = width * (0.5 + rng.uniform(-translate, translate))  # where the centre comes to lie
     y = height * (0.5 + rng.uniform(-translate, translate))
-    # PIL takes the map from output to input pixels: back by the shift, the rotation and the zoom,
-    # then by the shear.
-    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-    a, b, c, d = cos + slant * sin, sin - slant * cos, -sin, cos
+    # PIL takes the map from output to input pixels: back by the shift, the rotation, the shear and
+    # the zoom.
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b = (cos + slant * sin) / zoom_x, (sin - slant * cos) / zoom_x
+    c, d = -sin / zoom_y, cos / zoom_y
     matrix = (a, b, width / 2 - a * x - b * y, c, d, height / 2 - c * x - d * y)
     picture = Image.fromarray(np.ascontiguousarray(image))
     moved = picture.transform(
