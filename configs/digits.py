@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.3
     config.ema_decays = (0.99,)  # about 5 epochs
 
+    config.eval_every_epochs = 5
     config.checkpoint_every_epochs = 10
     config.log.every_steps = 22  # an epoch
     return config
