@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
             affine_translate=0.0,  # share of a side, at most
             affine_scale=(1.0, 1.0),  # range of the zoom
             affine_shear=0.0,  # degrees, at most
+            gamma=0.0,  # levels to the power of exp(u), u uniform in [-gamma, gamma]
         )
     )
     config.augment.crop_scale = (0.08, 1.0)

@@ -45,6 +45,13 @@ def test_a_flip_is_left_to_right_and_as_frequent_as_asked():
     np.testing.assert_array_equal(augment.random_flip(image, rng(), prob=1.0), image[:, ::-1])
 
 
+@pytest.mark.parametrize("end, power", [(0, 0.5), (1, 2.0)])
+def test_gamma_raises_levels_to_a_power(end, power):
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    out = augment.random_gamma(image, Fixed(end), strength=np.log(2))
+    np.testing.assert_array_equal(out, np.round(255 * (image / 255) ** power))
+
+
 class Fixed:
     """A generator that always draws one end of the range."""
 

@@ -21,6 +21,7 @@ def train_transform(
     affine_translate: float = 0.0,
     affine_scale: tuple[float, float] = (1.0, 1.0),
     affine_shear: float = 0.0,
+    gamma: float = 0.0,
 ) -> np.ndarray:
     """The training augmentation. crop_scale None resizes the whole image instead of a crop."""
     if crop_scale is None:
@@ -28,6 +29,8 @@ def train_transform(
     else:
         image = random_resized_crop(image, rng, image_size, scale=crop_scale, ratio=crop_ratio)
     image = random_flip(image, rng, prob=flip_prob)
+    if gamma:
+        image = random_gamma(image, rng, strength=gamma)
     if (affine_degrees, affine_translate, affine_shear, *affine_scale) != (0, 0, 0, 1, 1):
         image = random_affine(
             image,
@@ -86,6 +89,15 @@ def random_resized_crop(
 def random_flip(image: np.ndarray, rng: np.random.Generator, *, prob: float) -> np.ndarray:
     """Left to right with probability `prob`."""
     return image[:, ::-1] if rng.random() < prob else image
+
+
+def random_gamma(image: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
+    """Levels, as fractions of 255, to the power of exp(u), u uniform in [-strength, strength].
+
+    On white strokes over black it makes them thicker and thinner.
+    """
+    levels = np.linspace(0, 1, 256) ** math.exp(rng.uniform(-strength, strength))
+    return np.round(255 * levels).astype(np.uint8)[image]
 
 
 def random_affine(
