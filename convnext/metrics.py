@@ -136,10 +136,10 @@ class Log:
         """
         self.flush()
         values = {f"train/{name}": value for name, value in values.items()}
-        now, due = time.monotonic(), step % self.every_steps == 0 or step == self.num_steps
+        now = time.monotonic()
         if self._clock is None:  # the first step is mostly compilation
             self._clock = now, step
-        elif due:
+        elif self._is_due(step):
             then, before = self._clock
             rate = (step - before) * self.batch_size / (now - then)
             values["train/images_per_second"] = rate
@@ -160,10 +160,9 @@ class Log:
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(values).items()}
         evaluated = any(name.startswith("val") for name in values)
-        due = step % self.every_steps == 0 or step == self.num_steps or evaluated
         if not self.active:
             return
-        if due:
+        if evaluated or self._is_due(step):
             self._write(step, values)
         rate = values.get("train/images_per_second")
         self._progress.update(
@@ -172,6 +171,9 @@ class Log:
             loss=f"loss {values['train/loss']:.4f}",
             **({"rate": f"{rate:.0f} images/s"} if rate else {}),
         )
+
+    def _is_due(self, step):
+        return step % self.every_steps == 0 or step == self.num_steps
 
     def _write(self, step, values):
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
