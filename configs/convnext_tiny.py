@@ -64,6 +64,11 @@ def get_config() -> ConfigDict:
             num_classes=config_dict.placeholder(int),  # None: as many as the data has
             patch_size=4,  # pixels, side of the stem's patches
             stem_norm=True,
+            use_grn=False,  # V2's Global Response Normalization
+            norm_eps=1e-6,
+            final_norm_eps=1e-6,  # of the norm after pooling
+            head_norm_first=False,  # that norm before pooling
+            head_hidden_size=config_dict.placeholder(int),  # None: the head is one linear layer
             drop_path_rate=0.1,  # of the last block
             layer_scale_init_value=config_dict.placeholder(float),  # None: no LayerScale
             head_init_scale=1.0,

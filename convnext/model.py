@@ -1,7 +1,9 @@
-"""ConvNeXt, from "A ConvNet for the 2020s" (https://arxiv.org/abs/2201.03545), in Flax Linen.
+"""ConvNeXt (https://arxiv.org/abs/2201.03545) and ConvNeXt V2 (https://arxiv.org/abs/2301.00808) in
+Flax Linen.
 
-Layers and hyper-parameters have the names of the paper's code, facebookresearch/ConvNeXt.
-Activations are [N, H, W, C]; parameters are float32 whatever `dtype` the model computes in.
+Layers and hyper-parameters have the names of the papers' code, facebookresearch/ConvNeXt and
+ConvNeXt-V2; what only timm has, timm's. Activations are [N, H, W, C]; parameters are float32
+whatever `dtype` the model computes in.
 """
 
 from collections.abc import Sequence
@@ -15,21 +17,42 @@ import numpy as np
 from convnext.depthwise import depthwise_conv
 from convnext.errors import InputError
 
-# Table 9 of the paper; the isotropic models are those of section 3.3. Isotropic S and B have no
-# LayerScale, isotropic L has it (its training command leaves the default of 1e-6).
+
+def _variant(depths: tuple[int, ...], dim: int, **options: Any) -> dict[str, Any]:
+    """Stages of which each has twice the channels of the one before."""
+    return dict(depths=depths, dims=tuple(dim * 2**i for i in range(len(depths))), **options)
+
+
+_ISOTROPIC = dict(patch_size=16, stem_norm=False)
+_V2 = dict(use_grn=True, layer_scale_init_value=None)
+
+# Table 9 of the paper, and the README of ConvNeXt-V2. The isotropic models are of section 3.3; S and
+# B have no LayerScale, L has it (its training command leaves the default of 1e-6). atto to nano of
+# V1, tiny_hnf, large_mlp and xxlarge are timm's.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "tiny": dict(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)),
-    "small": dict(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)),
-    "base": dict(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)),
-    "large": dict(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)),
-    "xlarge": dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)),
-    "isotropic_small": dict(
-        depths=(18,), dims=(384,), patch_size=16, stem_norm=False, layer_scale_init_value=None
-    ),
-    "isotropic_base": dict(
-        depths=(18,), dims=(768,), patch_size=16, stem_norm=False, layer_scale_init_value=None
-    ),
-    "isotropic_large": dict(depths=(36,), dims=(1024,), patch_size=16, stem_norm=False),
+    "atto": _variant((2, 2, 6, 2), 40),
+    "femto": _variant((2, 2, 6, 2), 48),
+    "pico": _variant((2, 2, 6, 2), 64),
+    "nano": _variant((2, 2, 8, 2), 80),
+    "tiny": _variant((3, 3, 9, 3), 96),
+    "tiny_hnf": _variant((3, 3, 9, 3), 96, head_norm_first=True),
+    "small": _variant((3, 3, 27, 3), 96),
+    "base": _variant((3, 3, 27, 3), 128),
+    "large": _variant((3, 3, 27, 3), 192),
+    "large_mlp": _variant((3, 3, 27, 3), 192, head_hidden_size=1536),
+    "xlarge": _variant((3, 3, 27, 3), 256),
+    "xxlarge": _variant((3, 4, 30, 3), 384, norm_eps=1e-5, final_norm_eps=1e-5),
+    "isotropic_small": _variant((18,), 384, **_ISOTROPIC, layer_scale_init_value=None),
+    "isotropic_base": _variant((18,), 768, **_ISOTROPIC, layer_scale_init_value=None),
+    "isotropic_large": _variant((36,), 1024, **_ISOTROPIC),
+    "v2_atto": _variant((2, 2, 6, 2), 40, **_V2),
+    "v2_femto": _variant((2, 2, 6, 2), 48, **_V2),
+    "v2_pico": _variant((2, 2, 6, 2), 64, **_V2),
+    "v2_nano": _variant((2, 2, 8, 2), 80, **_V2),
+    "v2_tiny": _variant((3, 3, 9, 3), 96, **_V2),
+    "v2_base": _variant((3, 3, 27, 3), 128, **_V2),
+    "v2_large": _variant((3, 3, 27, 3), 192, **_V2),
+    "v2_huge": _variant((3, 3, 27, 3), 352, **_V2),
 }
 
 # timm's trunc_normal_(std=.02), which the paper's code uses, cuts at +-2 absolute and so is a
@@ -40,56 +63,141 @@ kernel_init = nn.initializers.normal(0.02)
 class ConvNeXt(nn.Module):
     """Images [N, H, W, 3], normalised, to float32 logits [N, num_classes].
 
-    With num_classes None or 0: the pooled and normalised features [N, dims[-1]], float32.
-    A model of one stage is isotropic. Drop path draws from the rng stream "dropout".
+    With num_classes None or 0: what the head would have got, float32, the pooled and normalised
+    features [N, dims[-1]] or the hidden layer [N, head_hidden_size]. A model of one stage is
+    isotropic. Drop path draws from the rng stream "dropout".
 
-    Raises InputError where an image side is smaller than the model's total stride.
+    Raises InputError where an image has another number of channels, or a side smaller than the
+    model's total stride.
     """
 
     depths: Sequence[int]  # blocks in each stage
     dims: Sequence[int]  # channels of each stage
     num_classes: int | None = 1000
+    in_chans: int = 3  # channels of an image
     patch_size: int = 4  # pixels, side and stride of the stem's convolution
     stem_norm: bool = True
+    use_grn: bool = False  # Global Response Normalization: V2, which has no LayerScale
     drop_path_rate: float = 0.0  # of the last block; rises linearly from 0 at the first
     layer_scale_init_value: float | None = 1e-6  # None leaves LayerScale out
+    norm_eps: float = 1e-6
+    final_norm_eps: float = 1e-6  # of the last norm; transformers has 1e-12
+    head_norm_first: bool = False  # the last norm before pooling instead of after
+    head_hidden_size: int | None = None  # None: the head is one linear layer
     head_init_scale: float = 1.0  # factor on the head's initial weights
     remat: bool = False  # recompute each block in the backward pass, to save memory
     dtype: Any = jnp.float32  # of the computation; statistics of norms and logits are float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        stride = self.patch_size * 2 ** (len(self.depths) - 1)
-        if min(x.shape[1:3]) < stride:
-            raise InputError(
-                f"image is {x.shape[1]}x{x.shape[2]} pixels; accepted: sides of at least {stride}, "
-                f"the stem's {self.patch_size} doubled by each further stage"
-            )
+    def __call__(self, x: jax.Array, train: bool = False, with_features: bool = False) -> Any:
+        maps = self._maps(x, train)
+        norm_name = "norm_pre" if self.head_norm_first else "norm"
+        norm = layer_norm(norm_name, jnp.float32, self.final_norm_eps)
+        x = maps[-1].astype(jnp.float32)
+        x = norm(x).mean(axis=(1, 2)) if self.head_norm_first else norm(x.mean(axis=(1, 2)))
+        features = dict(zip(self.map_names, maps, strict=True))
+        features.update(last_hidden_state=maps[-1], pooler_output=x)
+        if self.head_hidden_size:
+            x = nn.Dense(self.head_hidden_size, kernel_init=kernel_init, name="pre_logits")(x)
+            x = nn.gelu(x, approximate=False)
+        if self.num_classes:
+            head_init = nn.initializers.normal(0.02 * self.head_init_scale)
+            x = nn.Dense(self.num_classes, kernel_init=head_init, name="head")(x)
+        return (x, features) if with_features else x
+
+    def features(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """What the model computes on the way, for `model.apply(..., method="features")`.
+
+        By the names of transformers: "stem" and "stage1", "stage2", ... [N, h, w, C of the stage];
+        "last_hidden_state", the last of them, before any norm; "pooler_output" [N, dims[-1]],
+        float32, after pooling and norm.
+        """
+        return self(x, train, with_features=True)[1]
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        return ("stem", *(f"stage{i + 1}" for i in range(len(self.depths))))
+
+    def _maps(self, x, train):
+        """Outputs of the stem and of each stage."""
+        self._check(x)
         drop_path_rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
 
         x = Patchify(self.dims[0], self.patch_size, dtype=self.dtype, name="stem_conv")(x)
         if self.stem_norm:
-            x = layer_norm("stem_norm", self.dtype)(x)
+            x = layer_norm("stem_norm", self.dtype, self.norm_eps)(x)
+        maps = [x]
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
             if i > 0:
-                x = layer_norm(f"downsample_{i}_norm", self.dtype)(x)
+                x = layer_norm(f"downsample_{i}_norm", self.dtype, self.norm_eps)(x)
                 x = Patchify(dim, 2, dtype=self.dtype, name=f"downsample_{i}_conv")(x)
             for j in range(depth):
                 x = block(
                     dim=dim,
+                    use_grn=self.use_grn,
                     drop_path_rate=next(drop_path_rates),
                     layer_scale_init_value=self.layer_scale_init_value,
+                    norm_eps=self.norm_eps,
                     dtype=self.dtype,
                     name=f"stage_{i}_block_{j}",
                 )(x, train)
+            maps.append(x)
+        return maps
 
-        x = x.astype(jnp.float32).mean(axis=(1, 2))
-        x = layer_norm("norm", jnp.float32)(x)
-        if not self.num_classes:
-            return x
-        head_init = nn.initializers.normal(0.02 * self.head_init_scale)
-        return nn.Dense(self.num_classes, kernel_init=head_init, name="head")(x)
+    def _check(self, x):
+        stride = self.patch_size * 2 ** (len(self.depths) - 1)
+        if x.ndim != 4 or x.shape[-1] != self.in_chans:
+            raise InputError(
+                f"images are {list(x.shape)}; accepted: [N, H, W, {self.in_chans}], channels last"
+            )
+        if min(x.shape[1:3]) < stride:
+            raise InputError(
+                f"image is {x.shape[1]}x{x.shape[2]} pixels; accepted: sides of at least {stride}, "
+                f"the stem's {self.patch_size} doubled by each further stage"
+            )
+
+
+class Backbone(ConvNeXt):
+    """Images [N, H, W, 3] to a dict of feature maps [N, h, w, C], finest first, without a head.
+
+    For detection and segmentation: with out_norms each map passes through a LayerNorm of its own,
+    `norm_<name>`, as there. The other parameters are those of ConvNeXt, without `norm` and `head`.
+
+    Raises InputError where out_features names a map that the model does not have.
+    """
+
+    out_features: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")  # or "stem"
+    out_norms: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        maps = dict(zip(self.map_names, self._maps(x, train), strict=True))
+        selected = {self.map_names[i]: maps[self.map_names[i]] for i in self._selection()}
+        if self.out_norms:
+            for name in selected:
+                norm = layer_norm(f"norm_{name}", self.dtype, self.norm_eps)
+                selected[name] = norm(selected[name])
+        return selected
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Of each map that is returned."""
+        return {self.map_names[i]: self.dims[max(i - 1, 0)] for i in self._selection()}
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Pixels of the image per pixel of each map that is returned."""
+        return {self.map_names[i]: self.patch_size * 2 ** max(i - 1, 0) for i in self._selection()}
+
+    def _selection(self):
+        unknown = [name for name in self.out_features if name not in self.map_names]
+        if unknown or not self.out_features:
+            raise InputError(
+                f"out_features is {tuple(self.out_features)}; accepted: some of "
+                f"{', '.join(self.map_names)}"
+            )
+        return [i for i, name in enumerate(self.map_names) if name in self.out_features]
 
 
 class Patchify(nn.Module):
@@ -117,20 +225,27 @@ class Patchify(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: 7x7 depthwise conv, LayerNorm, 4x pointwise MLP (Figure 4)."""
+    """Residual block: 7x7 depthwise conv, LayerNorm, 4x pointwise MLP (Figure 4).
+
+    V2 has GRN inside the MLP, and no LayerScale.
+    """
 
     dim: int
+    use_grn: bool = False
     drop_path_rate: float = 0.0  # probability that an example skips the block
     layer_scale_init_value: float | None = 1e-6  # None leaves LayerScale out
+    norm_eps: float = 1e-6
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         shortcut = x
         x = DepthwiseConv(dtype=self.dtype, name="dwconv")(x)
-        x = layer_norm("norm", self.dtype)(x)
+        x = layer_norm("norm", self.dtype, self.norm_eps)(x)
         x = nn.Dense(4 * self.dim, kernel_init=kernel_init, dtype=self.dtype, name="pwconv1")(x)
         x = nn.gelu(x, approximate=False)
+        if self.use_grn:
+            x = GRN(name="grn")(x)
         x = nn.Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="pwconv2")(x)
         if self.layer_scale_init_value is not None:
             gamma_init = nn.initializers.constant(self.layer_scale_init_value)
@@ -155,6 +270,25 @@ class DepthwiseConv(nn.Module):
         return x + bias.astype(self.dtype)
 
 
-def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
-    """Over channels, eps 1e-6, with exact statistics (the fast variance loses digits)."""
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+class GRN(nn.Module):
+    """Global Response Normalization (equations 1 to 3 of the V2 paper), eps 1e-6.
+
+    Each channel is scaled by its norm over H and W, divided by the mean of these norms over the
+    channels. Parameters are [C], not [1, 1, 1, C]: biases by rank, so that nothing decays them.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gamma = self.param("gamma", nn.initializers.zeros, (x.shape[-1],))
+        beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],))
+        squares = jnp.square(x.astype(jnp.float32)).sum(axis=(1, 2), keepdims=True)
+        # The root has no gradient at 0; as in PyTorch, the norm of a channel of zeros has 0.
+        empty = squares == 0
+        norms = jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, squares)))
+        response = norms / (norms.mean(axis=-1, keepdims=True) + 1e-6)
+        return x * (1 + gamma * response).astype(x.dtype) + beta.astype(x.dtype)
+
+
+def layer_norm(name: str, dtype: Any, eps: float) -> nn.LayerNorm:
+    """Over channels, with exact statistics (the fast variance loses digits)."""
+    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=dtype, name=name)

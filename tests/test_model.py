@@ -9,16 +9,31 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convnext import VARIANTS, ConvNeXt
 
-# With 1,000 classes. Computed from the official code, facebookresearch/ConvNeXt.
+# With 1,000 classes. Computed from facebookresearch/ConvNeXt and ConvNeXt-V2, and from timm.
 PARAMETERS = {
+    "atto": 3_695_520,
+    "femto": 5_217_784,
+    "pico": 9_045_672,
+    "nano": 15_593_560,
     "tiny": 28_589_128,
+    "tiny_hnf": 28_589_128,
     "small": 50_223_688,
     "base": 88_591_464,
     "large": 197_767_336,
+    "large_mlp": 200_128_168,
     "xlarge": 350_196_968,
+    "xxlarge": 846_471_016,
     "isotropic_small": 22_308_712,
     "isotropic_base": 87_083_752,
     "isotropic_large": 305_942_504,
+    "v2_atto": 3_708_400,
+    "v2_femto": 5_233_240,
+    "v2_pico": 9_066_280,
+    "v2_nano": 15_623_800,
+    "v2_tiny": 28_635_496,
+    "v2_base": 88_717_800,
+    "v2_large": 197_956_840,
+    "v2_huge": 660_289_640,
 }
 PARAMETERS_22K = {
     "tiny": 44_615_857,
