@@ -1,7 +1,6 @@
 """How the commands begin: the flags --config and --workdir, and errors in one line."""
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from convnext.errors import InputError
+from convnext.errors import InputError, reported
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -34,10 +33,8 @@ def run(command: Callable[[ConfigDict, Path], Any]) -> None:
         config_path = Path(config_flags.get_config_filename(FLAGS["config"]))
         command(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_path.stem))
 
-    try:
+    with reported():
         app.run(main, flags_parser=_parse)
-    except InputError as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 def _parse(argv):

@@ -55,7 +55,7 @@ def toeplitz_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return np.where((offset >= 0) & (offset < k), offset, k)
 
     rows, columns = taps(height)[:, None, :, None], taps(width)[None, :, None, :]
-    weights = kernel[:, :, 0].astype(jnp.float32)
+    weights = jnp.asarray(kernel[:, :, 0], jnp.float32)
     matrix = weights.at[rows, columns].get(mode="fill", fill_value=0)
     matrix = matrix.reshape(height * width, height * width, channels)
     pixels = x.astype(jnp.float32).reshape(batch, height * width, channels)

@@ -26,9 +26,9 @@ def _variant(depths: tuple[int, ...], dim: int, **options: Any) -> dict[str, Any
 _ISOTROPIC = dict(patch_size=16, stem_norm=False)
 _V2 = dict(use_grn=True, layer_scale_init_value=None)
 
-# Table 9 of the paper, and the README of ConvNeXt-V2. The isotropic models are of section 3.3; S and
-# B have no LayerScale, L has it (its training command leaves the default of 1e-6). atto to nano of
-# V1, tiny_hnf, large_mlp and xxlarge are timm's.
+# Table 9 of the paper, and the README of ConvNeXt-V2. The isotropic models are of section 3.3;
+# S and B have no LayerScale, L has it (its training command leaves the default of 1e-6). atto to
+# nano of V1, tiny_hnf, large_mlp and xxlarge are timm's.
 VARIANTS: dict[str, dict[str, Any]] = {
     "atto": _variant((2, 2, 6, 2), 40),
     "femto": _variant((2, 2, 6, 2), 48),
@@ -292,3 +292,14 @@ class GRN(nn.Module):
 def layer_norm(name: str, dtype: Any, eps: float) -> nn.LayerNorm:
     """Over channels, with exact statistics (the fast variance loses digits)."""
     return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def smallest_image(model: ConvNeXt) -> jax.Array:
+    """Zeros [1, s, s, C], of the smallest side that the model takes."""
+    side = model.patch_size * 2 ** max(len(model.depths) - 1, 0)
+    return jnp.zeros((1, side, side, model.in_chans))
+
+
+def abstract_params(model: ConvNeXt) -> Any:
+    """Shapes and dtypes of the model's parameters, without making them."""
+    return jax.eval_shape(model.init, jax.random.key(0), smallest_image(model))["params"]

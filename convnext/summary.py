@@ -16,7 +16,7 @@ def macs(model: ConvNeXt, image_size: int) -> int:
 
     The papers call this FLOPs.
     """
-    side, channels, total = image_size, 3, 0
+    side, channels, total = image_size, model.in_chans, 0
     for i, (depth, dim) in enumerate(zip(model.depths, model.dims, strict=True)):
         patch = 2 if i else model.patch_size
         side //= patch
@@ -24,7 +24,11 @@ def macs(model: ConvNeXt, image_size: int) -> int:
         block = 7**2 * dim + 2 * 4 * dim**2
         total += side**2 * (patchify + depth * block)
         channels = dim
-    return total + channels * (model.num_classes or 0)
+    for width in (model.head_hidden_size, model.num_classes):
+        if width:
+            total += channels * width
+            channels = width
+    return total
 
 
 def describe(

@@ -8,6 +8,11 @@ import math
 import numpy as np
 from PIL import Image
 
+from convnext.errors import InputError
+
+CROP_MODES = (None, "center", "squash")
+CROP_ROUNDINGS = ("round", "floor")
+
 
 def train_transform(
     image: np.ndarray,
@@ -43,18 +48,46 @@ def train_transform(
     return image
 
 
-def eval_transform(image: np.ndarray, *, image_size: int, crop_pct: float = 0.875) -> np.ndarray:
-    """The official evaluation: from 384 pixels up the image is warped to the square; below, its
-    short side is resized to int(image_size / crop_pct) and the centre cut out."""
-    if image_size >= 384:
-        return resize(image, image_size, image_size)
+def eval_transform(
+    image: np.ndarray,
+    *,
+    image_size: int,
+    crop_pct: float = 0.875,
+    crop_mode: str | None = None,
+    crop_rounding: str = "round",
+    resample: int = Image.Resampling.BICUBIC,
+) -> np.ndarray:
+    """The evaluation. crop_mode says which:
+
+    None, the official one: from 384 pixels up the image is warped to the square and crop_pct has
+    no effect; below, as "center".
+    "center" (timm): the short side is resized to int(image_size / crop_pct), the centre cut out.
+    "squash" (timm): both sides are resized to int(image_size / crop_pct), the centre cut out.
+
+    resample and crop_rounding: see `resize` and `center_crop`. Raises InputError for an image so
+    elongated that, resized, it would have more pixels than Pillow takes from a file.
+    """
     height, width = image.shape[:2]
     short = int(image_size / crop_pct)
-    if height <= width:
-        image = resize(image, short, int(short * width / height))
+    if crop_mode not in CROP_MODES:
+        raise InputError(
+            f"crop_mode is {crop_mode!r}; accepted: {', '.join(map(repr, CROP_MODES))}"
+        )
+    if crop_mode is None and image_size >= 384:
+        shape = image_size, image_size
+    elif crop_mode == "squash":
+        shape = short, short
+    elif height <= width:
+        shape = short, int(short * width / height)
     else:
-        image = resize(image, int(short * height / width), short)
-    return center_crop(image, image_size)
+        shape = int(short * height / width), short
+    limit = Image.MAX_IMAGE_PIXELS  # None: the user wants none
+    if limit is not None and shape[0] * shape[1] > 2 * limit:  # where Pillow refuses a file
+        raise InputError(
+            f"an image {width} pixels wide and {height} high becomes {shape[1]} wide and "
+            f"{shape[0]} high before it is cropped; accepted: at most {2 * limit} pixels then"
+        )
+    return center_crop(resize(image, *shape, resample=resample), image_size, rounding=crop_rounding)
 
 
 def random_resized_crop(
@@ -131,15 +164,26 @@ def random_affine(
     return np.asarray(moved)
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """To [height, width], bicubic with antialiasing."""
+def resize(
+    image: np.ndarray, height: int, width: int, *, resample: int = Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """To [height, width], antialiased; resample is one of Pillow's filters."""
     if image.shape[:2] == (height, width):
         return image
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(picture.resize((width, height), resample))
 
 
-def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The central [size, size]; an odd margin is rounded half to even, as in torchvision."""
-    top, left = (round((side - size) / 2) for side in image.shape[:2])
+def center_crop(image: np.ndarray, size: int, *, rounding: str = "round") -> np.ndarray:
+    """The central [size, size]. Half of an odd margin is rounded: "round", half to even, as the
+    paper's code, torchvision and timm do, or "floor", as transformers does. They differ, by one
+    pixel, where the margin is 3 modulo 4."""
+    margins = [side - size for side in image.shape[:2]]
+    match rounding:
+        case "round":
+            top, left = (round(margin / 2) for margin in margins)
+        case "floor":
+            top, left = (margin // 2 for margin in margins)
+        case _:
+            raise InputError(f"crop_rounding is {rounding!r}; accepted: 'round', 'floor'")
     return image[top : top + size, left : left + size]

@@ -1,0 +1,101 @@
+"""Images in, labels and scores out."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from convnext import pretrained
+from convnext.errors import InputError
+from convnext.model import ConvNeXt
+from convnext.preprocessing import ImageProcessor
+
+FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "softmax": jax.nn.softmax,
+    "sigmoid": jax.nn.sigmoid,
+    "none": lambda logits: logits,
+}
+
+
+class Classifier:
+    """A model with its labels and its image processor; call it with images.
+
+    labels: one for each class. problem_type chooses the default function of the scores, as in
+    transformers' pipeline: none for a regression, sigmoid for several labels or one class, else
+    softmax.
+    """
+
+    def __init__(
+        self,
+        model: ConvNeXt,
+        params: Any,
+        labels: Sequence[str],
+        processor: ImageProcessor,
+        problem_type: str | None = None,
+    ):
+        if not model.num_classes or len(labels) != model.num_classes:
+            raise InputError(
+                f"a model of {model.num_classes or 0} classes with {len(labels)} labels; accepted: "
+                "a model with a head, and a label for each class"
+            )
+        self.model, self.params, self.labels = model, params, tuple(labels)
+        self.processor, self.problem_type = processor, problem_type
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "Classifier":
+        """Of any source and with any option of `convnext.from_pretrained`."""
+        found = pretrained.load(source, **options)
+        return cls(found.model, found.params, found.labels, found.processor, found.problem_type)
+
+    def __call__(
+        self,
+        images: Any,
+        *,
+        top_k: int = 5,
+        function_to_apply: str | None = None,
+        batch_size: int = 32,
+        **overrides: Any,
+    ) -> list[list[dict[str, Any]]]:
+        """The top_k (at most all) classes of each image, best first, as {"label", "score"}.
+
+        images: one or several, and overrides: as ImageProcessor.preprocess takes them.
+        function_to_apply: "softmax", "sigmoid" or "none" of the logits; None follows the problem
+        type. A batch is filled up to a power of two, at most batch_size, so that few sizes are
+        compiled.
+        """
+        function = function_to_apply or self._default_function()
+        if function not in FUNCTIONS:
+            raise InputError(f"function_to_apply is {function!r}; accepted: {', '.join(FUNCTIONS)}")
+        if top_k < 1 or batch_size < 1:
+            raise InputError(f"top_k is {top_k} and batch_size {batch_size}; accepted: from 1 up")
+        is_several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
+        images = list(images) if is_several else [images]
+        results = []
+        for start in range(0, len(images), batch_size):
+            pixels = self.processor.preprocess(images[start : start + batch_size], **overrides)
+            logits = self._logits(pixels, min(1 << (len(pixels) - 1).bit_length(), batch_size))
+            scores = np.asarray(FUNCTIONS[function](logits))
+            results += [self._top(row, top_k) for row in scores]
+        return results
+
+    def _default_function(self):
+        if self.problem_type == "regression":
+            return "none"
+        is_binary = self.problem_type == "multi_label_classification" or len(self.labels) == 1
+        return "sigmoid" if is_binary else "softmax"
+
+    def _logits(self, pixels, batch_size):
+        filled = np.zeros((batch_size, *pixels.shape[1:]), np.float32)
+        filled[: len(pixels)] = pixels
+        return self._apply(self.params, filled)[: len(pixels)]
+
+    @cached_property
+    def _apply(self):
+        return jax.jit(lambda params, images: self.model.apply({"params": params}, images))
+
+    def _top(self, scores, top_k):
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return [{"label": self.labels[i], "score": float(scores[i])} for i in best]

@@ -1,0 +1,111 @@
+"""Weights for other projects: see pretrained.py for the way in."""
+
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from flax.traverse_util import flatten_dict
+
+from convnext import formats, model_config
+from convnext import labels as label_sets
+from convnext.errors import InputError
+from convnext.model import ConvNeXt, abstract_params
+from convnext.preprocessing import ImageProcessor
+
+FORMATS = ("transformers", "timm", "official", "torchvision")
+
+
+def save_pretrained(
+    folder: str | os.PathLike,
+    model: ConvNeXt,
+    params: Any,
+    *,
+    format: str = "transformers",  # noqa: A002
+    labels: Sequence[str] | None = None,
+    processor: ImageProcessor | None = None,
+    problem_type: str | None = None,
+) -> None:
+    """Writes model.safetensors, config.json and preprocessor_config.json.
+
+    format "transformers": for AutoModelForImageClassification.from_pretrained(folder) and
+    pipeline("image-classification"). "timm": for timm.create_model("local-dir:<folder>",
+    pretrained=True). "official": the keys of facebookresearch/ConvNeXt and ConvNeXt-V2, and where
+    torch is installed also model.pth, as their scripts read it. "torchvision": for
+    load_state_dict. labels: of the classes, by default those of ImageNet where the number fits.
+    processor: how images are prepared, by default ImageProcessor().
+
+    The numbers are written as they are. Raises InputError, before it writes, where the format
+    cannot hold the model, or params or labels are not the model's.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format is {format!r}; accepted: {', '.join(FORMATS)}")
+    name = "isotropic" if format == "official" and not model.stem_norm else format
+    if reason := formats.unsupported(model, name):
+        raise InputError(f"the format {format} has no models with {reason}; accepted: another one")
+    processor = ImageProcessor() if processor is None else processor
+    names = _checked_labels(labels, model)
+    prefix = ""
+    if format == "transformers" and model.num_classes:
+        prefix = "convnextv2." if model.use_grn else "convnext."
+    state = formats.from_ours(
+        _checked_params(params, model),
+        name,
+        prefix=prefix,
+        conv_mlp=format == "timm" and model_config.variant_of(model) in model_config.CONV_MLP,
+    )
+    state = {key: np.ascontiguousarray(array) for key, array in state.items()}
+    if format == "transformers":
+        config = model_config.transformers_config(model, names, processor.size, problem_type)
+    else:
+        config = model_config.timm_config(model, names, processor, problem_type)
+    files = {
+        "model.safetensors": safetensors.numpy.save(state, metadata={"format": "pt"}),
+        "config.json": _json_bytes(config),
+        "preprocessor_config.json": _json_bytes(processor.to_config()),
+    }
+    _write(Path(folder), files, state if format == "official" else None)
+
+
+def _checked_labels(names, model):
+    count = model.num_classes or 0
+    if names is None:
+        return label_sets.names(count)
+    if len(names) != count:
+        raise InputError(f"{len(names)} labels for {count} classes; accepted: one for each")
+    return tuple(names)
+
+
+def _checked_params(params, model):
+    state = flatten_dict(jax.device_get(params), sep="/")
+    shapes = {key: np.shape(value) for key, value in state.items()}
+    expected = {k: v.shape for k, v in flatten_dict(abstract_params(model), sep="/").items()}
+    if shapes != expected:
+        wrong = [key for key in sorted(shapes | expected) if shapes.get(key) != expected.get(key)]
+        raise InputError(f"params are not the model's: {formats.listed({'differing': wrong})}")
+    return {key: np.float32(value) for key, value in state.items()}
+
+
+def _json_bytes(value):
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write(folder, files, torch_state):
+    """All files or none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        for name, content in files.items():
+            (Path(scratch) / name).write_bytes(content)
+        if torch_state is not None and importlib.util.find_spec("torch"):
+            import torch
+
+            tensors = {key: torch.from_numpy(value) for key, value in torch_state.items()}
+            torch.save({"model": tensors}, Path(scratch) / "model.pth")
+        for path in Path(scratch).iterdir():
+            path.replace(folder / path.name)

@@ -1,0 +1,34 @@
+"""Class names of ImageNet-1k, -12k and -22k, in the order of the published heads.
+
+imagenet.tsv has a line for each WordNet synset: its id, the sets it is in, its words. It was made
+of the lists that timm 1.0.31 ships (timm/data/_info). Each set is ordered by id: 1k is that of
+ILSVRC 2012, 22k the 21,841 classes of the fall 2011 release, 12k timm's 11,821 of these.
+"""
+
+from functools import cache
+from pathlib import Path
+
+SETS = {1000: "1k", 11821: "12k", 21841: "22k"}
+TEDDY, DOLL = "n04399382", "n03219135"
+
+
+@cache
+def _synsets(name):
+    """{id: words} of a set."""
+    table = Path(__file__).with_name("imagenet.tsv").read_text(encoding="utf-8")
+    lines = (line.split("\t") for line in table.splitlines())
+    return {synset: words for synset, sets, words in lines if name in sets.split(",")}
+
+
+def names(num_classes: int | None) -> tuple[str, ...] | None:
+    """Names of the set with so many classes; None where there is none."""
+    return tuple(_synsets(SETS[num_classes]).values()) if num_classes in SETS else None
+
+
+def rows_of_1k_in_22k() -> list[int]:
+    """For each class of ImageNet-1k its index in ImageNet-22k.
+
+    The teddy is not in fall 2011; it has the index of the doll, a sister of it in WordNet.
+    """
+    index = {synset: i for i, synset in enumerate(_synsets("22k"))}
+    return [index[DOLL if synset == TEDDY else synset] for synset in _synsets("1k")]

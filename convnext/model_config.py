@@ -1,0 +1,241 @@
+"""config.json, as transformers and timm write it, to the fields of a ConvNeXt, and back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convnext.errors import InputError
+from convnext.model import VARIANTS, ConvNeXt
+from convnext.preprocessing import ImageProcessor
+
+# timm's variants whose MLP is made of 1x1 convolutions: rank 4 instead of 2 (conv_mlp=True).
+CONV_MLP = (
+    "atto",
+    "femto",
+    "pico",
+    "nano",
+    "tiny_hnf",
+    "v2_atto",
+    "v2_femto",
+    "v2_pico",
+    "v2_nano",
+)
+# What makes an architecture, beside the number of classes.
+ARCHITECTURE = (
+    "depths", "dims", "in_chans", "patch_size", "stem_norm", "use_grn", "layer_scale_init_value",
+    "norm_eps", "head_norm_first", "head_hidden_size",
+)  # fmt: skip
+
+# Arguments of timm's ConvNeXt with one value only here; (): any, as it changes no number.
+TIMM_ARGUMENTS = dict(
+    num_classes=(), drop_rate=(), head_init_scale=(), conv_mlp=(), global_pool=("avg",),
+    output_stride=(32,), kernel_sizes=(7, [7], [7, 7, 7, 7]), stem_type=("patch",),
+    conv_bias=(True,), act_layer=("gelu",), norm_layer=("layernorm",),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a config.json says. `fields` are keywords of ConvNeXt, without num_classes."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    problem_type: str | None = None  # see losses.PROBLEM_TYPES
+
+
+def read(config: Mapping[str, Any]) -> ModelConfig:
+    """Raises InputError where the model is not a ConvNeXt, or has what none here has."""
+    if "architecture" in config:
+        return _read_timm(config)
+    if "model_type" in config:
+        return _read_transformers(config)
+    raise InputError(
+        "config.json has neither model_type (transformers) nor architecture (timm); accepted: the "
+        "config.json of a ConvNeXt by one of the two"
+    )
+
+
+def _read_transformers(config):
+    model_type = config["model_type"]
+    types = ("convnext", "convnextv2", "dinov3_convnext")
+    if model_type not in types:
+        raise InputError(f"model_type is {model_type!r}; accepted: {', '.join(types)}")
+    if config.get("hidden_act", "gelu") != "gelu":
+        raise InputError(f"hidden_act is {config['hidden_act']!r}; accepted: 'gelu'")
+    is_v2, is_dinov3 = model_type == "convnextv2", model_type == "dinov3_convnext"
+    tiny = VARIANTS["tiny"]
+    depths = tuple(config.get("depths") or tiny["depths"])
+    dims = tuple(config.get("hidden_sizes") or tiny["dims"])
+    num_stages = config.get("num_stages", len(depths))
+    if not len(depths) == len(dims) == num_stages:
+        raise InputError(
+            f"config.json has depths {depths}, hidden_sizes {dims} and num_stages {num_stages}; "
+            "accepted: three that agree"
+        )
+    # ConvNextModel has 1e-6 in all norms but the last.
+    final_norm_eps = config.get("layer_norm_eps", 1e-6 if is_dinov3 else 1e-12)
+    gamma = None if is_v2 else config.get("layer_scale_init_value", 1e-6)
+    fields = dict(
+        depths=depths,
+        dims=dims,
+        in_chans=config.get("num_channels", 3),
+        patch_size=config.get("patch_size", 4),
+        use_grn=is_v2,
+        layer_scale_init_value=gamma if gamma and gamma > 0 else None,
+        drop_path_rate=config.get("drop_path_rate", 0.0),
+        norm_eps=final_norm_eps if is_dinov3 else 1e-6,
+        final_norm_eps=final_norm_eps,
+    )
+    names = config.get("id2label")
+    labels = names and tuple(names[key] for key in sorted(names, key=int))
+    return ModelConfig(fields, labels or None, config.get("problem_type"))
+
+
+def _architectures():
+    """timm's names, and in the same manner those of the isotropic models."""
+    named = {
+        f"convnextv2_{name[3:]}" if name.startswith("v2_") else f"convnext_{name}": fields
+        for name, fields in VARIANTS.items()
+    }
+    small = dict(VARIANTS["v2_tiny"], depths=VARIANTS["small"]["depths"])
+    return named | {"convnextv2_small": small}
+
+
+def _read_timm(config):
+    architectures = _architectures()
+    if config["architecture"] not in architectures:
+        raise InputError(
+            f"unknown architecture {config['architecture']!r}; accepted: {', '.join(architectures)}"
+        )
+    arguments = dict(config.get("model_args") or {})
+    for name, accepted in TIMM_ARGUMENTS.items():
+        value = arguments.pop(name, None)
+        if accepted and value is not None and value not in accepted:
+            raise InputError(
+                f"model_args of config.json has {name} {value!r}; accepted: {accepted[0]!r}"
+            )
+    if "ls_init_value" in arguments:
+        arguments["layer_scale_init_value"] = arguments.pop("ls_init_value")
+    if "norm_eps" in arguments:
+        arguments["final_norm_eps"] = arguments["norm_eps"]
+    for name in ("depths", "dims"):
+        if name in arguments:
+            arguments[name] = tuple(arguments[name])
+    known = {*ARCHITECTURE, "final_norm_eps", "drop_path_rate"}
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise InputError(
+            f"model_args of config.json has {', '.join(unknown)}; accepted: "
+            f"{', '.join(sorted(known))}"
+        )
+    # Earlier timm has one flat dict.
+    details = {**config, **config.get("pretrained_cfg", {}), **config}
+    labels = details.get("label_names") or details.get("labels")
+    if isinstance(labels, Mapping):
+        labels = [labels[key] for key in sorted(labels, key=int)]
+    fields = {**architectures[config["architecture"]], **arguments}
+    return ModelConfig(fields, tuple(labels) if labels else None, config.get("problem_type"))
+
+
+def variant_of(model: ConvNeXt) -> str | None:
+    """The name in VARIANTS, whatever the number of classes; None where there is none."""
+
+    def architecture(fields):
+        values = {name: fields.get(name, getattr(ConvNeXt, name, None)) for name in ARCHITECTURE}
+        has_gamma = values["layer_scale_init_value"] is not None
+        return values | dict(
+            depths=tuple(values["depths"]), dims=tuple(values["dims"]),
+            layer_scale_init_value=has_gamma,
+        )  # fmt: skip
+
+    ours = architecture({name: getattr(model, name) for name in ARCHITECTURE})
+    return next((name for name, fields in VARIANTS.items() if architecture(fields) == ours), None)
+
+
+def transformers_config(
+    model: ConvNeXt, labels: Sequence[str] | None, image_size: int, problem_type: str | None = None
+) -> dict[str, Any]:
+    """The config.json with which transformers builds the same model."""
+    version = "V2" if model.use_grn else ""
+    kind = "ForImageClassification" if model.num_classes else "Model"
+    config = dict(
+        architectures=[f"ConvNext{version}{kind}"],
+        model_type=f"convnext{version.lower()}",
+        num_channels=model.in_chans,
+        patch_size=model.patch_size,
+        num_stages=len(model.depths),
+        depths=list(model.depths),
+        hidden_sizes=list(model.dims),
+        hidden_act="gelu",
+        initializer_range=0.02,
+        layer_norm_eps=model.final_norm_eps,
+        drop_path_rate=model.drop_path_rate,
+        image_size=image_size,
+        dtype="float32",
+    )
+    if not model.use_grn:
+        config["layer_scale_init_value"] = model.layer_scale_init_value or 0.0
+    if model.num_classes:
+        names = labels or [f"LABEL_{i}" for i in range(model.num_classes)]
+        config["id2label"] = {str(i): name for i, name in enumerate(names)}
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+    if problem_type:
+        config["problem_type"] = problem_type
+    return config
+
+
+def timm_config(
+    model: ConvNeXt,
+    labels: Sequence[str] | None,
+    processor: ImageProcessor,
+    problem_type: str | None = None,
+) -> dict[str, Any]:
+    """The config.json with which timm builds the same model, also used for the formats whose
+    projects have none."""
+    variant = variant_of(model)
+    if not model.stem_norm:
+        base = f"convnext_{variant or 'isotropic_base'}"
+    elif variant and variant.startswith("v2_"):
+        base = f"convnextv2_{variant[3:]}"
+    else:
+        base = f"convnext_{variant or 'tiny'}"
+    arguments = dict(
+        depths=list(model.depths),
+        dims=list(model.dims),
+        in_chans=model.in_chans,
+        patch_size=model.patch_size,
+        use_grn=model.use_grn,
+        ls_init_value=model.layer_scale_init_value,
+        conv_mlp=variant in CONV_MLP,
+        norm_eps=model.norm_eps,
+        head_norm_first=model.head_norm_first,
+        head_hidden_size=model.head_hidden_size,
+    )
+    num_classes = model.num_classes or 0
+    size = processor.size
+    below_384 = size < 384 if processor.crop_mode is None else processor.crop_mode == "center"
+    config = dict(
+        architecture=base,
+        num_classes=num_classes,
+        num_features=model.head_hidden_size or model.dims[-1],
+        model_args=arguments,
+        pretrained_cfg=dict(
+            num_classes=num_classes,
+            input_size=[model.in_chans, size, size],
+            pool_size=None,
+            crop_mode="center" if below_384 else "squash",
+            crop_pct=processor.crop_pct if below_384 or processor.crop_mode else 1.0,
+            interpolation={0: "nearest", 2: "bilinear", 3: "bicubic", 1: "lanczos"}[
+                processor.resample
+            ],
+            mean=list(processor.image_mean),
+            std=list(processor.image_std),
+            first_conv="stem.0" if model.stem_norm else "stem",
+            classifier="head.fc",
+        ),
+    )
+    if labels:
+        config["label_names"] = list(labels)
+    if problem_type:
+        config["problem_type"] = problem_type
+    return config

@@ -1,0 +1,311 @@
+"""Weights of other projects: facebookresearch/ConvNeXt and its isotropic models, ConvNeXt-V2
+(fine-tuned and FCMAE), timm, transformers, torchvision, and of the runs of this one.
+
+The keys are in formats.py, the files config.json in model_config.py, the way out in export.py.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from convnext import checkpoint, formats, labels, model_config, weight_files
+from convnext.errors import InputError
+from convnext.model import VARIANTS, ConvNeXt, abstract_params, smallest_image
+from convnext.preprocessing import ImageProcessor
+
+SLICED = (21841, 1000)  # a head of the first is cut to the classes of the second: ImageNet-22k, 1k
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model with all that belongs to it."""
+
+    model: ConvNeXt
+    params: Any
+    labels: tuple[str, ...]  # of the classes; empty where there is no head
+    processor: ImageProcessor
+    problem_type: str | None  # see losses.PROBLEM_TYPES; None: not said
+
+
+def from_pretrained(
+    source: str | os.PathLike,
+    *,
+    dtype: Any = jnp.float32,
+    num_classes: int | None = None,
+    weights: str | None = None,
+    head_init_scale: float = 1.0,
+    key: jax.Array | None = None,
+    revision: str | None = None,
+) -> tuple[ConvNeXt, Any]:
+    """The model and its float32 parameters.
+
+    source: a file of weights (.safetensors, or .pth, .pt, .bin by torch.save), a folder with one
+    and its config.json, the workdir of a run, or the id of a Hugging Face repository. The project
+    that wrote it is recognised by the keys, the variant by their shapes and the config.json.
+
+    dtype: what the model computes in. num_classes: None keeps the head; 0 takes it away; 1000 of a
+    head of 21,841 takes the rows of these classes; any other number makes a new head, drawn from
+    `key` (of 0 where it is None) and scaled by head_init_scale. weights: "ema" or "raw" of a run or
+    of an official training checkpoint; None takes the average where there is one. revision: branch,
+    tag or commit of the Hugging Face repository.
+
+    Raises InputError where the source cannot be reached or read, is no ConvNeXt, or its weights and
+    the model's parameters do not correspond one to one; it then names them.
+    """
+    loaded = load(
+        source, dtype=dtype, num_classes=num_classes, weights=weights,
+        head_init_scale=head_init_scale, key=key, revision=revision,
+    )  # fmt: skip
+    return loaded.model, loaded.params
+
+
+def load(
+    source: str | os.PathLike,
+    *,
+    dtype: Any = jnp.float32,
+    num_classes: int | None = None,
+    weights: str | None = None,
+    head_init_scale: float = 1.0,
+    key: jax.Array | None = None,
+    revision: str | None = None,
+) -> Pretrained:
+    """`from_pretrained`, with labels, image processor and problem type."""
+    found = _read(source, weights, revision)
+    kept = found.num_classes if num_classes is None else num_classes
+    model = ConvNeXt(**found.fields).clone(
+        num_classes=kept or None, head_init_scale=head_init_scale, dtype=dtype
+    )
+
+    def fresh(keys):
+        def init(key):
+            params = flatten_dict(model.init(key, smallest_image(model))["params"], sep="/")
+            return {name: params[name] for name in keys}
+
+        return jax.jit(init)(jax.random.key(0) if key is None else key) if keys else {}
+
+    state = _fit(found, model, fresh)
+    params = unflatten_dict({k: jnp.asarray(v, jnp.float32) for k, v in state.items()}, sep="/")
+    return Pretrained(model, params, _labels(found, kept), found.processor, found.problem_type)
+
+
+def _labels(found, num_classes):
+    """What the source says; or ImageNet's, where the number fits; of a new head "LABEL_0", ..."""
+    if not num_classes:
+        return ()
+    is_sliced = (found.num_classes, num_classes) == SLICED
+    if num_classes == found.num_classes and found.labels:
+        if len(found.labels) != num_classes:
+            raise InputError(
+                f"{found.origin} has names of {len(found.labels)} classes and a head of "
+                f"{num_classes}; accepted: as many"
+            )
+        return found.labels
+    if num_classes == found.num_classes or is_sliced:
+        names = labels.names(num_classes)
+        if names:
+            return names
+    return tuple(f"LABEL_{i}" for i in range(num_classes))
+
+
+def initial_params(
+    source: str | os.PathLike, model: ConvNeXt, params: Any, weights: str | None = None
+) -> Any:
+    """The parameters of `source` for a model that is given, as numpy arrays; `params` are its own
+    fresh ones, from which a head of another number of classes is taken.
+
+    Raises InputError as `from_pretrained`, and where the model has another architecture.
+    """
+    found = _read(source, weights, None)
+    theirs = ConvNeXt(**found.fields)
+    for name in model_config.ARCHITECTURE:
+        there, here = getattr(theirs, name), getattr(model, name)
+        if name == "layer_scale_init_value":
+            differs = (there is None) != (here is None)
+        elif name in ("depths", "dims"):
+            differs = tuple(there) != tuple(here)
+        else:
+            differs = there != here
+        if differs:
+            raise InputError(
+                f"{source} is a model with {name} {there}, and the config has {here}; accepted: "
+                f"--config.model.{name}={there} or other weights"
+            )
+    own = flatten_dict(params, sep="/")
+    state = _fit(found, model, lambda keys: {key: np.asarray(own[key]) for key in keys})
+    return unflatten_dict({key: np.float32(value) for key, value in state.items()}, sep="/")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a source holds, before it is made into a model."""
+
+    origin: str
+    state: formats.State
+    fields: dict[str, Any]  # keywords of ConvNeXt
+    labels: tuple[str, ...] | None
+    processor: ImageProcessor
+    problem_type: str | None
+    is_fcmae: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.state.get("head/bias", ()))
+
+
+def _read(source, weights, revision):
+    if weights not in (None, "ema", "raw"):
+        raise InputError(f"weights is {weights!r}; accepted: 'ema', 'raw' or None")
+    path = weight_files.locate(source, revision)
+    if (path / "checkpoints").is_dir():
+        return _read_workdir(path, weights)
+    file = path
+    if path.is_dir():
+        present = [path / name for name in weight_files.WEIGHT_FILES if (path / name).is_file()]
+        if not present:
+            raise InputError(
+                f"no weights in the folder {path}; accepted: one with "
+                f"{', '.join(weight_files.WEIGHT_FILES)}, or the workdir of a run"
+            )
+        file = present[0]
+    try:
+        name, state = formats.to_ours(weight_files.read_tensors(file, weights))
+        config = {}
+        if file.name in weight_files.WEIGHT_FILES and (file.parent / "config.json").is_file():
+            config = weight_files.read_json(file.parent / "config.json")
+        said = model_config.read(config) if config else model_config.ModelConfig()
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    defaults = dict(final_norm_eps=1e-12) if name == "transformers" else {}
+    return _Found(
+        origin=f"{source} ({name})",
+        state=state,
+        fields={**_architecture(state), **defaults, **said.fields},
+        labels=said.labels,
+        processor=_processor(file, config),
+        problem_type=said.problem_type,
+        is_fcmae=name == "fcmae",
+    )
+
+
+def _architecture(state):
+    """Keywords of ConvNeXt, from the shapes. What a damaged file lacks is left to `_fit`."""
+
+    def shape(key, axis, default):
+        array = state.get(key)
+        return array.shape[axis] if array is not None and array.ndim > abs(axis) else default
+
+    blocks = [re.match(r"stage_(\d+)_block_(\d+)/", key) for key in state]
+    counts: dict[int, int] = {}
+    for match in filter(None, blocks):
+        stage, block = int(match[1]), int(match[2])
+        counts[stage] = max(counts.get(stage, 0), block + 1)
+    depths = tuple(counts.get(i, 0) for i in range(max(counts) + 1)) if counts else ()
+    dims = tuple(shape(f"stage_{i}_block_0/dwconv/kernel", -1, 0) for i in range(len(depths)))
+    use_grn = any("/grn/" in key for key in state)
+    eps = next(
+        (
+            variant["norm_eps"]
+            for variant in VARIANTS.values()
+            if (variant["depths"], variant["dims"]) == (depths, dims) and "norm_eps" in variant
+        ),
+        1e-6,
+    )
+    return dict(
+        depths=depths,
+        dims=dims,
+        in_chans=shape("stem_conv/kernel", 2, 3),
+        patch_size=shape("stem_conv/kernel", 0, 4),
+        stem_norm="stem_norm/scale" in state or len(depths) != 1,
+        use_grn=use_grn,
+        layer_scale_init_value=1e-6 if any(key.endswith("/gamma") for key in state
+                                           if "/grn/" not in key) else None,
+        norm_eps=eps,
+        final_norm_eps=eps,
+        head_norm_first="norm_pre/scale" in state,
+        head_hidden_size=shape("pre_logits/kernel", 1, None),
+    )  # fmt: skip
+
+
+def _processor(file, config):
+    beside = file.parent / "preprocessor_config.json"
+    if file.name in weight_files.WEIGHT_FILES and beside.is_file():
+        return ImageProcessor.from_pretrained(beside)
+    if "architecture" in config:
+        return ImageProcessor.from_config(config)
+    return ImageProcessor(size=config.get("image_size", 224))
+
+
+def _read_workdir(workdir, weights):
+    """The latest checkpoint of a run of this project."""
+    config = weight_files.read_json(workdir / "config.json")
+    class_names = json.loads((workdir / "classes.json").read_text(encoding="utf-8"))
+    decays = config["ema_decays"]
+    if weights == "ema" and not decays:
+        raise InputError(f"weights is 'ema', but the run {workdir} has none; accepted: 'raw'")
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
+    model = ConvNeXt(**fields).clone(num_classes=len(class_names))
+    params = checkpoint.restore_params(
+        workdir,
+        abstract_params(model),
+        jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        ema_decay=decays[0] if decays and weights != "raw" else None,
+    )
+    return _Found(
+        origin=f"the run {workdir}",
+        state=flatten_dict(jax.device_get(params), sep="/"),
+        fields=fields,
+        labels=tuple(class_names),
+        processor=ImageProcessor(
+            size=config["image_size"],
+            image_mean=tuple(config["normalize"]["mean"]),
+            image_std=tuple(config["normalize"]["std"]),
+            **config["preprocess"],
+        ),
+        problem_type=config.get("problem_type"),
+    )
+
+
+def _fit(found, model, fresh: Callable[[Sequence[str]], Mapping[str, Any]]) -> dict[str, Any]:
+    """The flat parameters of the model, each from the one of the source or, in a new head and the
+    norm that an FCMAE checkpoint does not have, from fresh(keys)."""
+    state, wanted = dict(found.state), model.num_classes or 0
+    new_head = found.num_classes != wanted
+    if (found.num_classes, wanted) == SLICED:
+        rows, new_head = labels.rows_of_1k_in_22k(), False
+        state["head/kernel"] = state["head/kernel"][:, rows]
+        state["head/bias"] = state["head/bias"][rows]
+    if new_head:
+        state = {key: value for key, value in state.items() if not key.startswith("head/")}
+    try:
+        abstract = flatten_dict(abstract_params(model), sep="/")
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise InputError(f"{found.origin} makes no model: {error}") from error
+    made = [
+        key
+        for key in abstract.keys() - state.keys()
+        if (new_head and key.startswith("head/")) or (found.is_fcmae and key.startswith("norm/"))
+    ]
+    state.update(fresh(sorted(made)))
+    problems = {
+        "missing": sorted(abstract.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - abstract.keys()),
+        "misshapen": [
+            f"{key} {np.shape(state[key])} instead of {abstract[key].shape}"
+            for key in sorted(abstract.keys() & state.keys())
+            if np.shape(state[key]) != abstract[key].shape
+        ],
+    }
+    if any(problems.values()):
+        raise InputError(
+            f"{found.origin} does not fit a model of depths {tuple(model.depths)}, dims "
+            f"{tuple(model.dims)}: {formats.listed(problems)}"
+        )
+    return state

@@ -1,0 +1,136 @@
+"""Reads what torch.save wrote, without torch, and executes nothing that is in the file.
+
+Such a file is a zip archive: data.pkl, a pickle in which each tensor is a call that rebuilds it,
+and one entry data/<key> a storage, raw numbers (torch/serialization.py). The unpickler here knows
+these calls and plain containers, and refuses every other name.
+"""
+
+import io
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from convnext.errors import InputError
+
+STORAGES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+
+
+def read(path: str | os.PathLike) -> Any:
+    """The object in the file, with tensors as numpy arrays.
+
+    Raises InputError where the file is not such an archive, is damaged, or refers to anything but
+    tensors, numbers, strings and containers.
+    """
+    try:
+        return _read(path)
+    except InputError:
+        raise
+    except _RefusedError as error:
+        raise InputError(f"{path} is refused: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{path} is no whole zip archive ({error}); accepted: a file by torch.save of "
+            "PyTorch 1.6 or newer"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
+        raise InputError(f"{path} is damaged: {error}; accepted: a file by torch.save") from error
+
+
+def _read(path):
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(names) != 1:
+            raise InputError(
+                f"{path} is a zip archive with {len(names)} entries data.pkl; accepted: a file by "
+                "torch.save"
+            )
+        root = names[0].removesuffix("data.pkl")
+        if f"{root}byteorder" in archive.namelist():
+            order = _entry(archive, f"{root}byteorder")
+            if order != b"little":
+                raise InputError(f"{path} has byte order {order!r}; accepted: little")
+        return _Unpickler(io.BytesIO(_entry(archive, names[0])), archive, root).load()
+
+
+class _RefusedError(Exception):
+    """The file asks for what is not rebuilt here."""
+
+
+def _entry(archive, name):
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a bomb would
+        raise _RefusedError(f"its entry {name} is compressed; accepted: a file by torch.save")
+    return archive.read(info)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, stream, archive, root):
+        super().__init__(stream, encoding="utf-8")
+        self._archive, self._root, self._storages = archive, root, {}
+
+    def find_class(self, module, name):
+        match module, name:
+            case "torch._utils", "_rebuild_tensor_v2":
+                return _rebuild_tensor
+            case "torch._utils", "_rebuild_parameter":
+                return _rebuild_parameter
+            case "collections", "OrderedDict":
+                return OrderedDict
+            case "torch", "Size":
+                return tuple
+            case "argparse", "Namespace":  # the arguments that the official train script saves
+                return _Namespace
+            case "torch", _ if name in STORAGES:
+                return STORAGES[name]
+        raise _RefusedError(f"it refers to {module}.{name}; accepted: tensors and plain containers")
+
+    def persistent_load(self, reference):
+        kind, dtype, key, _, size = reference
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            raise _RefusedError(f"it refers to {reference!r}; accepted: storages of tensors")
+        if key not in self._storages:
+            values = np.frombuffer(_entry(self._archive, f"{self._root}data/{key}"), dtype)
+            if len(values) != size:
+                raise ValueError(f"storage {key} has {len(values)} numbers instead of {size}")
+            self._storages[key] = values
+        return self._storages[key]
+
+
+class _Namespace:
+    """Holds what the pickle puts into it."""
+
+
+def _rebuild_tensor(storage, offset, size, stride, *_):
+    """A view of the storage, which it may not leave."""
+    numbers = (offset, *size, *stride)
+    if len(size) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError(f"a tensor of size {size} and stride {stride} at {offset}")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 in size:
+        return np.zeros(size, storage.dtype)
+    if last >= len(storage):
+        raise ValueError(f"a tensor of size {tuple(size)} reaches past its storage")
+    strides = [step * storage.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
+
+
+def _rebuild_parameter(data, *_):
+    return data

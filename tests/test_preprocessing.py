@@ -1,0 +1,522 @@
+import io
+import json
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convnext import preprocessing
+from convnext.errors import InputError
+from convnext.preprocessing import ImageProcessor
+
+REFERENCE = np.load(Path(__file__).parent / "fixtures" / "preprocessing.npz")
+CASES = sorted({name.rsplit("/", 2)[0] for name in REFERENCE if not name.startswith("image/")})
+IMAGES = sorted(name.removeprefix("image/") for name in REFERENCE if name.startswith("image/"))
+RAW = dict(do_resize=False, do_rescale=False, do_normalize=False)
+WHITE = (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def raw(image, **keywords):
+    """The pixels that are decoded: uint8 [H, W, 3]."""
+    pixels = ImageProcessor(**RAW).preprocess(image, **keywords)[0]
+    return pixels.astype(np.uint8)
+
+
+def encoded(image, file_format="PNG", **keywords):
+    file = io.BytesIO()
+    image.save(file, file_format, **keywords)
+    return file.getvalue()
+
+
+def refused(message, function, *args, **keywords):
+    """The message of the InputError: one line that says what is accepted."""
+    with pytest.raises(InputError, match=message) as caught:
+        function(*args, **keywords)
+    assert "accepted: " in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The result, against timm and transformers.
+
+
+def test_every_case_of_the_reference_is_compared():
+    assert len(CASES) == 12 and IMAGES == ["grey", "large", "tall", "wide"]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("case", CASES)
+def test_pixels_and_floats_are_those_of_timm_and_of_transformers(case, image):
+    mode, size, crop_pct = case.split("/")
+    keywords = dict(size=int(size), crop_pct=float(crop_pct))
+    if mode == "transformers":
+        processor = ImageProcessor(**keywords, crop_rounding="floor")
+    else:
+        processor = ImageProcessor(**keywords, crop_mode=mode)
+    pixels = REFERENCE[f"image/{image}"]
+    unscaled = processor.preprocess(pixels, do_rescale=False, do_normalize=False)
+    assert zlib.crc32(unscaled.astype(np.uint8)) == REFERENCE[f"{case}/{image}/crc32"]
+    grid = processor.preprocess(pixels)[0, :: int(size) // 8, :: int(size) // 8]
+    np.testing.assert_allclose(grid, REFERENCE[f"{case}/{image}/floats"], atol=1e-6, rtol=0)
+
+
+def test_the_paper_cuts_the_centre_below_384_pixels_and_warps_from_there():
+    image = noise(60, 90, 3)
+    for size, mode in ((383, "center"), (384, "squash")):
+        expected = ImageProcessor(size=size, crop_pct=1.0, crop_mode=mode).preprocess(image)
+        processor = ImageProcessor(size=size, crop_pct=1.0 if size < 384 else 0.5)
+        np.testing.assert_array_equal(processor.preprocess(image), expected)
+
+
+def test_the_defaults_are_the_papers():
+    processor = ImageProcessor()
+    assert (processor.size, processor.crop_pct, processor.resample) == (224, 224 / 256, 3)
+    white, black = processor.preprocess([Image.new("RGB", (9, 8), c) for c in ("white", "black")])
+    np.testing.assert_allclose(white[0, 0], WHITE, rtol=1e-6)
+    np.testing.assert_allclose(black[0, 0], [-2.117904, -2.035714, -1.804444], rtol=1e-6)
+
+
+# What it takes and gives.
+
+
+def test_one_image_or_several_of_any_sizes_make_one_batch():
+    processor, image = ImageProcessor(size=16), noise(20, 30, 3)
+    one = processor.preprocess(image)
+    assert one.shape == (1, 16, 16, 3) and one.dtype == np.float32
+    several = processor.preprocess((noise(40, 17, 3, seed=1), Image.fromarray(image)))
+    assert several.shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(several[1], one[0])
+    batch = processor.preprocess(np.stack([image, image[::-1]]))
+    np.testing.assert_array_equal(batch[0], one[0])
+    assert batch.shape == (2, 16, 16, 3)
+    refused("the number of images is 0", processor.preprocess, [])
+
+
+def test_channels_come_first_when_asked():
+    image = noise(20, 30, 3)
+    first = ImageProcessor(size=16).preprocess(image, data_format="channels_first")
+    assert first.shape == (1, 3, 16, 16) and first.flags.c_contiguous
+    last = ImageProcessor(size=16).preprocess(image)
+    np.testing.assert_array_equal(first, last.transpose(0, 3, 1, 2))
+    refused("data_format is 'NCHW'", ImageProcessor().preprocess, image, data_format="NCHW")
+
+
+def test_settings_can_be_overridden_for_one_call():
+    processor, image = ImageProcessor(size=16), noise(20, 30, 3)
+    changes = dict(size=8, crop_pct=1.0, image_mean=[0.5] * 3, resample=0, crop_mode="squash")
+    np.testing.assert_array_equal(
+        processor.preprocess(image, **changes), ImageProcessor(**changes).preprocess(image)
+    )
+    assert processor == ImageProcessor(size=16)
+    message = refused("keyword is 'image_size'", processor.preprocess, image, image_size=8)
+    assert "size, crop_pct, resample, crop_mode" in message
+    refused("size is 0", processor.preprocess, image, size=0)
+
+
+def test_each_step_can_be_left_out():
+    image = noise(20, 30, 3)
+    np.testing.assert_array_equal(ImageProcessor(**RAW).preprocess(image)[0], image)
+    scaled = ImageProcessor(do_resize=False, do_normalize=False).preprocess(image)[0]
+    np.testing.assert_array_equal(scaled, (image / 255).astype(np.float32))
+    normal = ImageProcessor(do_resize=False, do_rescale=False, image_mean=(1, 2, 3)).preprocess(
+        image, image_std=(2, 2, 2)
+    )
+    np.testing.assert_array_equal(normal[0], (image - [1.0, 2.0, 3.0]) / 2)
+    halved = ImageProcessor(**RAW | dict(do_rescale=True, rescale_factor=0.5)).preprocess(image)
+    np.testing.assert_array_equal(halved[0], image / 2)
+
+
+def test_without_resizing_all_images_have_one_size():
+    images = [noise(4, 5, 3), noise(4, 6, 3)]
+    refused(r"\(4, 5, 3\), \(4, 6, 3\)", ImageProcessor(**RAW).preprocess, images)
+
+
+def test_a_path_its_bytes_and_its_image_are_the_same(tmp_path):
+    image = Image.fromarray(noise(20, 30, 3))
+    (tmp_path / "a.png").write_bytes(encoded(image))
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), encoded(image), image):
+        np.testing.assert_array_equal(raw(source), np.asarray(image))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_files_are_turned_as_their_exif_data_say(file_format):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the first row is the right side
+    image = Image.fromarray(np.repeat(noise(1, 1, 3), 40, axis=0).repeat(24, axis=1))
+    image.paste("white", (0, 0, 24, 8))
+    content = encoded(image, file_format, exif=exif)
+    turned = raw(content)
+    assert turned.shape == (24, 40, 3)
+    assert turned[:, 34:].min() > 200 > turned[:, :30].max(axis=-1).min()
+    if file_format == "JPEG":  # a PIL image is taken as it is
+        assert raw(Image.open(io.BytesIO(content))).shape == (40, 24, 3)
+
+
+def test_a_16_bit_file_is_turned_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.fromarray(np.full((4, 7), 514, np.uint16)), exif=exif)
+    assert (raw(content) == np.full((7, 4, 3), 2)).all()
+
+
+# Arrays.
+
+
+@pytest.mark.parametrize("layout", ["2d", "last", "first", "alpha", "alpha first"])
+def test_arrays_of_every_layout_are_understood(layout):
+    image = noise(6, 7, 3)
+    grey, alpha = image[..., :1], np.concatenate([image, noise(6, 7, 1)], axis=-1)
+    given, expected = {
+        "2d": (grey[..., 0], grey),
+        "last": (grey, grey),
+        "first": (image.transpose(2, 0, 1), image),
+        "alpha": (alpha, image),
+        "alpha first": (alpha.transpose(2, 0, 1), image),
+    }[layout]
+    np.testing.assert_array_equal(raw(given), np.broadcast_to(expected, image.shape))
+
+
+def test_an_ambiguous_layout_is_channels_last_unless_told():
+    image = noise(3, 7, 3)
+    np.testing.assert_array_equal(raw(image), image)
+    np.testing.assert_array_equal(raw(image, input_data_format="channels_last"), image)
+    first = raw(image, input_data_format="channels_first")
+    np.testing.assert_array_equal(first, image.transpose(1, 2, 0))
+    refused("input_data_format is 'first'", raw, image, input_data_format="first")
+
+
+@pytest.mark.parametrize(
+    "dtype, given, expected",
+    [
+        (np.uint8, [0, 1, 255], [0, 1, 255]),
+        (bool, [False, True, True], [0, 255, 255]),
+        (np.uint16, [128, 129, 65535], [0, 1, 255]),
+        (">u2", [128, 129, 65535], [0, 1, 255]),
+        (np.float32, [0, 0.0019, 1], [0, 0, 255]),
+        (np.float64, [0.002, 0.5, 1], [1, 128, 255]),
+        (np.float16, [0, 0.25, 1], [0, 64, 255]),
+    ],
+)
+def test_every_dtype_has_its_white(dtype, given, expected):
+    array = np.array([given], dtype)  # [1, 3]: one row, grey
+    np.testing.assert_array_equal(raw(array)[0, :, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((5, 6, 2), np.uint8), r"\(5, 6, 2\)"),
+        (np.zeros((0, 6, 3), np.uint8), r"\(0, 6, 3\)"),
+        (np.zeros(5, np.uint8), r"\(5,\)"),
+        (np.zeros((2, 2, 5, 6, 3), np.uint8), r"\(2, 2, 5, 6, 3\)"),
+        (np.zeros((5, 6, 3), np.int64), "int64"),
+        (np.full((5, 6, 3), 1.1), "1.1"),
+        (np.full((5, 6, 3), -0.1), "-0.1"),
+        (np.full((5, 6, 3), np.nan), "nan"),
+    ],
+)
+def test_other_arrays_are_refused(array, message):
+    refused(message, raw, array)
+
+
+def test_channels_that_are_not_where_they_are_said_to_be_are_refused():
+    image = noise(5, 6, 3)
+    refused(r"\(5, 6, 3\), 'channels_first'", raw, image, input_data_format="channels_first")
+
+
+@pytest.mark.parametrize("thing", [None, 3, {"image": 1}, [[1, 2], [3, 4]]])
+def test_what_is_no_image_is_refused(thing):
+    refused("its type is", raw, thing)
+
+
+# Modes of PIL.
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "I;16L", "I;16B"])
+def test_16_bits_are_scaled_to_8(mode):
+    levels = np.array([[0, 128, 129, 257, 32768, 65535]])
+    image = Image.new(mode, (6, 1))
+    image.putdata(levels[0].tolist())
+    rgb = preprocessing.to_rgb(image)
+    assert rgb.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(rgb)[0, :, 0], [0, 0, 1, 1, 128, 255])
+
+
+def test_a_16_bit_png_is_scaled_to_8():
+    levels = (noise(5, 6).astype(np.uint16)) * 257
+    content = encoded(Image.fromarray(levels))
+    np.testing.assert_array_equal(raw(content)[..., 1], levels // 257)
+
+
+def test_levels_whose_white_is_not_known_are_refused():
+    refused("the mode is 'F'", preprocessing.to_rgb, Image.new("F", (2, 2)))
+    refused(r"\(0, 65536\)", preprocessing.to_rgb, Image.fromarray(np.int32([[0, 65536]])))
+    refused(r"\(-1, 0\)", preprocessing.to_rgb, Image.fromarray(np.int32([[0, -1]])))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
+def test_other_modes_are_converted_as_pillow_does(mode):
+    colours = Image.fromarray(noise(6, 7, 3))
+    image = Image.new("LAB", (7, 6), (120, 60, 200)) if mode == "LAB" else colours.convert(mode)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rgb = preprocessing.to_rgb(image)
+    np.testing.assert_array_equal(np.asarray(rgb), np.asarray(image.convert("RGB")))
+
+
+def test_alpha_is_dropped_without_blending():
+    image = Image.fromarray(np.concatenate([noise(6, 7, 3), np.zeros((6, 7, 1), np.uint8)], -1))
+    np.testing.assert_array_equal(raw(image), np.asarray(image)[..., :3])
+
+
+def test_a_palette_with_transparency_keeps_its_colours_without_a_warning():
+    image = Image.fromarray(noise(6, 7, 3)).quantize(8)
+    content = encoded(image, transparency=bytes(range(0, 256, 32)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = raw(content)
+    np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_is_refused(file_format):
+    frames = [Image.fromarray(noise(6, 7, 3, seed=seed)) for seed in range(2)]
+    content = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+    message = refused("the number of frames is 2", raw, content)
+    assert message.endswith("accepted: a still image") and f"bytes of {len(content)}" in message
+    refused("the number of frames is 2", raw, Image.open(io.BytesIO(content)))
+
+
+def test_a_photo_with_its_preview_is_still():
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("white", "black")]
+    content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    assert (raw(content) == 255).all()
+
+
+# Files that cannot be used.
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_a_file_that_is_no_whole_image_is_named(tmp_path, content):
+    if content is None:
+        content = encoded(Image.fromarray(noise(40, 50, 3)))[:-3000]
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    refused(f"cannot use the image {path}: ", raw, path)
+    refused(rf"cannot use the image \(bytes of {len(content)}\): ", raw, [content])
+    if len(content) > 10:  # an open file is read late
+        refused("PngImageFile.*truncated", raw, Image.open(path))
+
+
+def test_a_path_without_a_file_is_named(tmp_path):
+    refused(f"{tmp_path}/a.png: No such file", raw, tmp_path / "a.png")
+    refused(f"{tmp_path}: Is a directory", raw, str(tmp_path))
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch):
+    content = encoded(Image.new("1", (50, 50)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1249)
+    refused("2500 pixels", raw, content)
+
+
+def test_an_image_too_elongated_to_resize_is_refused_before_it_is_resized():
+    image = np.zeros((10, 60_000, 3), np.uint8)
+    message = refused("60000 wide and 10 high", ImageProcessor().preprocess, image)
+    assert "1536000 wide and 256 high" in message
+    assert ImageProcessor(crop_mode="squash").preprocess(image).shape == (1, 224, 224, 3)
+
+
+def test_the_limit_of_an_elongated_image_is_pillows(monkeypatch):
+    image = np.zeros((10, 100, 3), np.uint8)
+    processor = ImageProcessor(size=8, crop_pct=1.0)  # by way of 80 x 8
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 320)
+    assert processor.preprocess(image).shape == (1, 8, 8, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 319)
+    refused("at most 638 pixels", processor.preprocess, image)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert processor.preprocess(image).shape == (1, 8, 8, 3)
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("size", value) for value in (0, 224.0, True, "224", None)),
+        *(("crop_pct", value) for value in (0, 1.01, float("nan"), None)),
+        *(("resample", value) for value in (-1, 6, 3.0, "bicubic")),
+        *(("crop_mode", value) for value in ("border", "none")),
+        *(("crop_rounding", value) for value in ("ceil", None)),
+        *(("rescale_factor", value) for value in ("1/255", float("inf"))),
+        *(("image_mean", value) for value in (0.5, (0.5, 0.5), ["a", "b", "c"], (0, 0, None))),
+        *(("image_std", value) for value in ((0.5,), (1, 1, 0), (1, 1, float("nan")))),
+        *((name, 1) for name in ("do_resize", "do_rescale", "do_normalize")),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(name, value):
+    refused(f"{name} is ", ImageProcessor, **{name: value})
+
+
+def test_lists_and_arrays_of_three_numbers_become_tuples():
+    processor = ImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=np.ones(3))
+    assert processor == ImageProcessor(image_std=(1, 1, 1))
+    assert len({processor, ImageProcessor(image_std=(1, 1, 1))}) == 1
+
+
+# Files of settings.
+
+
+def test_settings_of_transformers_are_read():
+    config = {  # as published with facebook/convnext-tiny-224, and in version 5
+        "crop_pct": 0.875,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "ConvNextFeatureExtractor",
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 3,
+        "size": 224,
+    }
+    processor = ImageProcessor(crop_rounding="floor")
+    assert ImageProcessor.from_config(config) == processor
+    new = config | {"image_processor_type": "ConvNextImageProcessorFast", "do_center_crop": None}
+    new |= {"size": {"shortest_edge": 224}, "feature_extractor_type": None}
+    assert ImageProcessor.from_config(new) == processor
+    assert ImageProcessor.from_config(config | {"crop_rounding": "round"}) == ImageProcessor()
+
+
+def test_a_missing_key_takes_what_transformers_takes():
+    half = dict(image_mean=(0.5,) * 3, image_std=(0.5,) * 3, crop_rounding="floor")
+    convnext = ImageProcessor.from_config({"image_processor_type": "ConvNextImageProcessor"})
+    assert convnext == ImageProcessor(size=384, **half)
+    assert ImageProcessor.from_config({"crop_pct": None, "size": 384}) == convnext
+    warp = dict(size=224, crop_mode="squash", crop_pct=1.0, resample=2)
+    vit = ImageProcessor.from_config({"image_processor_type": "ViTImageProcessor"})
+    assert vit == ImageProcessor(**warp | half)
+    dino = ImageProcessor.from_config({"image_processor_type": "DINOv3ViTImageProcessorFast"})
+    assert dino == ImageProcessor(**warp, crop_rounding="floor")
+
+
+def test_a_height_and_a_width_mean_to_warp():
+    config = {"size": {"height": 224, "width": 224}, "crop_pct": 0.875}
+    processor = ImageProcessor.from_config(config)
+    assert (processor.size, processor.crop_mode, processor.crop_pct) == (224, "squash", 1.0)
+    vit = {"image_processor_type": "ViTImageProcessor"}
+    assert ImageProcessor.from_config(vit | {"size": 224}) == ImageProcessor.from_config(vit)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ([], r"the config is \[\]"),
+        ({}, "image_processor_type is None"),
+        ({"model_type": "convnext", "image_size": 224}, "image_processor_type is None"),
+        ({"image_processor_type": "CLIPImageProcessor"}, "'CLIPImageProcessor'"),
+        ({"image_processor_type": "ViTHybridImageProcessor"}, "'ViTHybridImageProcessor'"),
+        ({"size": {"height": 224, "width": 256}}, "size is"),
+        ({"size": {"longest_edge": 224}}, "size is"),
+        ({"size": "224"}, "size is '224'"),
+        ({"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 224}}, "size is"),
+        ({"size": 224, "do_center_crop": True}, "crop_size is None"),
+        ({"size": 224, "do_center_crop": True, "crop_size": 192}, "crop_size is 192"),
+        ({"size": 8, "do_center_crop": True, "crop_size": 8, "do_resize": False}, "crop_size is 8"),
+        ({"do_resize": "yes"}, "do_resize is 'yes'"),
+        ({"input_size": [1, 224, 224]}, "input_size is"),
+        ({"input_size": [3, 224, 256]}, "input_size is"),
+        ({"input_size": 224}, "input_size is"),
+        ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode is 'border'"),
+        ({"pretrained_cfg": {"interpolation": "random"}}, "interpolation is 'random'"),
+        ({"pretrained_cfg": {"mean": [0.5]}}, "image_mean is"),
+        ({"pretrained_cfg": 3}, "pretrained_cfg is 3"),
+    ],
+)
+def test_settings_that_cannot_be_followed_are_refused(config, message):
+    refused(message, ImageProcessor.from_config, config)
+
+
+def test_a_crop_to_the_size_that_is_there_is_accepted():
+    config = {"size": 224, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
+    assert ImageProcessor.from_config(config).size == 224
+    assert ImageProcessor.from_config(config | {"crop_size": 224}).size == 224
+
+
+def test_settings_of_timm_are_read():
+    cfg = dict(input_size=[3, 288, 288], crop_pct=0.95, crop_mode="squash", interpolation="lanczos")
+    cfg |= dict(mean=[0.5, 0.5, 0.5], std=[0.25, 0.5, 0.5], test_input_size=[3, 320, 320])
+    processor = ImageProcessor(
+        size=288, crop_pct=0.95, crop_mode="squash", resample=1, image_mean=(0.5,) * 3
+    )
+    config = {"architecture": "convnext_tiny", "pretrained_cfg": cfg}
+    assert ImageProcessor.from_config(config).image_std == (0.25, 0.5, 0.5)
+    del cfg["std"]
+    assert ImageProcessor.from_config(config) == processor
+    assert ImageProcessor.from_config(cfg) == processor  # as older files have it
+    defaults = {"pretrained_cfg": {"crop_mode": "", "mean": None}}
+    assert ImageProcessor.from_config(defaults) == ImageProcessor(crop_mode="center")
+
+
+@pytest.mark.parametrize("number, name", enumerate(preprocessing.FILTERS))
+def test_the_names_of_the_filters_are_pillows(number, name):
+    assert Image.Resampling[name.upper()] == number
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ImageProcessor(),
+        ImageProcessor(crop_rounding="floor", size=np.int64(384), image_std=np.ones(3)),
+        ImageProcessor(crop_mode="center", do_resize=False, rescale_factor=0.5),
+        ImageProcessor(crop_mode="squash", size=384, crop_pct=1.0, do_normalize=False),
+    ],
+)
+def test_settings_survive_writing_and_reading(tmp_path, processor):
+    config = processor.to_config()
+    assert config["image_processor_type"] == "ConvNextImageProcessor"
+    assert config["size"] == {"shortest_edge": processor.size}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    assert ImageProcessor.from_config(config) == processor
+    assert ImageProcessor.from_pretrained(tmp_path) == processor
+    assert ImageProcessor.from_pretrained(tmp_path / "preprocessor_config.json") == processor
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ImageProcessor(size=384, crop_mode="center"),
+        ImageProcessor(size=383, crop_mode="squash", crop_pct=1.0),
+        ImageProcessor(size=384, crop_mode="squash", crop_pct=0.95),
+    ],
+)
+def test_what_transformers_cannot_do_is_not_written(processor):
+    refused(f"crop_mode is '{processor.crop_mode}'", processor.to_config)
+
+
+def test_a_folder_is_read_by_the_names_of_its_files(tmp_path):
+    refused("the folder is .*preprocessor_config.json", ImageProcessor.from_pretrained, tmp_path)
+    timm = {"pretrained_cfg": {"input_size": [3, 64, 64]}}
+    (tmp_path / "config.json").write_text(json.dumps(timm))
+    assert ImageProcessor.from_pretrained(str(tmp_path)).size == 64
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 96}))
+    assert ImageProcessor.from_pretrained(tmp_path).size == 96
+
+
+@pytest.mark.parametrize("content", [b"", b"{'size': 224}", b"\xff\xfe\xff", b"[" * 100_000])
+def test_a_file_that_is_no_json_is_named(tmp_path, content):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_bytes(content)
+    refused(f"cannot read {path}: ", ImageProcessor.from_pretrained, tmp_path)
+
+
+def test_the_file_of_a_wrong_setting_is_named(tmp_path):
+    path = tmp_path / "preprocessor_config.json"
+    refused(f"cannot read {path}: No such file", ImageProcessor.from_pretrained, path)
+    path.write_text('{"size": 0}')
+    refused(f"{path}: size is 0", ImageProcessor.from_pretrained, path)

@@ -1,0 +1,365 @@
+"""Files of each format, written by the project that it belongs to (fixtures/make_pretrained.py)."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import convnext
+from convnext import ConvNeXt, labels, pretrained, weight_files
+from convnext.errors import InputError
+
+FOLDER = Path(__file__).parent / "fixtures" / "pretrained"
+SOURCES = sorted(path.name for path in FOLDER.iterdir() if path.name != "references.npz")
+# What from_pretrained must find out, beside depths (1, 2, 1, 1) and dims (4, 6, 8, 12).
+V2 = dict(use_grn=True, layer_scale_init_value=None)
+FIELDS = {
+    "isotropic.pth": dict(
+        depths=(2,), dims=(12,), patch_size=16, stem_norm=False, layer_scale_init_value=None
+    ),
+    "isotropic_gamma.pth": dict(depths=(2,), dims=(12,), patch_size=16, stem_norm=False),
+    "official_fcmae.pt": dict(V2, num_classes=None),
+    "official_v1.pth": {},
+    "official_v2.pt": V2,
+    "timm_convnext_atto": {},
+    "timm_convnext_large_mlp": dict(head_hidden_size=10),
+    "timm_convnext_tiny_hnf": dict(head_norm_first=True),
+    "timm_convnext_xxlarge": dict(norm_eps=1e-5, final_norm_eps=1e-5),
+    "timm_convnextv2_tiny": V2,
+    "torchvision.safetensors": {},
+    "transformers_ConvNext": dict(final_norm_eps=1e-12),
+    "transformers_ConvNextV2": dict(V2, final_norm_eps=1e-12),
+    "transformers_DINOv3ConvNext": dict(num_classes=None),
+}
+
+
+@pytest.fixture(scope="module")
+def references():
+    return np.load(FOLDER / "references.npz")
+
+
+def relative_error(ours, reference):
+    return np.abs(np.asarray(ours, np.float64) - reference).max() / np.abs(reference).max()
+
+
+def fields_of(model):
+    return {name: getattr(model, name) for name in (*FIELDS_OF_ALL, "num_classes")}
+
+
+FIELDS_OF_ALL = (
+    "depths", "dims", "in_chans", "patch_size", "stem_norm", "use_grn", "layer_scale_init_value",
+    "norm_eps", "final_norm_eps", "head_norm_first", "head_hidden_size",
+)  # fmt: skip
+
+
+def test_every_fixture_has_its_fields_in_the_table():
+    assert sorted(FIELDS) == SOURCES
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_model_is_found_and_its_outputs_are_those_of_pytorch(name, references):
+    model, params = convnext.from_pretrained(FOLDER / name)
+    common = dict(depths=(1, 2, 1, 1), dims=(4, 6, 8, 12), num_classes=5)
+    assert fields_of(model) == fields_of(ConvNeXt(**(common | FIELDS[name])))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    if name == "official_fcmae.pt":  # has no final norm
+        features = model.apply({"params": params}, references["images"], method="features")
+        output = features["last_hidden_state"]
+    else:
+        output = jax.jit(model.apply)({"params": params}, references["images"])
+    assert output.shape == references[name].shape
+    assert relative_error(output, references[name]) < 1e-5
+
+
+def test_an_official_training_checkpoint_has_raw_weights_too(references):
+    model, params = convnext.from_pretrained(FOLDER / "official_v1.pth", weights="raw")
+    logits = jax.jit(model.apply)({"params": params}, references["images"])
+    assert relative_error(logits, references["official_v1.pth/raw"]) < 1e-5
+    with pytest.raises(InputError, match="no model_ema; accepted: 'raw'"):
+        convnext.from_pretrained(FOLDER / "official_v2.pt", weights="ema")
+
+
+@pytest.mark.parametrize("name", ["ConvNext", "ConvNextV2"])
+def test_feature_maps_are_those_of_transformers_by_name(name, references):
+    model, params = convnext.from_pretrained(FOLDER / f"transformers_{name}")
+    features = model.apply({"params": params}, references["images"], method="features")
+    for i, map_name in enumerate(("stem", "stage1", "stage2", "stage3", "stage4")):
+        reference = references[f"transformers_{name}/{i}"]
+        assert features[map_name].shape == reference.shape
+        assert relative_error(features[map_name], reference) < 1e-5
+    np.testing.assert_array_equal(features["last_hidden_state"], features["stage4"])
+    pooled = references[f"transformers_{name}/pooler_output"]
+    assert relative_error(features["pooler_output"], pooled) < 1e-5
+
+
+EXPORTS = {
+    "official_v1.pth": "official",
+    "official_v2.pt": "official",
+    "isotropic.pth": "official",
+    "isotropic_gamma.pth": "official",
+    "timm_convnext_large_mlp": "timm",
+    "timm_convnext_tiny_hnf": "timm",
+    "timm_convnext_xxlarge": "timm",
+    "timm_convnextv2_tiny": "timm",
+    "torchvision.safetensors": "torchvision",
+    "transformers_ConvNext": "transformers",
+    "transformers_ConvNextV2": "transformers",
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_round_trip_is_bit_identical(name, tmp_path):
+    found = pretrained.load(FOLDER / name)
+    convnext.save_pretrained(tmp_path, found.model, found.params, format=EXPORTS[name])
+    source = FOLDER / name
+    file = source / "model.safetensors" if source.is_dir() else source
+    original = weight_files.read_tensors(file)
+    written = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    # timm's tiny_hnf has an MLP of 1x1 convolutions, and this one is too small to be known as it.
+    assert {k: v.squeeze().shape for k, v in written.items()} == {
+        k: v.squeeze().shape for k, v in original.items()
+    }
+    for key, array in original.items():
+        np.testing.assert_array_equal(written[key].reshape(array.shape), array)
+
+    model, params = convnext.from_pretrained(tmp_path)
+    assert fields_of(model) == fields_of(found.model)
+    jax.tree.map(np.testing.assert_array_equal, params, found.params)
+
+
+def test_every_format_but_torchvision_carries_labels_and_processor(tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    processor = convnext.ImageProcessor(size=320, crop_pct=0.9, image_mean=(0.5, 0.4, 0.3))
+    for name in ("official", "timm", "transformers", "torchvision"):
+        convnext.save_pretrained(
+            tmp_path / name, found.model, found.params, format=name, labels="abcde",
+            processor=processor, problem_type="multi_label_classification",
+        )  # fmt: skip
+        again = pretrained.load(tmp_path / name)
+        assert again.labels == tuple("abcde")
+        assert again.processor == processor
+        assert again.problem_type == "multi_label_classification"
+
+
+def test_the_names_of_timm_have_an_mlp_of_convolutions_where_timm_has(tmp_path):
+    model = ConvNeXt(**convnext.VARIANTS["atto"])
+    params = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, np.float32), convnext.model.abstract_params(model)
+    )
+    convnext.save_pretrained(tmp_path, model, params, format="timm")
+    with safetensors.safe_open(tmp_path / "model.safetensors", "np") as file:
+        shape = file.get_slice("stages.0.blocks.0.mlp.fc1.weight").get_shape()
+        assert shape == [160, 40, 1, 1]
+        assert file.get_slice("head.fc.weight").get_shape() == [1000, 320]
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "convnext_atto"
+
+
+def test_a_new_head_is_drawn_with_head_init_scale_and_the_rest_stays():
+    source = FOLDER / "official_v1.pth"
+    _, before = convnext.from_pretrained(source)
+    model, params = convnext.from_pretrained(source, num_classes=4000, head_init_scale=0.001)
+    head = params.pop("head")
+    assert model.num_classes == 4000
+    assert abs(head["kernel"].std() / 2e-5 - 1) < 0.02 and (head["bias"] == 0).all()
+    before.pop("head")
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+    _, other = convnext.from_pretrained(source, num_classes=4000, key=jax.random.key(1))
+    assert not np.array_equal(other["head"]["kernel"], head["kernel"])
+
+
+def test_no_head_gives_features(references):
+    model, params = convnext.from_pretrained(FOLDER / "transformers_ConvNext", num_classes=0)
+    assert "head" not in params
+    features = jax.jit(model.apply)({"params": params}, references["images"])
+    reference = references["transformers_ConvNext/pooler_output"]
+    assert relative_error(features, reference) < 1e-5
+
+
+def test_a_22k_head_is_cut_to_the_rows_of_imagenet_1k(tmp_path):
+    model = ConvNeXt(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4), num_classes=21841)
+    image = convnext.model.smallest_image(model)
+    params = jax.jit(model.init)(jax.random.key(0), image)["params"]
+    params["head"]["bias"] = jnp.arange(21841.0)
+    convnext.save_pretrained(tmp_path, model, params, format="official")
+    found = pretrained.load(tmp_path, num_classes=1000)
+    rows = np.asarray(found.params["head"]["bias"]).astype(int)
+    words = labels.names(21841)
+    teddy = labels.names(1000).index("teddy, teddy bear")
+    for i, name in enumerate(labels.names(1000)):
+        assert words[rows[i]] == ("doll, dolly" if i == teddy else name)
+    kernel = np.asarray(params["head"]["kernel"])[:, rows]
+    np.testing.assert_array_equal(found.params["head"]["kernel"], kernel)
+    assert found.labels == labels.names(1000)
+
+
+def test_half_precision_is_read_and_dtype_is_what_the_model_computes_in(tmp_path, references):
+    state = safetensors.numpy.load_file(FOLDER / "torchvision.safetensors")
+    half = {key: value.astype(np.float16) for key, value in state.items()}
+    safetensors.numpy.save_file(half, tmp_path / "half.safetensors")
+    model, params = convnext.from_pretrained(tmp_path / "half.safetensors", dtype=jnp.bfloat16)
+    assert model.dtype == jnp.bfloat16 and params["head"]["bias"].dtype == jnp.float32
+    logits = jax.jit(model.apply)({"params": params}, references["images"])
+    assert 1e-4 < relative_error(logits, references["torchvision.safetensors"]) < 5e-2
+
+
+def test_shards_are_put_together(tmp_path, references):
+    folder = FOLDER / "timm_convnextv2_tiny"
+    state = safetensors.numpy.load_file(folder / "model.safetensors")
+    names = {key: f"part{i % 2}.safetensors" for i, key in enumerate(state)}
+    for name in set(names.values()):
+        part = {key: value for key, value in state.items() if names[key] == name}
+        safetensors.numpy.save_file(part, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    shutil.copy(folder / "config.json", tmp_path)
+    model, params = convnext.from_pretrained(tmp_path)
+    logits = jax.jit(model.apply)({"params": params}, references["images"])
+    assert relative_error(logits, references["timm_convnextv2_tiny"]) < 1e-5
+    (tmp_path / "part1.safetensors").unlink()
+    with pytest.raises(InputError, match=r"part1.safetensors"):
+        convnext.from_pretrained(tmp_path)
+
+
+# What bad input gets.
+
+
+def saved(state, path):
+    safetensors.numpy.save_file(state, path)
+    return path
+
+
+@pytest.fixture
+def state():
+    return safetensors.numpy.load_file(FOLDER / "torchvision.safetensors")
+
+
+def test_missing_misshapen_and_unexpected_keys_are_named(state, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    partial = dict(state)
+    del partial["features.3.0.block.3.weight"]
+    partial["classifier.0.weight"] = np.ones(13, np.float32)
+    with pytest.raises(InputError) as error:
+        convnext.from_pretrained(saved(partial, path))
+    assert "missing stage_1_block_0/pwconv1/kernel" in str(error.value)
+    assert "misshapen norm/scale (13,) instead of (12,)" in str(error.value)
+    extra = state | {"features.3.0.block.9.weight": np.ones(3, np.float32)}
+    with pytest.raises(InputError, match=r"unexpected features\.3\.0\.block\.9\.weight"):
+        convnext.from_pretrained(saved(extra, path))
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path):
+    state = safetensors.numpy.load_file(FOLDER / "transformers_ConvNext" / "model.safetensors")
+    twice = state | {"layernorm.bias": state["convnext.layernorm.bias"]}
+    with pytest.raises(InputError, match="twice convnext.layernorm.bias, layernorm.bias"):
+        convnext.from_pretrained(saved(twice, tmp_path / "weights.safetensors"))
+
+
+def test_an_unknown_architecture_is_refused(tmp_path):
+    resnet = {f"layer1.{i}.conv1.weight": np.ones((3, 3), np.float32) for i in range(5)}
+    with pytest.raises(InputError, match="unknown architecture: 5 tensors, such as layer1"):
+        convnext.from_pretrained(saved(resnet, tmp_path / "weights.safetensors"))
+    with pytest.raises(InputError, match="unknown architecture: 0 tensors"):
+        convnext.from_pretrained(saved({}, tmp_path / "empty.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        (
+            "timm_convnext_atto",
+            {"architecture": "convnext_zepto_rms"},
+            "architecture 'convnext_z",
+        ),
+        ("timm_convnext_atto", {"model_args": {"act_layer": "silu"}}, "act_layer 'silu'"),
+        ("timm_convnext_atto", {"model_args": {"extra": 1}}, "model_args of config.json has extra"),
+        ("transformers_ConvNext", {"model_type": "resnet"}, "model_type is 'resnet'"),
+        ("transformers_ConvNext", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ("transformers_ConvNext", {"depths": [1, 2, 2, 1]}, "missing stage_2_block_1/dwconv/bias"),
+        ("transformers_ConvNext", {"num_stages": 3}, "three that agree"),
+        ("transformers_ConvNext", {"id2label": {"0": "a"}}, "names of 1 classes and a head of 5"),
+        # A V2 file for a V1 model.
+        ("transformers_ConvNextV2", {"model_type": "convnext"}, "missing stage_0_block_0/gamma"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(name, change, message, tmp_path):
+    shutil.copytree(FOLDER / name, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=message):
+        convnext.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["torchvision.safetensors", "official_v2.pt"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_refused(name, share, tmp_path):
+    content = (FOLDER / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match=name):
+        convnext.from_pretrained(path)
+
+
+def test_a_file_or_folder_that_is_not_there_is_named(tmp_path):
+    for missing in ("weights.pth", "./no/such", str(tmp_path / "none")):
+        with pytest.raises(InputError, match="no file or folder"):
+            convnext.from_pretrained(missing)
+    with pytest.raises(InputError, match="no weights in the folder"):
+        convnext.from_pretrained(tmp_path)
+
+
+def test_an_id_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="cannot reach facebook/convnext-tiny-224"):
+        convnext.from_pretrained("facebook/convnext-tiny-224")
+
+
+def test_a_cached_id_is_read_offline(monkeypatch, tmp_path, references):
+    """The layout of the cache: refs/main names a commit, snapshots/<commit> has its files."""
+    repository = tmp_path / "models--someone--convnext"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(FOLDER / "transformers_ConvNextV2", repository / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model, params = convnext.from_pretrained("someone/convnext")
+    logits = jax.jit(model.apply)({"params": params}, references["images"])
+    assert relative_error(logits, references["transformers_ConvNextV2"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "fields, name, reason",
+    [
+        (dict(patch_size=16, stem_norm=False), "transformers", "a stem without a norm"),
+        (dict(use_grn=True), "transformers", "GRN and LayerScale in one block"),
+        (dict(use_grn=True, layer_scale_init_value=None), "torchvision", "GRN"),
+        (dict(head_hidden_size=8), "transformers", "a hidden layer in the head"),
+        (dict(head_norm_first=True), "official", "a norm before pooling"),
+        (dict(norm_eps=1e-5, final_norm_eps=1e-5), "official", "an eps of 1e-05"),
+        (dict(patch_size=2), "torchvision", "patches of 2 pixels"),
+        (dict(depths=(1, 1), dims=(4, 8)), "timm", "2 stages"),
+    ],
+)
+def test_a_model_that_a_format_cannot_hold_is_refused(fields, name, reason, tmp_path):
+    model = ConvNeXt(**(dict(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4), num_classes=5) | fields))
+    with pytest.raises(InputError, match=reason):
+        convnext.save_pretrained(tmp_path / "out", model, {}, format=name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_params_or_labels_of_another_model_are_refused(tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    with pytest.raises(InputError, match="differing stage_0_block_0/gamma"):
+        convnext.save_pretrained(
+            tmp_path / "out", found.model.clone(layer_scale_init_value=None), found.params
+        )
+    with pytest.raises(InputError, match="4 labels for 5 classes"):
+        convnext.save_pretrained(tmp_path / "out", found.model, found.params, labels="abcd")
+    with pytest.raises(InputError, match="format is 'keras'; accepted: transformers, timm"):
+        convnext.save_pretrained(tmp_path / "out", found.model, found.params, format="keras")
+    assert not (tmp_path / "out").exists()

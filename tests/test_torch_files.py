@@ -1,0 +1,161 @@
+import argparse
+import io
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from convnext import torch_files
+from convnext.errors import InputError
+
+CHECKPOINT = Path(__file__).parent / "fixtures" / "pretrained" / "official_v1.pth"
+
+
+def archive(path, pickled, storages=(), compression=zipfile.ZIP_STORED, byteorder=b"little"):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr("archive/data.pkl", pickled)
+        file.writestr("archive/byteorder", byteorder)
+        for key, content in enumerate(storages):
+            file.writestr(f"archive/data/{key}", content)
+    return path
+
+
+class Global:
+    """Pickled as a reference to module.name, called with arguments."""
+
+    def __init__(self, module, name, *arguments):
+        self.module, self.name, self.arguments = module, name, arguments
+
+
+class Storage:
+    def __init__(self, kind, key, size):
+        self.kind, self.key, self.size = kind, key, size
+
+
+class Pickler(pickle._Pickler):
+    """Writes what torch.save writes, and worse, without torch."""
+
+    def persistent_id(self, value):
+        if isinstance(value, Storage):
+            return ("storage", Global("torch", value.kind), value.key, "cpu", value.size)
+        return None
+
+    def save_global_reference(self, value):
+        self.write(b"c" + f"{value.module}\n{value.name}\n".encode())
+        if value.arguments:
+            self.save(value.arguments)
+            self.write(pickle.REDUCE)
+
+    dispatch = {**pickle._Pickler.dispatch, Global: save_global_reference}
+
+
+def pickled(value):
+    stream = io.BytesIO()
+    Pickler(stream, protocol=2).dump(value)
+    return stream.getvalue()
+
+
+def tensor(kind="FloatStorage", size=(2, 3), stride=(3, 1), offset=0, numbers=6):
+    return Global(
+        "torch._utils", "_rebuild_tensor_v2",
+        Storage(kind, "0", numbers), offset, size, stride, False, OrderedDict(),
+    )  # fmt: skip
+
+
+def test_a_checkpoint_by_torch_save_is_read():
+    stored = torch_files.read(CHECKPOINT)
+    assert set(stored) == {"model", "model_ema", "optimizer", "epoch", "scaler", "args"}
+    assert stored["epoch"] == 299
+    assert stored["model"]["head.weight"].shape == (5, 12)
+    assert stored["model"]["head.weight"].dtype == np.float32
+    assert stored["args"].drop_path == 0.1
+    assert not isinstance(stored["args"], argparse.Namespace)
+
+
+def test_strides_and_offsets_are_followed(tmp_path):
+    numbers = np.arange(12, dtype="<f4")
+    value = {"t": tensor(size=(3, 2), stride=(1, 4), offset=1, numbers=12)}
+    stored = torch_files.read(archive(tmp_path / "a.pth", pickled(value), [numbers.tobytes()]))
+    np.testing.assert_array_equal(stored["t"], [[1, 5], [2, 6], [3, 7]])
+
+
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [("DoubleStorage", np.float64), ("HalfStorage", np.float16), ("LongStorage", np.int64),
+     ("BFloat16Storage", ml_dtypes.bfloat16), ("BoolStorage", np.bool_)],
+)  # fmt: skip
+def test_every_kind_of_number_keeps_its_value(kind, dtype, tmp_path):
+    numbers = np.array([0, 1, 1, 0, 1, 1], dtype)
+    path = archive(tmp_path / "a.pth", pickled(tensor(kind)), [numbers.tobytes()])
+    stored = torch_files.read(path)
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(stored, numbers.reshape(2, 3))
+
+
+HOSTILE = [
+    Global("os", "system", "touch executed"),
+    Global("builtins", "eval", "open('executed', 'w')"),
+    Global("builtins", "getattr", 1, "real"),
+    Global("torch", "load", "executed"),
+    Global("torch.FloatStorage", "from_file", "executed"),
+    Global("torch._utils", "_rebuild_tensor_v3", 1),
+    Global("numpy", "load", "executed"),
+    Global("collections", "Counter", (1,)),
+    {"model": OrderedDict(a=Global("posix", "system", "touch executed"))},
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda v: getattr(v, "name", "nested"))
+def test_a_hostile_file_is_refused_and_executes_nothing(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = archive(tmp_path / "hostile.pth", pickled(value))
+    with pytest.raises(InputError, match=r"hostile.pth is refused: it refers to \S+; acc"):
+        torch_files.read(path)
+    assert os.listdir(tmp_path) == ["hostile.pth"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        tensor(size=(3, 3)),
+        tensor(offset=1),
+        tensor(stride=(1_000_000, 1)),
+        tensor(offset=-4),
+        tensor(stride=(-3, 1)),
+        tensor(size=(2, 3, 1)),
+        tensor(numbers=5),
+        tensor(numbers=1 << 40),
+    ],
+)
+def test_a_tensor_may_not_leave_its_storage(value, tmp_path):
+    numbers = np.arange(6, dtype="<f4").tobytes()
+    with pytest.raises(InputError, match="a.pth is damaged"):
+        torch_files.read(archive(tmp_path / "a.pth", pickled(value), [numbers]))
+
+
+def test_a_compressed_storage_is_refused(tmp_path):
+    path = archive(
+        tmp_path / "bomb.pth", pickled(tensor()), [bytes(24)], compression=zipfile.ZIP_DEFLATED
+    )
+    with pytest.raises(InputError, match=r"refused: its entry archive/\S+ is compressed"):
+        torch_files.read(path)
+
+
+def test_other_files_are_named(tmp_path):
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(InputError, match="plain.pth is no whole zip archive .* PyTorch 1.6"):
+        torch_files.read(plain)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr("readme", "")
+    with pytest.raises(InputError, match="0 entries data.pkl"):
+        torch_files.read(tmp_path / "other.zip")
+    with pytest.raises(InputError, match="byte order b'big'"):
+        torch_files.read(archive(tmp_path / "big.pth", pickled(1), byteorder=b"big"))
+    with pytest.raises(InputError, match=r"cannot read .*none.pth: No such file"):
+        torch_files.read(tmp_path / "none.pth")

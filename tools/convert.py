@@ -1,0 +1,48 @@
+"""Converts weights from one project's format into another's.
+
+    python -m tools.convert SOURCE OUT --format=transformers|timm|official|torchvision
+
+SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
+run, or a Hugging Face id. OUT is a folder.
+"""
+
+import argparse
+
+from convnext import pretrained, save_pretrained
+from convnext.errors import reported
+from convnext.export import FORMATS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Converts weights from one project's format into another's.",
+        prog="python -m tools.convert",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="weights, see the README")
+    parser.add_argument("out", metavar="OUT", help="a folder")
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the average")
+    parser.add_argument("--num_classes", type=int, help="of a new head; 0: none; default: as it is")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face repository")
+    args = parser.parse_args()
+    with reported():
+        found = pretrained.load(
+            args.source,
+            weights=args.weights,
+            num_classes=args.num_classes,
+            revision=args.revision,
+        )
+        save_pretrained(
+            args.out,
+            found.model,
+            found.params,
+            format=args.format,
+            labels=found.labels,
+            processor=found.processor,
+            problem_type=found.problem_type,
+        )
+    print(f"{args.out} holds {args.source} in the format of {args.format}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Names what is in images.
+
+    python -m tools.predict IMAGE... --model=SOURCE [--top_k=5] [--json]
+
+SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
+run, or a Hugging Face id.
+"""
+
+import argparse
+import json
+
+from convnext import Classifier
+from convnext.classifier import FUNCTIONS
+from convnext.errors import reported
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Names what is in images.", prog="python -m tools.predict"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
+    parser.add_argument("--model", required=True, metavar="SOURCE", help="weights, see the README")
+    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the average")
+    parser.add_argument("--top_k", type=int, default=5, help="classes per image (5)")
+    parser.add_argument("--function_to_apply", choices=FUNCTIONS, help="default: the model's")
+    parser.add_argument("--image_size", type=int, help="pixels; default: the model's")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    args = parser.parse_args()
+    with reported():
+        classifier = Classifier.from_pretrained(args.model, weights=args.weights, dtype=args.dtype)
+        overrides = {} if args.image_size is None else {"size": args.image_size}
+        results = classifier(
+            args.images,
+            top_k=args.top_k,
+            function_to_apply=args.function_to_apply,
+            batch_size=args.batch_size,
+            **overrides,
+        )
+    for image, classes in zip(args.images, results, strict=True):
+        if args.json:
+            print(json.dumps({"image": image, "classes": classes}, ensure_ascii=False))
+        else:
+            print(image)
+            for entry in classes:
+                print(f"  {entry['score']:8.4f}  {entry['label']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Prints every variant with its size and what its authors published.
+
+    python -m tools.variants
+
+GMACs are those of convolutions and linear layers in one image's forward pass, computed. Published
+figures are those of the README files of facebookresearch/ConvNeXt and ConvNeXt-V2 (base at 384: of
+the paper; the README's 47.0 is wrong), and for the models that only timm has, of its results files.
+"""
+
+from rich.console import Console
+from rich.table import Table
+
+from convnext import VARIANTS, ConvNeXt
+from convnext.model import abstract_params
+from convnext.summary import macs, parameter_count
+
+# GMACs at 224 and 384 pixels; top-1 on ImageNet-1k in percent, "pixels: top-1" with what came
+# before the training on ImageNet-1k.
+PUBLISHED = {
+    "atto": (0.55, None, "224: 75.67, 288: 77.02"),
+    "femto": (0.79, None, "224: 77.50, 288: 78.71"),
+    "pico": (1.37, None, "224: 79.52, 288: 80.43"),
+    "nano": (2.46, 7.22, "224: 80.76, 288: 81.47; 12k 288: 82.88, 384: 83.33"),
+    "tiny": (4.5, 13.1, "224: 82.1; 22k 224: 82.9, 384: 84.1"),
+    "tiny_hnf": (None, None, "224: 82.23, 288: 82.61"),
+    "small": (8.7, 25.5, "224: 83.1; 22k 224: 84.6, 384: 85.8"),
+    "base": (15.4, 45.1, "224: 83.8, 384: 85.1; 22k 224: 85.8, 384: 86.8"),
+    "large": (34.4, 101.0, "224: 84.3, 384: 85.5; 22k 224: 86.6, 384: 87.5"),
+    "large_mlp": (None, None, "CLIP, 12k 384: 88.33"),
+    "xlarge": (60.9, 179.0, "22k 224: 87.0, 384: 87.8"),
+    "xxlarge": (None, None, "CLIP 256: 88.62"),
+    "isotropic_small": (4.3, None, "224: 78.7 (paper 79.7)"),
+    "isotropic_base": (16.9, None, "224: 82.0"),
+    "isotropic_large": (59.7, None, "224: 82.6"),
+    "v2_atto": (0.55, None, "224: 76.7"),
+    "v2_femto": (0.78, None, "224: 78.5"),
+    "v2_pico": (1.37, None, "224: 80.3"),
+    "v2_nano": (2.45, 7.21, "224: 81.9; 22k 224: 82.1, 384: 83.4"),
+    "v2_tiny": (4.47, 13.1, "224: 83.0; 22k 224: 83.9, 384: 85.1"),
+    "v2_base": (15.4, 45.2, "224: 84.9; 22k 224: 86.8, 384: 87.7"),
+    "v2_large": (34.4, 101.1, "224: 85.8; 22k 224: 87.3, 384: 88.2"),
+    "v2_huge": (115.0, 337.9, "224: 86.3; 22k 384: 88.7, 512: 88.9"),
+}
+
+
+def rows() -> list[tuple[str, ...]]:
+    """Name, depths, dims, parameters with 1,000 classes, computed GMACs at 224 and at 384,
+    published GMACs at 224 and at 384, published top-1."""
+    table = []
+    for name, fields in VARIANTS.items():
+        model = ConvNeXt(**fields)
+        published_224, published_384, top1 = PUBLISHED[name]
+        table.append(
+            (
+                name,
+                ",".join(map(str, model.depths)),
+                ",".join(map(str, model.dims)),
+                f"{parameter_count(abstract_params(model)):,}",
+                f"{macs(model, 224) / 1e9:.3f}",
+                f"{macs(model, 384) / 1e9:.3f}",
+                "" if published_224 is None else f"{published_224:g}",
+                "" if published_384 is None else f"{published_384:g}",
+                top1,
+            )
+        )
+    return table
+
+
+def main() -> None:
+    table = Table(box=None, pad_edge=False)
+    for header, justify in (
+        ("variant", "left"), ("depths", "left"), ("dims", "left"), ("parameters", "right"),
+        ("GMACs 224", "right"), ("GMACs 384", "right"), ("published 224", "right"),
+        ("published 384", "right"), ("published top-1", "left"),
+    ):  # fmt: skip
+        table.add_column(header, justify=justify, no_wrap=True)
+    for row in rows():
+        table.add_row(*row)
+    Console(width=190).print(table)
+
+
+if __name__ == "__main__":
+    main()
