@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
-from convnext import checkpoint, cli, metrics, sharding, steps
+from convnext import checkpoint, cli, losses, metrics, sharding, steps
 from convnext.data import augment, pipeline, sources
 from convnext.errors import InputError
 from convnext.model import ConvNeXt
@@ -22,9 +22,12 @@ WEIGHTS = flags.DEFINE_enum(
 
 
 def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float]:
-    """loss, top1, top5 and count over all validation images."""
+    """loss, top1, top5 (of a regression: loss, mae) and count over all validation images."""
     train_source, val_source = sources.load(**config.data)
-    num_classes = sources.check_num_classes(train_source, config.model.num_classes)
+    problem_type = losses.problem_type(
+        config.problem_type, config.model.num_classes, val_source[0]["label"].dtype
+    )
+    num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_batch_size(config.batch_size, mesh)
     if weights == "ema" and not config.ema_decays:
@@ -40,7 +43,12 @@ def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float
     )
     normalize = partial(steps.normalize, **config.normalize)
     eval_step = jax.jit(
-        partial(steps.eval_step, model=model, normalize=normalize),
+        partial(
+            steps.eval_step,
+            model=model,
+            normalize=normalize,
+            measure=partial(metrics.accuracy, problem_type=problem_type),
+        ),
         in_shardings=(sharding.replicated(mesh), sharding.of_batch(mesh)),
         out_shardings=sharding.replicated(mesh),
     )

@@ -11,7 +11,19 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from convnext import checkpoint, cli, metrics, mixup, optimizer, plots, sharding, steps, summary
+from convnext import (
+    checkpoint,
+    cli,
+    losses,
+    metrics,
+    mixup,
+    optimizer,
+    plots,
+    pretrained,
+    sharding,
+    steps,
+    summary,
+)
 from convnext.data import augment, pipeline, sources
 from convnext.model import ConvNeXt
 
@@ -20,7 +32,10 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     """Trains to the end of config.num_epochs; returns the last state."""
     # Data.
     train_source, val_source = sources.load(**config.data)
-    num_classes = sources.check_num_classes(train_source, config.model.num_classes)
+    problem_type = losses.problem_type(
+        config.problem_type, config.model.num_classes, train_source[0]["label"].dtype
+    )
+    num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
     num_steps = steps_per_epoch * config.num_epochs
 
@@ -42,6 +57,10 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     start_step = checkpoint.latest_step(workdir)
     if start_step:
         state = checkpoint.restore(workdir, abstract_state, state_sharding)
+    elif config.init_from:
+        params = pretrained.initial_params(config.init_from, model, init_key)
+        start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
+        state = jax.jit(start, out_shardings=state_sharding)(params)
     else:
         state = jax.jit(init, out_shardings=state_sharding)(init_key)
     if start_step >= num_steps:
@@ -50,9 +69,10 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
 
     # Compiled steps.
     normalize = partial(steps.normalize, **config.normalize)
-    mix = partial(mixup.mix, num_classes=num_classes, **config.mix)
+    mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, **config.mix)
     train_step = jax.jit(
-        partial(steps.train_step, model=model, tx=tx, normalize=normalize, mix=mix, key=train_key,
+        partial(steps.train_step, model=model, tx=tx, normalize=normalize,
+                problem_type=problem_type, mix=mix, key=train_key,
                 ema_decays=config.ema_decays, accumulation_steps=config.accumulation_steps),
         in_shardings=(state_sharding, by_batch),
         out_shardings=(state_sharding, replicated),
@@ -64,7 +84,7 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
             in_shardings=(state_sharding.params, by_batch),
             out_shardings=replicated,
         )
-        for measure in (metrics.accuracy, metrics.confusion)
+        for measure in (partial(metrics.accuracy, problem_type=problem_type), metrics.confusion)
     )
 
     # Batches.
@@ -82,12 +102,14 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     to_devices = partial(pipeline.to_devices, sharding=by_batch, num_workers=config.num_workers)
 
     # Loop.
+    is_regression = problem_type == losses.REGRESSION
     best = "val_ema" if config.ema_decays else "val"
+    best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
     with (
         metrics.Log(workdir, start_step=start_step, num_steps=num_steps,
                     batch_size=config.batch_size, config=config.to_dict(), **config.log) as log,
         checkpoint.open_checkpoints(workdir, keep=config.keep_checkpoints,
-                                    best_metric=f"{best}/top1") as checkpoints,
+                                    best_metric=best_metric, lowest=is_regression) as checkpoints,
     ):  # fmt: skip
         log.save("classes.json", list(train_source.class_names))
         log.print(summary.describe(
@@ -107,7 +129,8 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
                 totals = steps.evaluate(eval_step, weights, to_devices(val_batches))
                 scores = metrics.scores(totals)
                 log.add(scores)
-            if last and num_classes <= 1000:  # the matrix is num_classes**2 large
+            # The matrix is num_classes**2 large.
+            if last and problem_type == losses.SINGLE_LABEL and num_classes <= 1000:
                 reported = {best: weights[best]}
                 confusion = steps.evaluate(confusion_step, reported, to_devices(val_batches))
                 log.print(plots.confusion_table(confusion[best], train_source.class_names))

@@ -19,6 +19,11 @@ def get_config() -> ConfigDict:
     config.batch_size = 4096  # images per update, over all devices; the rate below is for 4096
     config.accumulation_steps = 1  # parts in which a batch passes through the model
     config.image_size = 224  # pixels
+    # "single_label_classification", "multi_label_classification" or "regression"; None: by the
+    # labels (losses.problem_type).
+    config.problem_type = config_dict.placeholder(str)
+    # Weights to start from: whatever convnext.from_pretrained takes; None: random ones.
+    config.init_from = config_dict.placeholder(str)
 
     config.data = ConfigDict(
         dict(

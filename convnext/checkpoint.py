@@ -13,9 +13,10 @@ from convnext.errors import InputError
 
 
 def open_checkpoints(
-    workdir: str | os.PathLike, *, keep: int, best_metric: str
+    workdir: str | os.PathLike, *, keep: int, best_metric: str, lowest: bool = False
 ) -> ocp.training.Checkpointer:
-    """The checkpoints of a run: its latest `keep`, and the one with the highest best_metric.
+    """The checkpoints of a run: its latest `keep`, and the one with the highest best_metric, or the
+    lowest.
 
     A context manager: a save goes on in the background, and leaving without closing loses it.
     """
@@ -23,7 +24,8 @@ def open_checkpoints(
 
     def best(metrics: Mapping[str, float]) -> float:
         value = metrics.get(best_metric, math.nan)
-        return -math.inf if math.isnan(value) else value
+        worst = math.inf if lowest else -math.inf
+        return worst if math.isnan(value) else value
 
     return ocp.training.Checkpointer(
         _folder(workdir),
@@ -31,9 +33,9 @@ def open_checkpoints(
         preservation_policy=policies.AnyPreservationPolicy(
             [
                 policies.LatestN(keep),
-                # reverse=False keeps the largest.
+                # reverse=False keeps the largest, True the smallest.
                 policies.BestN(
-                    get_metric_fn=best, reverse=False, n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=best, reverse=lowest, n=1, keep_checkpoints_without_metrics=False
                 ),
             ]
         ),

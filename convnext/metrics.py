@@ -12,27 +12,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from rich import progress
 from tensorboardX import SummaryWriter
 
-from convnext import plots
+from convnext import losses, plots
 from convnext.errors import InputError
 
 
-def accuracy(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """Sums over the examples with mask 1. logits [N, K], labels int [N], mask [N].
+def accuracy(
+    logits: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+    *,
+    problem_type: str = losses.SINGLE_LABEL,
+) -> dict[str, jax.Array]:
+    """Sums over the examples with mask 1. logits [N, K], labels int [N] or [N, K], mask [N].
 
-    loss is the plain cross-entropy; top1 and top5 count the labels among the highest logits.
+    loss is that of the problem type, without smoothing. top1 counts the highest logits that are
+    labels, top5 the examples of which a label is among the five highest; a regression has mae
+    instead, the mean absolute error.
     """
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    hits = best == labels[:, None]
-    return {
-        "loss": jnp.where(mask > 0, losses, 0).sum(),
+    num_classes = logits.shape[-1]
+    targets = losses.targets(labels, num_classes=num_classes, problem_type=problem_type)
+    loss = losses.loss(logits, targets, problem_type=problem_type)
+    sums = {"loss": jnp.where(mask > 0, loss, 0).sum(), "count": mask.sum()}
+    if problem_type == losses.REGRESSION:
+        errors = jnp.abs(logits - targets).mean(axis=-1)
+        return sums | {"mae": jnp.where(mask > 0, errors, 0).sum()}
+    _, best = jax.lax.top_k(logits, min(5, num_classes))
+    hits = jnp.take_along_axis(targets, best, axis=-1) > 0.5
+    return sums | {
         "top1": (hits[:, 0] * mask).sum(),
         "top5": (hits.any(axis=1) * mask).sum(),
-        "count": mask.sum(),
     }
 
 
@@ -45,11 +56,11 @@ def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Arra
 
 
 def means(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Totals of `accuracy` -> loss, top1 and top5 as means over all examples, and count."""
+    """Totals of `accuracy` -> means over all examples (loss, top1, top5), and count."""
     count = float(totals["count"])
-    return {name: float(totals[name]) / count for name in ("loss", "top1", "top5")} | {
-        "count": int(count)
-    }
+    sums = {name: float(total) for name, total in totals.items() if name != "count"}
+    # Sorted, as jax returns a dict.
+    return {name: sums[name] / count for name in sorted(sums)} | {"count": int(count)}
 
 
 def scores(totals: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ images are mixed with those of the same group in reverse order.
 import jax
 import jax.numpy as jnp
 
+from convnext import losses
 from convnext.errors import InputError
 
 
@@ -18,6 +19,7 @@ def mix(
     labels: jax.Array,
     *,
     num_classes: int,
+    problem_type: str = losses.SINGLE_LABEL,
     mixup_alpha: float = 0.8,
     cutmix_alpha: float = 1.0,
     prob: float = 1.0,
@@ -25,13 +27,20 @@ def mix(
     label_smoothing: float = 0.1,
     group_size: int = 128,
 ) -> tuple[jax.Array, jax.Array]:
-    """images [N, H, W, C] float, labels int [N] -> mixed images, targets [N, num_classes].
+    """images [N, H, W, C] float, labels int [N] or [N, K] -> mixed images, targets [N, K].
+
+    K is num_classes; see losses.targets.
 
     An alpha of 0 leaves that kind out, otherwise lambda ~ Beta(alpha, alpha). A group is mixed
     with probability `prob`, and then by CutMix with probability `switch_prob` if both kinds are
     on. group_size is capped at N; raises InputError where it does not divide N.
     """
-    targets = smooth_one_hot(labels, num_classes, label_smoothing)
+    targets = losses.targets(
+        labels,
+        num_classes=num_classes,
+        problem_type=problem_type,
+        label_smoothing=label_smoothing,
+    )
     if mixup_alpha == cutmix_alpha == 0:
         return images, targets
 
@@ -68,12 +77,6 @@ def capped_group_size(batch_size: int, group_size: int) -> int:
             "and anything larger than it"
         )
     return group_size
-
-
-def smooth_one_hot(labels: jax.Array, num_classes: int, label_smoothing: float) -> jax.Array:
-    """[N] -> [N, K]: label_smoothing spread over all K classes, the rest on the label."""
-    one_hot = jax.nn.one_hot(labels, num_classes)
-    return one_hot * (1 - label_smoothing) + label_smoothing / num_classes
 
 
 def _beta(key, alpha, groups):

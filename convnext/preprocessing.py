@@ -94,7 +94,7 @@ class ImageProcessor:
     def from_config(cls, config: dict[str, Any]) -> Self:
         """The processor of the content of such a file. Of transformers: for ConvNext, ViT, and
         DINOv3ViT, which resizes floats, so up to a grey level apart. A null is a missing key."""
-        _require(isinstance(config, dict), "the config", config, "a JSON object")
+        _require(isinstance(config, dict), "the config", type(config).__name__, "a JSON object")
         is_timm = "pretrained_cfg" in config or "input_size" in config
         return cls(**(_timm_fields if is_timm else _transformers_fields)(config))
 
@@ -102,14 +102,14 @@ class ImageProcessor:
         """The preprocessor_config.json of transformers' ConvNextImageProcessor, with keys more for
         from_config: crop_mode if set, and crop_rounding, which for transformers is "floor". Raises
         InputError where transformers has no such crop_mode."""
-        size = int(self.size)
-        warps = size >= 384 and int(size / self.crop_pct) == size
+        size, crop_pct = int(self.size), float(self.crop_pct)
+        warps = size >= 384 and int(size / crop_pct) == size
         ok = {None: True, "center": size < 384, "squash": warps}[self.crop_mode]
         accepted = "None; transformers warps from size 384 up, and below it crops the centre"
         _require(ok, "crop_mode", self.crop_mode, accepted)
         config = dict(image_processor_type="ConvNextImageProcessor") | dataclasses.asdict(self)
-        config |= dict(size={"shortest_edge": size})
-        config |= dict(image_mean=list(self.image_mean), image_std=list(self.image_std))
+        config |= dict(size={"shortest_edge": size}, crop_pct=crop_pct, resample=int(self.resample))
+        config |= {name: list(map(float, config[name])) for name in ("image_mean", "image_std")}
         return {name: value for name, value in config.items() if value is not None}
 
     def preprocess(
@@ -151,7 +151,7 @@ class ImageProcessor:
         return x if data_format == "channels_last" else np.ascontiguousarray(np.moveaxis(x, -1, 1))
 
     def _pixels(self, image, input_data_format):
-        """uint8 [size, size, 3]."""
+        """uint8 [size, size, 3] of one image; its own size without do_resize."""
         try:
             pixels = _decode(image, input_data_format)
             if self.do_resize:
@@ -264,7 +264,7 @@ def _transformers_fields(config):
     if kind is None and config.keys() & set(names):
         kind = "ConvNextImageProcessor"
     family = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(kind))
-    accepted = ", ".join(f"{family}ImageProcessor" for family in DEFAULTS)
+    accepted = ", ".join(f"{name}ImageProcessor" for name in DEFAULTS)
     _require(family in DEFAULTS, "image_processor_type", kind, accepted)
     config = dict(crop_rounding="floor") | DEFAULTS[family] | config
     fields = {name: config[name] for name in names if name in config}
@@ -300,4 +300,5 @@ def _is_triple(value, above=-math.inf):
 
 def _require(condition, name, given, accepted):
     if not condition:
-        raise InputError(f"{name} is {given!r}; accepted: {accepted}")
+        given = " ".join(repr(given).split())  # an array's has lines
+        raise InputError(f"{name} is {given}; accepted: {accepted}")

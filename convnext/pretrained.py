@@ -7,7 +7,6 @@ The keys are in formats.py, the files config.json in model_config.py, the way ou
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,14 +83,7 @@ def load(
         num_classes=kept or None, head_init_scale=head_init_scale, dtype=dtype
     )
 
-    def fresh(keys):
-        def init(key):
-            params = flatten_dict(model.init(key, smallest_image(model))["params"], sep="/")
-            return {name: params[name] for name in keys}
-
-        return jax.jit(init)(jax.random.key(0) if key is None else key) if keys else {}
-
-    state = _fit(found, model, fresh)
+    state = _fit(found, model, jax.random.key(0) if key is None else key)
     params = unflatten_dict({k: jnp.asarray(v, jnp.float32) for k, v in state.items()}, sep="/")
     return Pretrained(model, params, _labels(found, kept), found.processor, found.problem_type)
 
@@ -116,10 +108,10 @@ def _labels(found, num_classes):
 
 
 def initial_params(
-    source: str | os.PathLike, model: ConvNeXt, params: Any, weights: str | None = None
+    source: str | os.PathLike, model: ConvNeXt, key: jax.Array, weights: str | None = None
 ) -> Any:
-    """The parameters of `source` for a model that is given, as numpy arrays; `params` are its own
-    fresh ones, from which a head of another number of classes is taken.
+    """The parameters of `source` for a model that is given, as numpy arrays. A head of another
+    number of classes is the one that model.init draws from `key`.
 
     Raises InputError as `from_pretrained`, and where the model has another architecture.
     """
@@ -138,8 +130,7 @@ def initial_params(
                 f"{source} is a model with {name} {there}, and the config has {here}; accepted: "
                 f"--config.model.{name}={there} or other weights"
             )
-    own = flatten_dict(params, sep="/")
-    state = _fit(found, model, lambda keys: {key: np.asarray(own[key]) for key in keys})
+    state = _fit(found, model, key)
     return unflatten_dict({key: np.float32(value) for key, value in state.items()}, sep="/")
 
 
@@ -273,9 +264,9 @@ def _read_workdir(workdir, weights):
     )
 
 
-def _fit(found, model, fresh: Callable[[Sequence[str]], Mapping[str, Any]]) -> dict[str, Any]:
-    """The flat parameters of the model, each from the one of the source or, in a new head and the
-    norm that an FCMAE checkpoint does not have, from fresh(keys)."""
+def _fit(found, model, key):
+    """The flat parameters of the model, each from the one of the source; a new head, and the norm
+    that an FCMAE checkpoint does not have, drawn from the key."""
     state, wanted = dict(found.state), model.num_classes or 0
     new_head = found.num_classes != wanted
     if (found.num_classes, wanted) == SLICED:
@@ -293,7 +284,7 @@ def _fit(found, model, fresh: Callable[[Sequence[str]], Mapping[str, Any]]) -> d
         for key in abstract.keys() - state.keys()
         if (new_head and key.startswith("head/")) or (found.is_fcmae and key.startswith("norm/"))
     ]
-    state.update(fresh(sorted(made)))
+    state.update(_fresh(model, key, made))
     problems = {
         "missing": sorted(abstract.keys() - state.keys()),
         "unexpected": sorted(state.keys() - abstract.keys()),
@@ -309,3 +300,13 @@ def _fit(found, model, fresh: Callable[[Sequence[str]], Mapping[str, Any]]) -> d
             f"{tuple(model.dims)}: {formats.listed(problems)}"
         )
     return state
+
+
+def _fresh(model, key, names):
+    """Some of the initial parameters, without making the others."""
+
+    def init(key):
+        params = flatten_dict(model.init(key, smallest_image(model))["params"], sep="/")
+        return {name: params[name] for name in names}
+
+    return jax.device_get(jax.jit(init)(key)) if names else {}

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from convnext import metrics
+from convnext import losses, metrics
 
 
 @struct.dataclass
@@ -35,8 +35,15 @@ def init(
     image_size: int,
     ema_decays: Sequence[float] = (),
 ) -> TrainState:
-    """The state before the first update. The averages begin as copies of the parameters."""
-    params = model.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
+    """The state before the first update, with fresh parameters."""
+    params = model.init(key, jnp.zeros((1, image_size, image_size, model.in_chans)))["params"]
+    return start(params, tx=tx, ema_decays=ema_decays)
+
+
+def start(
+    params: Any, *, tx: optax.GradientTransformation, ema_decays: Sequence[float] = ()
+) -> TrainState:
+    """The state before the first update of these parameters. The averages begin as copies."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -52,12 +59,13 @@ def train_step(
     model: nn.Module,
     tx: optax.GradientTransformation,
     normalize: Callable[[jax.Array], jax.Array],
+    problem_type: str = losses.SINGLE_LABEL,
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     key: jax.Array,
     ema_decays: Sequence[float] = (),
     accumulation_steps: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. batch: image uint8 [N, H, W, 3], label int [N].
+    """One update. batch: image uint8 [N, H, W, 3], label int [N] or [N, K] (losses.targets).
 
     Returns the new state, and loss and grad_norm of the update as scalars. With
     accumulation_steps > 1 the batch passes through the model in that many parts.
@@ -67,7 +75,7 @@ def train_step(
 
     def loss_fn(params, images, targets, key):
         logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
-        return optax.softmax_cross_entropy(logits, targets).mean()
+        return losses.loss(logits, targets, problem_type=problem_type).mean()
 
     loss_and_grads = jax.value_and_grad(loss_fn)
     if accumulation_steps > 1:

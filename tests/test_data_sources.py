@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convnext import losses
 from convnext.data import sources
 from convnext.errors import InputError
 
@@ -106,7 +107,13 @@ def test_an_unreadable_image_is_named(root, content):
 
 def test_the_number_of_classes_is_the_datas():
     train, _ = sources.load("digits")
-    assert sources.check_num_classes(train, None) == 10
-    assert sources.check_num_classes(train, 10) == 10
+    assert sources.check_num_classes(train, None, losses.SINGLE_LABEL) == 10
+    assert sources.check_num_classes(train, 10, losses.SINGLE_LABEL) == 10
     with pytest.raises(InputError, match="model.num_classes is 1000; accepted: 10"):
-        sources.check_num_classes(train, 1000)
+        sources.check_num_classes(train, 1000, losses.SINGLE_LABEL)
+
+
+def test_a_regression_has_as_many_outputs_as_the_config_says():
+    train, _ = sources.load("digits")
+    assert sources.check_num_classes(train, None, losses.REGRESSION) == 1
+    assert sources.check_num_classes(train, 3, losses.REGRESSION) == 3

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext import metrics
+from convnext import losses, metrics
 from convnext.errors import InputError
 
 LOGITS = np.array(
@@ -38,6 +38,20 @@ def test_a_padded_row_may_be_anything():
 def test_with_few_classes_top5_is_all():
     sums = metrics.accuracy(LOGITS[:, :3], np.array([0, 1, 2, 0]), MASK)
     assert (sums["top1"], sums["top5"]) == (1, 3)
+
+
+def test_several_labels_count_where_the_highest_logit_is_one_of_them():
+    labels = np.zeros((4, 7), np.float32)
+    labels[0, [0, 1]] = labels[1, [1, 3]] = labels[2, 2] = 1
+    sums = metrics.accuracy(LOGITS, labels, MASK, problem_type=losses.MULTI_LABEL)
+    assert (sums["top1"], sums["top5"], sums["count"]) == (1, 2, 3)
+
+
+def test_a_regression_has_a_mean_absolute_error():
+    logits, labels = np.float32([[1], [5], [2], [9]]), np.array([2, 3, 2, 0])
+    sums = metrics.accuracy(logits, labels, MASK, problem_type=losses.REGRESSION)
+    assert sums == {"loss": 5, "mae": 3, "count": 3}
+    assert metrics.means(sums) == {"loss": 5 / 3, "mae": 1, "count": 3}
 
 
 def test_the_confusion_matrix_has_labels_in_rows():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from convnext import mixup, sharding
+from convnext import losses, mixup, sharding
 from convnext.errors import InputError
 
 N, K, SIZE = 12, 5, 16
@@ -30,7 +30,7 @@ def mixed_shares(mixed, group_size):
 
 def target_shares(targets, group_size, label_smoothing=0.0):
     """Least-squares share of the own label in each target [N]."""
-    hot = np.asarray(mixup.smooth_one_hot(LABELS, K, label_smoothing))
+    hot = np.asarray(losses.targets(LABELS, num_classes=K, label_smoothing=label_smoothing))
     partner = hot.reshape(-1, group_size, K)[:, ::-1].reshape(N, K)
     difference = hot - partner
     with np.errstate(invalid="ignore"):

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from convnext import preprocessing
+from convnext import losses, preprocessing
 from convnext.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -50,9 +50,13 @@ def load(
             raise InputError(f"data.name is {name!r}; accepted: digits, folder")
 
 
-def check_num_classes(source: Source, num_classes: int | None) -> int:
-    """The number of classes of the data. Raises InputError where the config says another one;
-    None takes what the data has."""
+def check_num_classes(source: Source, num_classes: int | None, problem_type: str) -> int:
+    """The number of classes of the data, or of the outputs of a regression, 1 if not said.
+
+    Raises InputError where the config says another number of classes; None takes what the data has.
+    """
+    if problem_type == losses.REGRESSION:
+        return num_classes or 1
     found = len(source.class_names)
     if num_classes not in (None, found):
         raise InputError(f"model.num_classes is {num_classes}; accepted: {found}, as the data has")
