@@ -107,7 +107,9 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
     with (
         metrics.Log(workdir, start_step=start_step, num_steps=num_steps,
-                    batch_size=config.batch_size, config=config.to_dict(), **config.log) as log,
+                    batch_size=config.batch_size,
+                    config={**config.to_dict(), "problem_type": problem_type},
+                    **config.log) as log,
         checkpoint.open_checkpoints(workdir, keep=config.keep_checkpoints,
                                     best_metric=best_metric, lowest=is_regression) as checkpoints,
     ):  # fmt: skip

@@ -274,19 +274,21 @@ class GRN(nn.Module):
     """Global Response Normalization (equations 1 to 3 of the V2 paper), eps 1e-6.
 
     Each channel is scaled by its norm over H and W, divided by the mean of these norms over the
-    channels. Parameters are [C], not [1, 1, 1, C]: biases by rank, so that nothing decays them.
+    channels, in float32. Parameters are [C], not [1, 1, 1, C]: by rank they are biases, so that
+    nothing decays them.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         gamma = self.param("gamma", nn.initializers.zeros, (x.shape[-1],))
         beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],))
-        squares = jnp.square(x.astype(jnp.float32)).sum(axis=(1, 2), keepdims=True)
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        squares = jnp.square(x).sum(axis=(1, 2), keepdims=True)
         # The root has no gradient at 0; as in PyTorch, the norm of a channel of zeros has 0.
         empty = squares == 0
         norms = jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, squares)))
         response = norms / (norms.mean(axis=-1, keepdims=True) + 1e-6)
-        return x * (1 + gamma * response).astype(x.dtype) + beta.astype(x.dtype)
+        return (x * (1 + gamma * response) + beta).astype(dtype)
 
 
 def layer_norm(name: str, dtype: Any, eps: float) -> nn.LayerNorm:

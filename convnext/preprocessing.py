@@ -174,7 +174,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def frame_to_rgb(image: Image.Image) -> Image.Image:
     """The frame that the image is at, as RGB without alpha: Pillow's conversion, but grey levels
     of 16 bits are scaled, which Pillow clips. Raises InputError where white is not defined."""
-    image.load()  # here a truncated file is an error; numpy may hide it
     _require(min(image.size) > 0, "the size in pixels", image.size, "1 and more")
     _require(image.mode != "F", "the mode", image.mode, "8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -249,10 +248,10 @@ def _timm_fields(config):
     shape = config.get("input_size", [3, 224, 224])
     ok = isinstance(shape, list) and len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]
     _require(ok, "input_size", shape, "[3, size, size]")
-    name, mode = config.get("interpolation", "bicubic"), config.get("crop_mode", "center")
+    name = config.get("interpolation", "bicubic")
     _require(name in FILTERS, "interpolation", name, FILTERS)
-    _require(mode in ("center", "squash"), "crop_mode", mode, ("center", "squash"))
-    fields = dict(size=shape[1], resample=FILTERS.index(name), crop_mode=mode)
+    fields = dict(size=shape[1], resample=FILTERS.index(name))
+    fields["crop_mode"] = config.get("crop_mode", "center")
     names = dict(crop_pct="crop_pct", mean="image_mean", std="image_std")
     return fields | {names[name]: config[name] for name in names.keys() & config.keys()}
 

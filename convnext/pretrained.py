@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from convnext import checkpoint, formats, labels, model_config, weight_files
+from convnext import checkpoint, formats, labels, losses, model_config, weight_files
 from convnext.errors import InputError
 from convnext.model import VARIANTS, ConvNeXt, abstract_params, smallest_image
 from convnext.preprocessing import ImageProcessor
@@ -237,12 +237,16 @@ def _processor(file, config):
 def _read_workdir(workdir, weights):
     """The latest checkpoint of a run of this project."""
     config = weight_files.read_json(workdir / "config.json")
-    class_names = json.loads((workdir / "classes.json").read_text(encoding="utf-8"))
+    class_names = tuple(json.loads((workdir / "classes.json").read_text(encoding="utf-8")))
+    if config.get("problem_type") == losses.REGRESSION:
+        class_names, num_classes = None, config["model"]["num_classes"] or 1
+    else:
+        num_classes = len(class_names)
     decays = config["ema_decays"]
     if weights == "ema" and not decays:
         raise InputError(f"weights is 'ema', but the run {workdir} has none; accepted: 'raw'")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
-    model = ConvNeXt(**fields).clone(num_classes=len(class_names))
+    model = ConvNeXt(**fields).clone(num_classes=num_classes)
     params = checkpoint.restore_params(
         workdir,
         abstract_params(model),
@@ -253,7 +257,7 @@ def _read_workdir(workdir, weights):
         origin=f"the run {workdir}",
         state=flatten_dict(jax.device_get(params), sep="/"),
         fields=fields,
-        labels=tuple(class_names),
+        labels=class_names,
         processor=ImageProcessor(
             size=config["image_size"],
             image_mean=tuple(config["normalize"]["mean"]),

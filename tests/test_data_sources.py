@@ -113,7 +113,8 @@ def test_the_number_of_classes_is_the_datas():
         sources.check_num_classes(train, 1000, losses.SINGLE_LABEL)
 
 
-def test_a_regression_has_as_many_outputs_as_the_config_says():
+def test_a_regression_has_as_many_outputs_as_a_label_has_numbers():
     train, _ = sources.load("digits")
     assert sources.check_num_classes(train, None, losses.REGRESSION) == 1
-    assert sources.check_num_classes(train, 3, losses.REGRESSION) == 3
+    with pytest.raises(InputError, match="num_classes is 10 in a regression; accepted: 1, as"):
+        sources.check_num_classes(train, 10, losses.REGRESSION)

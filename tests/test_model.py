@@ -1,13 +1,14 @@
-import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from convnext import VARIANTS, ConvNeXt
+import convnext
+from convnext import VARIANTS, Backbone, ConvNeXt
+from convnext.model import GRN, abstract_params
 
 # With 1,000 classes. Computed from facebookresearch/ConvNeXt and ConvNeXt-V2, and from timm.
 PARAMETERS = {
@@ -44,11 +45,6 @@ PARAMETERS_22K = {
 }
 
 
-def abstract_params(model, image_size=64):
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-
-
 def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -74,76 +70,132 @@ def test_tiny_has_182_tensors_all_float32_whatever_the_model_computes_in():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-def official_params(arrays, prefix):
-    """Parameters in the official names and torch layouts -> ours."""
-    renames = [
-        (r"^(downsample_layers\.0\.0|stem)\.", "stem_conv."),
-        (r"^downsample_layers\.0\.1\.", "stem_norm."),
-        (r"^downsample_layers\.(\d)\.0\.", r"downsample_\1_norm."),
-        (r"^downsample_layers\.(\d)\.1\.", r"downsample_\1_conv."),
-        (r"^stages\.(\d)\.(\d+)\.", r"stage_\1_block_\2."),
-        (r"^blocks\.(\d+)\.", r"stage_0_block_\1."),
-        (r"norm\.weight$", "norm.scale"),
-        (r"\.weight$", ".kernel"),
-    ]
-    params = {}
-    for key in arrays:
-        if not key.startswith(prefix):
-            continue
-        name, value = key.removeprefix(prefix), arrays[key]
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
-        axes = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.ndim]
-        params[name] = jnp.asarray(value.transpose(axes))
-    return unflatten_dict(params, sep=".")
+FOLDER = Path(__file__).parent / "fixtures" / "pretrained"
 
 
-@pytest.fixture(scope="session")
-def parity():
-    return np.load(Path(__file__).parent / "fixtures" / "parity.npz")
-
-
-PARITY_MODELS = {
-    "hierarchical": dict(depths=(1, 2, 1, 1), dims=(4, 8, 12, 16), num_classes=7),
-    "isotropic": dict(depths=(2,), dims=(12,), patch_size=16, stem_norm=False, num_classes=5),
-}
+@pytest.fixture(scope="module")
+def references():
+    return np.load(FOLDER / "references.npz")
 
 
 def relative_error(ours, reference):
     return np.abs(np.asarray(ours, np.float64) - reference).max() / np.abs(reference).max()
 
 
-@pytest.mark.parametrize("name", PARITY_MODELS)
-def test_logits_are_those_of_pytorch(parity, name):
-    params = official_params(parity, f"{name}/params/")
-    model = ConvNeXt(**PARITY_MODELS[name])
-    expected = flatten_dict(abstract_params(model), sep="/")
-    assert {k: v.shape for k, v in flatten_dict(params, sep="/").items()} == {
-        k: v.shape for k, v in expected.items()
-    }
-    logits = jax.jit(model.apply)({"params": params}, parity["images"])
-    assert logits.shape == parity[f"{name}/logits"].shape
-    assert relative_error(logits, parity[f"{name}/logits"]) < 1e-5
-
-
 @pytest.mark.parametrize("remat", [False, True])
-def test_bfloat16_keeps_float32_logits_near_the_reference(parity, remat):
-    params = official_params(parity, "hierarchical/params/")
-    model = ConvNeXt(**PARITY_MODELS["hierarchical"], dtype=jnp.bfloat16, remat=remat)
-    logits = jax.jit(model.apply)({"params": params}, parity["images"])
+@pytest.mark.parametrize("name", ["official_v1.pth", "official_v2.pt"])
+def test_bfloat16_keeps_float32_logits_near_the_reference(references, name, remat):
+    model, params = convnext.from_pretrained(FOLDER / name, dtype=jnp.bfloat16)
+    logits = jax.jit(model.clone(remat=remat).apply)({"params": params}, references["images"])
     assert logits.dtype == jnp.float32
-    assert 1e-5 < relative_error(logits, parity["hierarchical/logits"]) < 3e-2
+    assert 1e-5 < relative_error(logits, references[name]) < 5e-2
 
 
 @pytest.mark.parametrize("num_classes", [None, 0])
-def test_without_classes_the_output_is_the_input_of_the_head(parity, num_classes):
-    params = official_params(parity, "hierarchical/params/")
+def test_without_classes_the_output_is_the_input_of_the_head(references, num_classes):
+    name = "timm_convnext_large_mlp"
+    model, params = convnext.from_pretrained(FOLDER / name)
     head = params.pop("head")
-    model = ConvNeXt(**{**PARITY_MODELS["hierarchical"], "num_classes": num_classes})
-    features = jax.jit(model.apply)({"params": params}, parity["images"])
-    assert features.shape == (2, 16) and features.dtype == jnp.float32
+    model = model.clone(num_classes=num_classes)
+    features = jax.jit(model.apply)({"params": params}, references["images"])
+    assert features.shape == (2, 10) and features.dtype == jnp.float32
     logits = features @ head["kernel"] + head["bias"]
-    assert relative_error(logits, parity["hierarchical/logits"]) < 1e-5
+    assert relative_error(logits, references[name]) < 1e-5
+
+
+def test_grn_of_a_map_of_zeros_has_a_finite_gradient():
+    grn = GRN()
+    params = {"gamma": jnp.full((3,), 0.5), "beta": jnp.full((3,), 0.1)}
+
+    def total(x):
+        return (grn.apply({"params": params}, x) * jnp.arange(3)).sum()
+
+    x = jnp.ones((2, 4, 4, 3)).at[..., 1].set(0).at[1].set(0)  # one channel, one image
+    gradient = jax.grad(total)(x)
+    assert jnp.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[1], jnp.broadcast_to(jnp.arange(3.0), (4, 4, 3)))
+
+
+def test_grn_scales_by_the_norm_over_its_mean_and_keeps_the_input():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    gamma, beta = np.float32([0.5, -1, 2, 0]), np.float32([0.1, 0.2, 0, -0.3])
+    norms = np.sqrt(np.square(np.float64(x)).sum(axis=(1, 2), keepdims=True))
+    expected = x + gamma * x * norms / (norms.mean(axis=-1, keepdims=True) + 1e-6) + beta
+    params = {"gamma": gamma, "beta": beta}
+    np.testing.assert_allclose(GRN().apply({"params": params}, x), expected, rtol=1e-5, atol=1e-6)
+    fresh = GRN().init(jax.random.key(0), x)["params"]
+    np.testing.assert_array_equal(GRN().apply({"params": fresh}, x), x)
+
+
+@pytest.mark.parametrize("norm", ["stem_norm", "final_norm"])
+def test_an_eps_acts_where_it_is_given(norm):
+    """On a nearly constant input the eps decides: x / sqrt(var + eps)."""
+    field = {"stem_norm": "norm_eps", "final_norm": "final_norm_eps"}[norm]
+    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, num_classes=None)
+    image = jnp.linspace(0, 1e-3, 48).reshape(1, 4, 4, 3)
+    params = jax.jit(model.init)(jax.random.key(0), image)["params"]
+    params["stage_0_block_0"] = jax.tree.map(jnp.zeros_like, params["stage_0_block_0"])
+    if norm == "final_norm":  # the stem's norm then has an output near zero
+        params["stem_norm"]["scale"] *= 1e-3
+
+    def output(**changes):
+        changed = model.clone(**changes)
+        maps = changed.apply({"params": params}, image, method="features")
+        return maps["stem"] if norm == "stem_norm" else maps["pooler_output"]
+
+    ratio = output(**{field: 1e-6}) / output(**{field: 1e-12})
+    assert ((ratio > 0.01) & (ratio < 0.9)).all()
+
+
+def test_large_activations_do_not_overflow_a_norm():
+    """Variances of the last stage do not fit float16 (facebookresearch/ConvNeXt issue 80)."""
+    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, num_classes=None, dtype=jnp.bfloat16)
+    image = 1e6 * jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
+    params = jax.jit(model.init)(jax.random.key(1), image)["params"]
+    features = model.apply({"params": params}, image)
+    np.testing.assert_allclose(jnp.square(features).mean(), 1, rtol=1e-3)
+
+
+def test_a_backbone_gives_the_maps_of_the_model_with_channels_and_strides(references):
+    model, params = convnext.from_pretrained(FOLDER / "official_v2.pt")
+    maps = model.apply({"params": params}, references["images"], method="features")
+    fields = dict(depths=model.depths, dims=model.dims, use_grn=True, layer_scale_init_value=None)
+    backbone = Backbone(**fields, out_features=("stage4", "stem", "stage2"))
+    trunk = {key: value for key, value in params.items() if key not in ("norm", "head")}
+    assert jax.tree.structure(abstract_params(backbone)) == jax.tree.structure(trunk)
+    selected = backbone.apply({"params": trunk}, references["images"])
+    assert list(selected) == ["stem", "stage2", "stage4"]
+    for name, value in selected.items():
+        np.testing.assert_array_equal(value, maps[name])
+        height, width = (side // backbone.strides[name] for side in (45, 70))
+        assert value.shape == (2, height, width, backbone.channels[name])
+    assert backbone.channels == {"stem": 4, "stage2": 6, "stage4": 12}
+    assert backbone.strides == {"stem": 4, "stage2": 8, "stage4": 32}
+
+
+def test_a_backbone_may_have_a_norm_for_each_map(references):
+    backbone = Backbone(depths=(1, 1), dims=(4, 8), out_features=("stage1", "stage2"),
+                        out_norms=True)  # fmt: skip
+    images = references["images"]
+    params = jax.jit(backbone.init)(jax.random.key(0), images)["params"]
+    assert {"norm_stage1", "norm_stage2"} <= params.keys() and "norm" not in params
+    for value in backbone.apply({"params": params}, images).values():
+        np.testing.assert_allclose(value.mean(axis=-1), 0, atol=1e-5)
+        np.testing.assert_allclose(value.std(axis=-1), 1, atol=1e-2)
+
+
+def test_a_backbone_of_defaults_has_the_four_stages():
+    assert Backbone(**VARIANTS["tiny"]).channels == {
+        "stage1": 96, "stage2": 192, "stage3": 384, "stage4": 768
+    }  # fmt: skip
+    assert list(Backbone(**VARIANTS["tiny"]).strides.values()) == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("names", [("stage5",), ("stage1", "norm"), ()])
+def test_a_map_that_is_not_there_is_named(names):
+    backbone = Backbone(**VARIANTS["tiny"], out_features=names)
+    with pytest.raises(ValueError, match="accepted: some of stem, stage1, stage2, stage3, stage4"):
+        abstract_params(backbone)
 
 
 def test_initial_weights_are_those_of_the_paper():
@@ -227,3 +279,15 @@ def test_an_image_side_smaller_than_the_stride_is_refused(size):
     model = ConvNeXt(**VARIANTS["tiny"])
     with pytest.raises(ValueError, match="sides of at least 32"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *size, 3)))
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64, 1), (1, 3, 64, 64), (64, 64, 3)])
+def test_images_of_another_layout_are_refused(shape):
+    model = ConvNeXt(**VARIANTS["tiny"])
+    with pytest.raises(ValueError, match=r"accepted: \[N, H, W, 3\], channels last"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_a_model_of_four_channels_takes_them():
+    model = ConvNeXt(**VARIANTS["tiny"], in_chans=4)
+    assert abstract_params(model)["stem_conv"]["kernel"].shape == (4, 4, 4, 96)

@@ -282,6 +282,11 @@ def test_levels_whose_white_is_not_known_are_refused():
     refused(r"\(-1, 0\)", preprocessing.to_rgb, Image.fromarray(np.int32([[0, -1]])))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+def test_an_image_without_pixels_is_refused(mode):
+    refused(r"the size in pixels is \(0, 5\)", raw, Image.new(mode, (0, 5)))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
 def test_other_modes_are_converted_as_pillow_does(mode):
     colours = Image.fromarray(noise(6, 7, 3))
@@ -340,7 +345,8 @@ def test_a_file_that_is_no_whole_image_is_named(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     refused(f"cannot use the image {path}: ", raw, path)
-    refused(rf"cannot use the image \(bytes of {len(content)}\): ", raw, [content])
+    message = refused(rf"cannot use the image \(bytes of {len(content)}\): ", raw, [content])
+    assert " at 0x" not in message
     if len(content) > 10:  # an open file is read late
         refused("PngImageFile.*truncated", raw, Image.open(path))
 
@@ -386,7 +392,10 @@ def test_the_limit_of_an_elongated_image_is_pillows(monkeypatch):
         *(("crop_mode", value) for value in ("border", "none")),
         *(("crop_rounding", value) for value in ("ceil", None)),
         *(("rescale_factor", value) for value in ("1/255", float("inf"))),
-        *(("image_mean", value) for value in (0.5, (0.5, 0.5), ["a", "b", "c"], np.ones((3, 3)))),
+        *(
+            ("image_mean", value)
+            for value in (0.5, (0.5, 0.5), ["a", "b", "c"], np.ones((3, 2, 2)))
+        ),
         *(("image_std", value) for value in ((0.5,), (1, 1, 0), (1, 1, float("nan")))),
         *((name, 1) for name in ("do_resize", "do_rescale", "do_normalize")),
     ],
@@ -451,6 +460,8 @@ def test_a_height_and_a_width_mean_to_warp():
         ({"model_type": "convnext", "image_size": 224}, "image_processor_type is None"),
         ({"image_processor_type": "CLIPImageProcessor"}, "'CLIPImageProcessor'"),
         ({"image_processor_type": "ViTHybridImageProcessor"}, "'ViTHybridImageProcessor'"),
+        ({"image_processor_type": "ViTImageProcessorNew"}, "'ViTImageProcessorNew'"),
+        ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 224}, "'CLIPFeatureExtractor'"),
         ({"size": {"height": 224, "width": 256}}, "size is"),
         ({"size": {"longest_edge": 224}}, "size is"),
         ({"size": "224"}, "size is '224'"),
@@ -476,6 +487,8 @@ def test_a_crop_to_the_size_that_is_there_is_accepted():
     config = {"size": 224, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
     assert ImageProcessor.from_config(config).size == 224
     assert ImageProcessor.from_config(config | {"crop_size": 224}).size == 224
+    without = config | {"crop_size": 192, "do_center_crop": False}
+    assert ImageProcessor.from_config(without).size == 224
 
 
 def test_settings_of_timm_are_read():
@@ -491,6 +504,15 @@ def test_settings_of_timm_are_read():
     assert ImageProcessor.from_config(cfg) == processor  # as older files have it
     defaults = {"pretrained_cfg": {"crop_mode": "", "mean": None}}
     assert ImageProcessor.from_config(defaults) == ImageProcessor(crop_mode="center")
+
+
+def test_resample_chooses_the_filter():
+    image = noise(50, 30, 3)
+    for resample in range(6):
+        processor = ImageProcessor(size=16, crop_pct=1.0, crop_mode="squash", resample=resample)
+        pixels = processor.preprocess(image, do_rescale=False, do_normalize=False)[0]
+        expected = Image.fromarray(image).resize((16, 16), resample)
+        np.testing.assert_array_equal(pixels, np.asarray(expected))
 
 
 @pytest.mark.parametrize("number, name", list(enumerate(preprocessing.FILTERS)))

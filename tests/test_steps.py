@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from convnext import metrics, mixup, optimizer, sharding, steps
+from convnext import losses, metrics, mixup, optimizer, sharding, steps
 
 NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 DECAYS = (0.9, 0.99)
@@ -55,12 +55,27 @@ def test_normalize_gives_the_published_input():
 
 def test_the_loss_falls_on_one_repeated_batch(parts, batch):
     step = jax.jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
-    state, losses = parts[2](jax.random.key(0)), []
+    state, trace = parts[2](jax.random.key(0)), []
     for _ in range(40):
         state, values = step(state, batch)
-        losses.append(float(values["loss"]))
-    assert losses[0] == pytest.approx(np.log(5), rel=0.05)
-    assert losses[-1] < 0.75  # label smoothing alone leaves 0.42
+        trace.append(float(values["loss"]))
+    assert trace[0] == pytest.approx(np.log(5), rel=0.05)
+    assert trace[-1] < 0.75  # label smoothing alone leaves 0.42
+
+
+@pytest.mark.parametrize("problem_type", [losses.MULTI_LABEL, losses.REGRESSION])
+def test_labels_that_are_rows_of_numbers_are_learned(parts, batch, problem_type):
+    rows = np.random.default_rng(1).integers(0, 2, (16, 5)).astype(np.float32)
+    mix = partial(LABELS_ONLY, problem_type=problem_type)
+    model = parts[0].clone(drop_path_rate=0.0)
+    step = jax.jit(step_function(parts, model=model, mix=mix, problem_type=problem_type))
+    state, trace = parts[2](jax.random.key(0)), []
+    for _ in range(40):
+        state, values = step(state, {**batch, "label": rows})
+        trace.append(float(values["loss"]))
+    chance = {losses.MULTI_LABEL: np.log(2), losses.REGRESSION: rows.mean()}[problem_type]
+    assert trace[0] == pytest.approx(chance, rel=0.05)
+    assert trace[-1] < 0.5 * chance
 
 
 def test_a_step_is_a_function_of_seed_and_step(parts, batch, one_device):

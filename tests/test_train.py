@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,7 +16,8 @@ from PIL import Image
 import eval as eval_command
 import train as train_command
 from configs import digits, folder
-from convnext import metrics
+from convnext import Classifier, metrics, pretrained, save_pretrained
+from convnext.data import sources
 from convnext.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -202,3 +204,63 @@ def test_your_own_folder_trains(tmp_path):
     assert json.loads((workdir / "classes.json").read_text()) == ["blue", "red"]
     assert log_without_timing(workdir)[-1]["val/top1"] == 1.0
     assert eval_command.evaluate(config, workdir, "raw")["count"] == 8
+
+
+# Weights from elsewhere, and other problems than one label.
+
+
+def test_a_run_is_a_source_of_weights(finished, tmp_path):
+    """Its model, either weights, labels and preprocessing; the predictions are those evaluated."""
+    workdir, state = finished
+    _, val = sources.load("digits")
+    for weights, params in (("raw", state.params), (None, state.ema_params["0.9"])):
+        found = pretrained.load(workdir, weights=weights)
+        assert (found.model.depths, found.model.dims) == ((1, 1), (8, 16))
+        assert found.labels == tuple("0123456789")
+        jax.tree.map(np.testing.assert_array_equal, found.params, params)
+
+    save_pretrained(
+        tmp_path, found.model, found.params, labels=found.labels, processor=found.processor
+    )
+    classifier = Classifier.from_pretrained(tmp_path)
+    best = classifier(list(val.images), top_k=1, batch_size=128)
+    hits = [entry[0]["label"] == str(label) for entry, label in zip(best, val.labels, strict=True)]
+    assert np.mean(hits) == log_without_timing(workdir)[-1]["val_ema/top1"]
+
+
+def test_a_run_starts_from_given_weights(finished, tmp_path):
+    """With a rate of 0 they stay; a head of another number of classes is drawn anew."""
+    start, params = finished[0], pretrained.load(finished[0]).params
+    frozen = {"init_from": str(start), "num_epochs": 1, "schedule.peak_lr": 0.0,
+              "schedule.end_lr": 0.0, "schedule.warmup_epochs": 0}  # fmt: skip
+    state = train_command.train(small(**frozen), tmp_path / "same")
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+    close = partial(np.testing.assert_allclose, rtol=1e-5)  # the average of equals rounds
+    jax.tree.map(close, state.ema_params["0.9"], params)
+
+    one_output = {**frozen, "problem_type": "regression", "model.num_classes": 1}
+    state = train_command.train(small(**one_output), tmp_path / "regression")
+    head = state.params.pop("head")
+    assert head["kernel"].shape == (16, 1) and (head["kernel"] != 0).any()
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        state.params,
+        {k: v for k, v in params.items() if k != "head"},
+    )
+
+
+def test_weights_of_another_architecture_are_refused(finished, tmp_path):
+    config = small(init_from=str(finished[0]), **{"model.use_grn": True})
+    with pytest.raises(InputError, match="use_grn False, and the config has True; accepted: --con"):
+        train_command.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_regression_learns_the_value_of_the_digit(tmp_path):
+    config = small(problem_type="regression", num_epochs=12, **{"model.num_classes": 1})
+    train_command.train(config, tmp_path)
+    last = log_without_timing(tmp_path)[-1]
+    assert last["val/mae"] < 2.2  # always saying 4.5 has 2.5
+    assert eval_command.evaluate(config, tmp_path, "raw")["mae"] == last["val/mae"]
+    found = pretrained.load(tmp_path)
+    assert (found.model.num_classes, found.problem_type) == (1, "regression")

@@ -51,12 +51,18 @@ def load(
 
 
 def check_num_classes(source: Source, num_classes: int | None, problem_type: str) -> int:
-    """The number of classes of the data, or of the outputs of a regression, 1 if not said.
+    """The number of classes of the data; of a regression, of the numbers in a label.
 
-    Raises InputError where the config says another number of classes; None takes what the data has.
+    Raises InputError where the config says another one; None takes what the data has.
     """
     if problem_type == losses.REGRESSION:
-        return num_classes or 1
+        outputs = np.size(source[0]["label"])
+        if num_classes not in (None, outputs):
+            raise InputError(
+                f"model.num_classes is {num_classes} in a regression; accepted: {outputs}, as many "
+                "as a label has numbers"
+            )
+        return outputs
     found = len(source.class_names)
     if num_classes not in (None, found):
         raise InputError(f"model.num_classes is {num_classes}; accepted: {found}, as the data has")

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from convnext import labels
+
+
+@pytest.mark.parametrize(
+    "num_classes, first, last",
+    [
+        (1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"),
+        (11821, "benthos", None),
+        (21841, "organism, being", None),
+    ],
+)
+def test_the_published_heads_have_their_names_in_order(num_classes, first, last):
+    names = labels.names(num_classes)
+    assert len(names) == num_classes
+    assert names[0] == first and last in (None, names[-1])
+    assert all(names)
+
+
+def test_some_well_known_classes_have_their_numbers():
+    names = labels.names(1000)
+    assert names[281] == "tabby, tabby cat"
+    assert names[207] == "golden retriever"
+    assert names[850] == "teddy, teddy bear"
+
+
+@pytest.mark.parametrize("num_classes", [None, 0, 999, 21843])
+def test_other_numbers_have_no_names(num_classes):
+    assert labels.names(num_classes) is None
+
+
+def test_rows_of_1k_in_22k_are_the_same_classes_but_the_teddy():
+    rows = labels.rows_of_1k_in_22k()
+    assert len(set(rows)) == 1000
+    ours, theirs = np.array(labels.names(1000)), np.array(labels.names(21841))[rows]
+    assert list(np.flatnonzero(ours != theirs)) == [850]
+    assert theirs[850] == "doll, dolly"
