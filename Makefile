@@ -1,5 +1,6 @@
 # make train: installs into .venv, once, and trains on the digits.
 # make test:  installs into .venv, once, and runs the tests.
+# make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
 #
 # PYTHON is the interpreter of a new .venv, 3.11 or newer. CONSTRAINTS may name a file of exact
 # versions: make test CONSTRAINTS=constraints.txt. CONFIG and FLAGS go to train.py.
@@ -10,10 +11,10 @@ WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 FLAGS ?=
 CONSTRAINTS ?=
 
-PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval test lint clean
+.PHONY: train eval test parity lint clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -24,22 +25,30 @@ eval: .venv/train.installed
 test: .venv/test.installed
 	.venv/bin/python -m pytest
 
+parity: .venv-parity/installed
+	.venv-parity/bin/python -m pytest tests/parity
+
 lint: .venv/test.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-parity
 
-.venv/bin/python:
+.venv/bin/python .venv-parity/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "error: $(PYTHON) is older than Python 3.11; accepted: make PYTHON=python3.12, say"; exit 1; }
-	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
 
 .venv/train.installed: requirements.txt | .venv/bin/python
-	$(PIP_INSTALL) -r requirements.txt
+	.venv/bin/python $(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 .venv/test.installed: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(PIP_INSTALL) -r requirements-dev.txt
+	.venv/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+.venv-parity/installed: requirements.txt requirements-dev.txt requirements-parity.txt \
+		| .venv-parity/bin/python
+	.venv-parity/bin/python $(PIP_INSTALL) -r requirements-parity.txt
 	@touch $@

@@ -1,5 +1,6 @@
 """Weights for other projects: see pretrained.py for the way in."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -39,7 +40,8 @@ def save_pretrained(
     pretrained=True). "official": the keys of facebookresearch/ConvNeXt and ConvNeXt-V2, and where
     torch is installed also model.pth, as their scripts read it. "torchvision": for
     load_state_dict. labels: of the classes, by default those of ImageNet where the number fits.
-    processor: how images are prepared, by default ImageProcessor().
+    processor: how images are prepared, by default ImageProcessor(); in the format of transformers
+    crop offsets are rounded down, as they are there.
 
     The numbers are written as they are. Raises InputError, before it writes, where the format
     cannot hold the model, or params or labels are not the model's.
@@ -50,6 +52,8 @@ def save_pretrained(
     if reason := formats.unsupported(model, name):
         raise InputError(f"the format {format} has no models with {reason}; accepted: another one")
     processor = ImageProcessor() if processor is None else processor
+    if format == "transformers":  # which knows no other
+        processor = dataclasses.replace(processor, crop_rounding="floor")
     names = _checked_labels(labels, model)
     prefix = ""
     if format == "transformers" and model.num_classes:
@@ -68,8 +72,12 @@ def save_pretrained(
     files = {
         "model.safetensors": safetensors.numpy.save(state, metadata={"format": "pt"}),
         "config.json": _json_bytes(config),
-        "preprocessor_config.json": _json_bytes(processor.to_config()),
     }
+    try:
+        files["preprocessor_config.json"] = _json_bytes(processor.to_config())
+    except InputError:  # a crop that transformers does not have; timm's config.json says it too
+        if format == "transformers":
+            raise
     _write(Path(folder), files, state if format == "official" else None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from convnext.errors import InputError
 from convnext.model import VARIANTS, ConvNeXt
-from convnext.preprocessing import ImageProcessor
+from convnext.preprocessing import FILTERS, ImageProcessor
 
 # timm's variants whose MLP is made of 1x1 convolutions: rank 4 instead of 2 (conv_mlp=True).
 CONV_MLP = (
@@ -213,7 +213,7 @@ def timm_config(
     )
     num_classes = model.num_classes or 0
     size = processor.size
-    below_384 = size < 384 if processor.crop_mode is None else processor.crop_mode == "center"
+    is_warped = size >= 384 and processor.crop_mode is None
     config = dict(
         architecture=base,
         num_classes=num_classes,
@@ -223,11 +223,9 @@ def timm_config(
             num_classes=num_classes,
             input_size=[model.in_chans, size, size],
             pool_size=None,
-            crop_mode="center" if below_384 else "squash",
-            crop_pct=processor.crop_pct if below_384 or processor.crop_mode else 1.0,
-            interpolation={0: "nearest", 2: "bilinear", 3: "bicubic", 1: "lanczos"}[
-                processor.resample
-            ],
+            crop_mode="squash" if is_warped else processor.crop_mode or "center",
+            crop_pct=1.0 if is_warped else processor.crop_pct,
+            interpolation=FILTERS[processor.resample],
             mean=list(processor.image_mean),
             std=list(processor.image_std),
             first_conv="stem.0" if model.stem_norm else "stem",

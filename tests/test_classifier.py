@@ -35,6 +35,14 @@ def softmax(logits):
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
+def assert_same(results, expected):
+    """But for the rounding of another batch size."""
+    for one, two in zip(results, expected, strict=True):
+        assert [entry["label"] for entry in one] == [entry["label"] for entry in two]
+        scores = [[entry["score"] for entry in entries] for entries in (one, two)]
+        np.testing.assert_allclose(*scores, rtol=1e-4)
+
+
 def test_scores_are_the_softmax_of_the_logits_best_first(classifier, images):
     pixels = classifier.processor.preprocess(images)
     logits = classifier.model.apply({"params": classifier.params}, pixels)
@@ -43,9 +51,8 @@ def test_scores_are_the_softmax_of_the_logits_best_first(classifier, images):
     assert len(results) == len(images)
     for result, row in zip(results, expected, strict=True):
         assert [entry["label"] for entry in result] == ["abcde"[i] for i in np.argsort(-row)]
-        np.testing.assert_allclose(
-            [entry["score"] for entry in result], np.sort(row)[::-1], rtol=1e-4
-        )
+        scores = [entry["score"] for entry in result]
+        np.testing.assert_allclose(scores, np.sort(row)[::-1], rtol=1e-4)
 
 
 def test_one_image_a_batch_and_a_path_give_the_same(classifier, images, tmp_path):
@@ -53,22 +60,14 @@ def test_one_image_a_batch_and_a_path_give_the_same(classifier, images, tmp_path
     expected = classifier(images)[:1]
     for given in (images[0], [images[0]], tmp_path / "a.png", str(tmp_path / "a.png"),
                   images[0][None], (tmp_path / "a.png").read_bytes()):  # fmt: skip
-        result = classifier(given)
-        assert [entry["label"] for entry in result[0]] == [e["label"] for e in expected[0]]
-        np.testing.assert_allclose(
-            [entry["score"] for entry in result[0]], [e["score"] for e in expected[0]], rtol=1e-4
-        )
+        assert_same(classifier(given), expected)
 
 
 def test_the_size_of_a_batch_changes_nothing_but_is_compiled_in_powers_of_two(found, images):
     fresh = Classifier(found.model, found.params, "abcde", ImageProcessor(size=64))
     results = [fresh(images, batch_size=size) for size in (1, 2, 3, 32)]
     for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert [e["label"] for e in one] == [e["label"] for e in two]
-            np.testing.assert_allclose(
-                [e["score"] for e in one], [e["score"] for e in two], rtol=1e-4
-            )
+        assert_same(results[0], other)
     assert fresh._apply._cache_size() == 4  # 1, 2, 3 (the largest allowed), 8
 
 
@@ -92,10 +91,10 @@ def test_the_problem_type_chooses_the_function(found, images, problem_type, func
 
 
 def test_one_output_gives_a_sigmoid():
-    model, params = convnext.from_pretrained(SOURCE, num_classes=1)
+    model, params = convnext.from_pretrained(SOURCE, num_classes=1, head_init_scale=0.0)
     one = Classifier(model, params, ["hot dog"], ImageProcessor(size=64))
     image = np.zeros((64, 64, 3), np.uint8)
-    assert one(image) == [[{"label": "hot dog", "score": 0.5}]]  # head_init_scale and no bias: ~0
+    assert one(image) == [[{"label": "hot dog", "score": 0.5}]]
 
 
 def test_top_k_is_at_most_all(classifier, images):

@@ -1,5 +1,6 @@
 """Files of each format, written by the project that it belongs to (fixtures/make_pretrained.py)."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_a_round_trip_is_bit_identical(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, params, found.params)
 
 
-def test_every_format_but_torchvision_carries_labels_and_processor(tmp_path):
+def test_every_format_carries_labels_and_processor(tmp_path):
     found = pretrained.load(FOLDER / "official_v1.pth")
     processor = convnext.ImageProcessor(size=320, crop_pct=0.9, image_mean=(0.5, 0.4, 0.3))
     for name in ("official", "timm", "transformers", "torchvision"):
@@ -142,8 +143,30 @@ def test_every_format_but_torchvision_carries_labels_and_processor(tmp_path):
         )  # fmt: skip
         again = pretrained.load(tmp_path / name)
         assert again.labels == tuple("abcde")
-        assert again.processor == processor
+        rounding = "floor" if name == "transformers" else "round"
+        assert again.processor == dataclasses.replace(processor, crop_rounding=rounding)
         assert again.problem_type == "multi_label_classification"
+
+
+@pytest.mark.parametrize("size, crop_mode", [(320, None), (384, None), (384, "center")])
+def test_timms_config_says_the_same_crop(size, crop_mode, tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    processor = convnext.ImageProcessor(size=size, crop_pct=0.95, crop_mode=crop_mode)
+    convnext.save_pretrained(
+        tmp_path, found.model, found.params, format="timm", processor=processor
+    )
+    (tmp_path / "preprocessor_config.json").unlink(missing_ok=True)
+    again = pretrained.load(tmp_path).processor
+    image = np.random.default_rng(0).integers(0, 256, (500, 421, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(again.preprocess(image), processor.preprocess(image))
+
+
+def test_a_crop_that_transformers_does_not_have_is_refused_there_only(tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    processor = convnext.ImageProcessor(size=384, crop_mode="center")
+    with pytest.raises(InputError, match="crop_mode is 'center'"):
+        convnext.save_pretrained(tmp_path / "out", found.model, found.params, processor=processor)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_names_of_timm_have_an_mlp_of_convolutions_where_timm_has(tmp_path):

@@ -79,7 +79,8 @@ def test_predict_prints_what_the_classifier_says(monkeypatch, capsys, images):
     ]
     status, printed = run(monkeypatch, capsys, predict, *images, *flags)
     assert printed.splitlines()[0] == str(images[0])
-    assert printed.splitlines()[1].split() == [f"{expected[0][0]['score']:.4f}", "LABEL_4"]
+    best = expected[0][0]
+    assert printed.splitlines()[1].split() == [f"{best['score']:.4f}", best["label"]]
 
 
 def test_convert_goes_through_every_format_and_back(monkeypatch, capsys, tmp_path):

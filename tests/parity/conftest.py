@@ -11,7 +11,7 @@ library = torch.library.Library("torchvision", "FRAGMENT")
 for operator in ("nms", "qnms"):
     library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
 
-COLUMNS = ("family", "direction", "45x70 px", "131x97 px", "gradients")
+COLUMNS = ("family", "direction", "45x70 px", "131x97 px", "224x224 px", "gradients")
 ROWS = pytest.StashKey[dict]()
 
 
