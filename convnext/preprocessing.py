@@ -6,7 +6,6 @@ Pillow backend of transformers.
 """
 
 import dataclasses
-import io
 import json
 import math
 import numbers
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from convnext.data import augment
-from convnext.errors import InputError
+from convnext.data import augment, decode
+from convnext.errors import InputError, require
 
 FORMATS = ("channels_last", "channels_first")
 CONFIG_FILES = ("preprocessor_config.json", "config.json")  # of transformers, of timm
@@ -71,7 +69,7 @@ class ImageProcessor:
             ("image_mean", _is_triple(self.image_mean), "3 numbers"),
             ("image_std", _is_triple(self.image_std, above=0), "3 numbers above 0"),
         ):
-            _require(ok, name, getattr(self, name), accepted)
+            require(ok, name, getattr(self, name), accepted)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike) -> Self:
@@ -80,7 +78,7 @@ class ImageProcessor:
         path = Path(source)
         if path.is_dir():
             found = [path / name for name in CONFIG_FILES if (path / name).is_file()]
-            _require(found, "the folder", source, f"one with {' or '.join(CONFIG_FILES)}")
+            require(found, "the folder", source, f"one with {' or '.join(CONFIG_FILES)}")
             path = found[0]
         try:
             return cls.from_config(json.loads(path.read_bytes()))
@@ -94,7 +92,7 @@ class ImageProcessor:
     def from_config(cls, config: dict[str, Any]) -> Self:
         """The processor of the content of such a file. Of transformers: for ConvNext, ViT, and
         DINOv3ViT, which resizes floats, so up to a grey level apart. A null is a missing key."""
-        _require(isinstance(config, dict), "the config", type(config).__name__, "a JSON object")
+        require(isinstance(config, dict), "the config", type(config).__name__, "a JSON object")
         is_timm = "pretrained_cfg" in config or "input_size" in config
         return cls(**(_timm_fields if is_timm else _transformers_fields)(config))
 
@@ -106,7 +104,7 @@ class ImageProcessor:
         warps = size >= 384 and int(size / crop_pct) == size
         ok = {None: True, "center": size < 384, "squash": warps}[self.crop_mode]
         accepted = "None; transformers warps from size 384 up, and below it crops the centre"
-        _require(ok, "crop_mode", self.crop_mode, accepted)
+        require(ok, "crop_mode", self.crop_mode, accepted)
         config = dict(image_processor_type="ConvNextImageProcessor") | dataclasses.asdict(self)
         config |= dict(size={"shortest_edge": size}, crop_pct=crop_pct, resample=int(self.resample))
         config |= {name: list(map(float, config[name])) for name in ("image_mean", "image_std")}
@@ -132,17 +130,19 @@ class ImageProcessor:
         """
         fields = [field.name for field in dataclasses.fields(self)]
         for name in overrides:
-            _require(name in fields, "the keyword", name, ", ".join(fields))
-        _require(data_format in FORMATS, "data_format", data_format, FORMATS)
+            require(name in fields, "the keyword", name, ", ".join(fields))
+        require(data_format in FORMATS, "data_format", data_format, FORMATS)
         accepted = (None, *FORMATS)
-        _require(input_data_format in accepted, "input_data_format", input_data_format, accepted)
+        require(input_data_format in accepted, "input_data_format", input_data_format, accepted)
         this = dataclasses.replace(self, **overrides)
         if not isinstance(images, list | tuple):
-            images = np.asarray(images) if _is_array(images) and np.ndim(images) == 4 else [images]
-        _require(len(images), "the number of images", len(images), "1 or more")
+            images = (
+                np.asarray(images) if decode.is_array(images) and np.ndim(images) == 4 else [images]
+            )
+        require(len(images), "the number of images", len(images), "1 or more")
         pixels = [this._pixels(image, input_data_format) for image in images]
         shapes = sorted({array.shape for array in pixels})
-        _require(len(shapes) == 1, "do_resize is False and shapes", shapes, "one shape")
+        require(len(shapes) == 1, "do_resize is False and shapes", shapes, "one shape")
         levels = np.arange(256) * (this.rescale_factor if this.do_rescale else 1)
         x = levels.astype(np.float32)[np.stack(pixels)]
         if this.do_normalize:
@@ -153,7 +153,7 @@ class ImageProcessor:
     def _pixels(self, image, input_data_format):
         """uint8 [size, size, 3] of one image; its own size without do_resize."""
         try:
-            pixels = _decode(image, input_data_format)
+            pixels = decode.decode(image, input_data_format)
             if self.do_resize:
                 names = ("crop_pct", "crop_mode", "crop_rounding", "resample")
                 keywords = {name: getattr(self, name) for name in names}
@@ -165,91 +165,15 @@ class ImageProcessor:
             raise InputError(f"cannot use the image {name}: {error}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A still image of any mode as RGB; see `frame_to_rgb`. Raises InputError for an animation."""
-    _require_still(image)
-    return frame_to_rgb(image)
-
-
-def frame_to_rgb(image: Image.Image) -> Image.Image:
-    """The frame that the image is at, as RGB without alpha: Pillow's conversion, but grey levels
-    of 16 bits are scaled, which Pillow clips. Raises InputError where white is not defined."""
-    _require(min(image.size) > 0, "the size in pixels", image.size, "1 and more")
-    _require(image.mode != "F", "the mode", image.mode, "8 or 16 bits a channel")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        levels = np.asarray(image)
-        span = int(levels.min()), int(levels.max())
-        _require(span[0] >= 0 and span[1] <= 65535, "the span of grey", span, "0 to 65535")
-        image = Image.fromarray(_from_16_bits(levels))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.convert("RGB")
-
-
-def _require_still(image):
-    frames = getattr(image, "n_frames", 1)
-    # MPO is how cameras store one photo with its preview or depth.
-    still = frames == 1 or image.format == "MPO"
-    _require(still, "the number of frames", frames, "a still image")
-
-
-def _decode(image, input_data_format):
-    """uint8 [H, W, 3] of an image of any kind."""
-    if _is_array(image):
-        return _array_to_rgb(np.asarray(image), input_data_format)
-    known = isinstance(image, str | os.PathLike | bytes | Image.Image)
-    _require(known, "its type", type(image).__name__, "a path, bytes, a PIL image, an array")
-    try:
-        if isinstance(image, Image.Image):
-            return np.asarray(to_rgb(image))
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
-            _require_still(file)
-            return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file)))
-    except InputError:
-        raise
-    except Exception as error:  # what Pillow raises for damaged files depends on the format
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        if isinstance(error, UnidentifiedImageError):
-            reason = "Pillow does not know what it is"
-        raise InputError(f"{reason}; accepted: a whole file of JPEG, PNG, WebP, ...") from error
-
-
-def _array_to_rgb(array, input_data_format):
-    given, counts = (array.shape, input_data_format), (1, 3, 4)
-    if array.ndim == 2:
-        array = array[..., None]
-    elif array.ndim == 3:
-        first = array.shape[0] in counts and array.shape[-1] not in counts
-        if first if input_data_format is None else input_data_format == "channels_first":
-            array = np.moveaxis(array, 0, -1)
-    ok = array.ndim == 3 and array.shape[-1] in counts and array.size > 0
-    _require(ok, "(shape, input_data_format)", given, "[H, W], [H, W, C], [C, H, W], C 1, 3 or 4")
-    if array.dtype == bool:
-        array = array * np.uint8(255)
-    elif array.dtype.type is np.uint16:  # in either byte order
-        array = _from_16_bits(array)
-    elif np.issubdtype(array.dtype, np.floating):
-        span = float(array.min()), float(array.max())
-        _require(span[0] >= 0 and span[1] <= 1, "the span of float pixels", span, "0 to 1")
-        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-    _require(array.dtype == np.uint8, "the dtype", array.dtype, "uint8, bool, uint16, float")
-    return array.repeat(3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
-
-
-def _from_16_bits(levels):
-    """uint8 where 65535 is white, rounded."""
-    return ((levels.astype(np.int64) + 128) // 257).astype(np.uint8)
-
-
 def _timm_fields(config):
     config = config.get("pretrained_cfg", config)
-    _require(isinstance(config, dict), "pretrained_cfg", config, "a JSON object")
+    require(isinstance(config, dict), "pretrained_cfg", config, "a JSON object")
     config = {name: value for name, value in config.items() if value}  # as timm does
     shape = config.get("input_size", [3, 224, 224])
     ok = isinstance(shape, list) and len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]
-    _require(ok, "input_size", shape, "[3, size, size]")
+    require(ok, "input_size", shape, "[3, size, size]")
     name = config.get("interpolation", "bicubic")
-    _require(name in FILTERS, "interpolation", name, FILTERS)
+    require(name in FILTERS, "interpolation", name, FILTERS)
     fields = dict(size=shape[1], resample=FILTERS.index(name))
     fields["crop_mode"] = config.get("crop_mode", "center")
     names = dict(crop_pct="crop_pct", mean="image_mean", std="image_std")
@@ -264,7 +188,7 @@ def _transformers_fields(config):
         kind = "ConvNextImageProcessor"
     family = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(kind))
     accepted = ", ".join(f"{name}ImageProcessor" for name in DEFAULTS)
-    _require(family in DEFAULTS, "image_processor_type", kind, accepted)
+    require(family in DEFAULTS, "image_processor_type", kind, accepted)
     config = dict(crop_rounding="floor") | DEFAULTS[family] | config
     fields = {name: config[name] for name in names if name in config}
     match config["size"], family:
@@ -280,12 +204,8 @@ def _transformers_fields(config):
     if config.get("do_center_crop"):
         crop = config.get("crop_size")
         ok = crop in (size, dict(height=size, width=size)) and config.get("do_resize", True)
-        _require(ok, "do_center_crop is True and crop_size", crop, f"{size} after do_resize")
+        require(ok, "do_center_crop is True and crop_size", crop, f"{size} after do_resize")
     return fields
-
-
-def _is_array(image):
-    return hasattr(image, "__array__") and not isinstance(image, Image.Image)
 
 
 def _is_number(value, kind=numbers.Real):
@@ -295,9 +215,3 @@ def _is_number(value, kind=numbers.Real):
 def _is_triple(value, above=-math.inf):
     is_triple = isinstance(value, tuple) and len(value) == 3
     return is_triple and all(_is_number(x) and x > above for x in value)
-
-
-def _require(condition, name, given, accepted):
-    if not condition:
-        given = " ".join(repr(given).split())  # an array's has lines
-        raise InputError(f"{name} is {given}; accepted: {accepted}")

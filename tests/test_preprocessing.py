@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from convnext import preprocessing
-from convnext.data import augment, sources
+from convnext.data import augment, decode, sources
 from convnext.errors import InputError
 from convnext.preprocessing import ImageProcessor
 
@@ -265,7 +265,7 @@ def test_16_bits_are_scaled_to_8(mode):
     levels = np.array([[0, 128, 129, 257, 32768, 65535]])
     image = Image.new(mode, (6, 1))
     image.putdata(levels[0].tolist())
-    rgb = preprocessing.to_rgb(image)
+    rgb = decode.to_rgb(image)
     assert rgb.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(rgb)[0, :, 0], [0, 0, 1, 1, 128, 255])
 
@@ -277,9 +277,9 @@ def test_a_16_bit_png_is_scaled_to_8():
 
 
 def test_levels_whose_white_is_not_known_are_refused():
-    refused("the mode is 'F'", preprocessing.to_rgb, Image.new("F", (2, 2)))
-    refused(r"\(0, 65536\)", preprocessing.to_rgb, Image.fromarray(np.int32([[0, 65536]])))
-    refused(r"\(-1, 0\)", preprocessing.to_rgb, Image.fromarray(np.int32([[0, -1]])))
+    refused("the mode is 'F'", decode.to_rgb, Image.new("F", (2, 2)))
+    refused(r"\(0, 65536\)", decode.to_rgb, Image.fromarray(np.int32([[0, 65536]])))
+    refused(r"\(-1, 0\)", decode.to_rgb, Image.fromarray(np.int32([[0, -1]])))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I;16"])
@@ -293,7 +293,7 @@ def test_other_modes_are_converted_as_pillow_does(mode):
     image = Image.new("LAB", (7, 6), (120, 60, 200)) if mode == "LAB" else colours.convert(mode)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rgb = preprocessing.to_rgb(image)
+        rgb = decode.to_rgb(image)
     np.testing.assert_array_equal(np.asarray(rgb), np.asarray(image.convert("RGB")))
 
 

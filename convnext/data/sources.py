@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from convnext import losses, preprocessing
+from convnext import losses
+from convnext.data import decode
 from convnext.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -147,7 +148,7 @@ def read_image(path: str) -> np.ndarray:
     """uint8 [H, W, 3]. Raises InputError, with the path, where the file is no whole image."""
     try:
         with Image.open(path) as image:
-            return np.asarray(preprocessing.frame_to_rgb(image))
+            return np.asarray(decode.frame_to_rgb(image))
     # What Pillow raises for damaged files depends on the format.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {path}: {error}") from error

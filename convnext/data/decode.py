@@ -1,0 +1,94 @@
+"""From an image of any kind to uint8 RGB."""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from convnext.errors import InputError, require
+
+
+def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
+    """uint8 [H, W, 3] of a file, bytes, PIL image or array; see ImageProcessor.preprocess.
+
+    Raises InputError where it is none of them, damaged, or an animation.
+    """
+    if is_array(image):
+        return _array_to_rgb(np.asarray(image), input_data_format)
+    known = isinstance(image, str | os.PathLike | bytes | Image.Image)
+    require(known, "its type", type(image).__name__, "a path, bytes, a PIL image, an array")
+    try:
+        if isinstance(image, Image.Image):
+            return np.asarray(to_rgb(image))
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
+            _require_still(file)
+            return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file)))
+    except InputError:
+        raise
+    except Exception as error:  # what Pillow raises for damaged files depends on the format
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):
+            reason = "Pillow does not know what it is"
+        raise InputError(f"{reason}; accepted: a whole file of JPEG, PNG, WebP, ...") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A still image of any mode as RGB; see `frame_to_rgb`. Raises InputError for an animation."""
+    _require_still(image)
+    return frame_to_rgb(image)
+
+
+def frame_to_rgb(image: Image.Image) -> Image.Image:
+    """The frame that the image is at, as RGB without alpha: Pillow's conversion, but grey levels
+    of 16 bits are scaled, which Pillow clips. Raises InputError where white is not defined."""
+    require(min(image.size) > 0, "the size in pixels", image.size, "1 and more")
+    require(image.mode != "F", "the mode", image.mode, "8 or 16 bits a channel")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        levels = np.asarray(image)
+        span = int(levels.min()), int(levels.max())
+        require(span[0] >= 0 and span[1] <= 65535, "the span of grey", span, "0 to 65535")
+        image = Image.fromarray(_from_16_bits(levels))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    return image.convert("RGB")
+
+
+def _require_still(image):
+    frames = getattr(image, "n_frames", 1)
+    # MPO is how cameras store one photo with its preview or depth.
+    still = frames == 1 or image.format == "MPO"
+    require(still, "the number of frames", frames, "a still image")
+
+
+def _array_to_rgb(array, input_data_format):
+    given, counts = (array.shape, input_data_format), (1, 3, 4)
+    if array.ndim == 2:
+        array = array[..., None]
+    elif array.ndim == 3:
+        first = array.shape[0] in counts and array.shape[-1] not in counts
+        if first if input_data_format is None else input_data_format == "channels_first":
+            array = np.moveaxis(array, 0, -1)
+    ok = array.ndim == 3 and array.shape[-1] in counts and array.size > 0
+    require(ok, "(shape, input_data_format)", given, "[H, W], [H, W, C], [C, H, W], C 1, 3 or 4")
+    if array.dtype == bool:
+        array = array * np.uint8(255)
+    elif array.dtype.type is np.uint16:  # in either byte order
+        array = _from_16_bits(array)
+    elif np.issubdtype(array.dtype, np.floating):
+        span = float(array.min()), float(array.max())
+        require(span[0] >= 0 and span[1] <= 1, "the span of float pixels", span, "0 to 1")
+        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    require(array.dtype == np.uint8, "the dtype", array.dtype, "uint8, bool, uint16, float")
+    return array.repeat(3, axis=-1) if array.shape[-1] == 1 else array[..., :3]
+
+
+def _from_16_bits(levels):
+    """uint8 where 65535 is white, rounded."""
+    return ((levels.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def is_array(image: Any) -> bool:
+    """Whether numpy or JAX made it, rather than Pillow, whose images convert themselves."""
+    return hasattr(image, "__array__") and not isinstance(image, Image.Image)
