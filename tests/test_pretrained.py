@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -220,9 +221,12 @@ def test_a_22k_head_is_cut_to_the_rows_of_imagenet_1k(tmp_path):
     assert found.labels == labels.names(1000)
 
 
-def test_half_precision_is_read_and_dtype_is_what_the_model_computes_in(tmp_path, references):
+@pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_is_read_and_dtype_is_what_the_model_computes_in(
+    half, tmp_path, references
+):
     state = safetensors.numpy.load_file(FOLDER / "torchvision.safetensors")
-    half = {key: value.astype(np.float16) for key, value in state.items()}
+    half = {key: value.astype(half) for key, value in state.items()}
     safetensors.numpy.save_file(half, tmp_path / "half.safetensors")
     model, params = convnext.from_pretrained(tmp_path / "half.safetensors", dtype=jnp.bfloat16)
     assert model.dtype == jnp.bfloat16 and params["head"]["bias"].dtype == jnp.float32
