@@ -193,36 +193,27 @@ def _architecture(state):
         array = state.get(key)
         return array.shape[axis] if array is not None and array.ndim > abs(axis) else default
 
-    blocks = [re.match(r"stage_(\d+)_block_(\d+)/", key) for key in state]
-    counts: dict[int, int] = {}
-    for match in filter(None, blocks):
-        stage, block = int(match[1]), int(match[2])
-        counts[stage] = max(counts.get(stage, 0), block + 1)
-    depths = tuple(counts.get(i, 0) for i in range(max(counts) + 1)) if counts else ()
+    blocks = re.findall(r"^stage_(\d+)_block_(\d+)/", "\n".join(state), re.MULTILINE)
+    last = dict(sorted((int(stage), int(block)) for stage, block in blocks))
+    depths = tuple(last.get(i, -1) + 1 for i in range(max(last, default=-1) + 1))
     dims = tuple(shape(f"stage_{i}_block_0/dwconv/kernel", -1, 0) for i in range(len(depths)))
-    use_grn = any("/grn/" in key for key in state)
-    eps = next(
-        (
-            variant["norm_eps"]
-            for variant in VARIANTS.values()
-            if (variant["depths"], variant["dims"]) == (depths, dims) and "norm_eps" in variant
-        ),
-        1e-6,
-    )
+    # No shape says it; timm's xxlarge has another one.
+    alike = [v for v in VARIANTS.values() if (v["depths"], v["dims"]) == (depths, dims)]
+    norm_eps = next((v["norm_eps"] for v in alike if "norm_eps" in v), 1e-6)
+    has_gamma = any(re.search(r"_block_\d+/gamma$", key) for key in state)
     return dict(
         depths=depths,
         dims=dims,
         in_chans=shape("stem_conv/kernel", 2, 3),
         patch_size=shape("stem_conv/kernel", 0, 4),
         stem_norm="stem_norm/scale" in state or len(depths) != 1,
-        use_grn=use_grn,
-        layer_scale_init_value=1e-6 if any(key.endswith("/gamma") for key in state
-                                           if "/grn/" not in key) else None,
-        norm_eps=eps,
-        final_norm_eps=eps,
+        use_grn=any("/grn/" in key for key in state),
+        layer_scale_init_value=1e-6 if has_gamma else None,
+        norm_eps=norm_eps,
+        final_norm_eps=norm_eps,
         head_norm_first="norm_pre/scale" in state,
         head_hidden_size=shape("pre_logits/kernel", 1, None),
-    )  # fmt: skip
+    )
 
 
 def _processor(file, config):

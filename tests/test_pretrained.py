@@ -222,9 +222,7 @@ def test_a_22k_head_is_cut_to_the_rows_of_imagenet_1k(tmp_path):
 
 
 @pytest.mark.parametrize("half", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_is_read_and_dtype_is_what_the_model_computes_in(
-    half, tmp_path, references
-):
+def test_half_precision_is_read_and_dtype_is_what_the_model_computes_in(half, tmp_path, references):
     state = safetensors.numpy.load_file(FOLDER / "torchvision.safetensors")
     half = {key: value.astype(half) for key, value in state.items()}
     safetensors.numpy.save_file(half, tmp_path / "half.safetensors")
