@@ -159,7 +159,7 @@ class ConvNeXt(nn.Module):
 
 
 class Backbone(ConvNeXt):
-    """Images [N, H, W, 3] to a dict of feature maps [N, h, w, C], finest first, without a head.
+    """Images [N, H, W, 3] to feature maps [N, h, w, C] by name, without a head.
 
     For detection and segmentation: with out_norms each map passes through a LayerNorm of its own,
     `norm_<name>`, as there. The other parameters are those of ConvNeXt, without `norm` and `head`.
@@ -172,32 +172,32 @@ class Backbone(ConvNeXt):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        maps = dict(zip(self.map_names, self._maps(x, train), strict=True))
-        selected = {self.map_names[i]: maps[self.map_names[i]] for i in self._selection()}
-        if self.out_norms:
-            for name in selected:
-                norm = layer_norm(f"norm_{name}", self.dtype, self.norm_eps)
-                selected[name] = norm(selected[name])
-        return selected
+        maps = self._selected(self._maps(x, train))
+        if not self.out_norms:
+            return maps
+        norms = {name: layer_norm(f"norm_{name}", self.dtype, self.norm_eps) for name in maps}
+        return {name: norms[name](x) for name, x in maps.items()}
 
     @property
     def channels(self) -> dict[str, int]:
         """Of each map that is returned."""
-        return {self.map_names[i]: self.dims[max(i - 1, 0)] for i in self._selection()}
+        return self._selected((self.dims[0], *self.dims))
 
     @property
     def strides(self) -> dict[str, int]:
         """Pixels of the image per pixel of each map that is returned."""
-        return {self.map_names[i]: self.patch_size * 2 ** max(i - 1, 0) for i in self._selection()}
+        stages = (self.patch_size * 2**i for i in range(len(self.depths)))
+        return self._selected((self.patch_size, *stages))
 
-    def _selection(self):
-        unknown = [name for name in self.out_features if name not in self.map_names]
-        if unknown or not self.out_features:
+    def _selected(self, values):
+        """By name, of one value for each map."""
+        if not self.out_features or not set(self.out_features) <= set(self.map_names):
             raise InputError(
                 f"out_features is {tuple(self.out_features)}; accepted: some of "
                 f"{', '.join(self.map_names)}"
             )
-        return [i for i, name in enumerate(self.map_names) if name in self.out_features]
+        by_name = zip(self.map_names, values, strict=True)
+        return {name: value for name, value in by_name if name in self.out_features}
 
 
 class Patchify(nn.Module):
