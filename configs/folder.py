@@ -3,15 +3,21 @@
     python train.py --config=configs/folder.py --config.data.root=PATH
 
 PATH holds train/<class>/ and val/<class>/ with jpg, png or webp files; or <class>/ alone, and
-then a fifth of each class is kept to validate on.
+then a fifth of each class is kept to validate on. Another variant is named after a colon; to start
+from published weights, it must be theirs:
+
+    python train.py --config=configs/folder.py:v2_nano --config.data.root=PATH \\
+        --config.init_from=timm/convnextv2_nano.fcmae_ft_in1k
 """
 
 from ml_collections import ConfigDict
 
 from configs import convnext_tiny
+from convnext.errors import require
+from convnext.model import VARIANTS
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "atto") -> ConfigDict:
     config = convnext_tiny.get_config()
     config.num_epochs = 100
     config.batch_size = 64
@@ -20,10 +26,9 @@ def get_config() -> ConfigDict:
     config.num_workers = 2
     config.augment.crop_scale = (0.25, 1.0)  # milder than the recipe's: the run is short
 
-    # The size that timm calls atto: 3.4 M parameters without the head.
-    config.model.update(
-        depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), num_classes=None, dtype="float32"
-    )
+    require(variant in VARIANTS, "the variant", variant, ", ".join(VARIANTS))
+    config.model.update(VARIANTS[variant])  # atto has 3.4 M parameters without the head
+    config.model.update(num_classes=None, dtype="float32")
     config.schedule.update(peak_lr=1e-3, warmup_epochs=5)
     config.ema_decays = (0.999,)
     config.checkpoint_every_epochs = 5

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from convnext import pretrained
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 from convnext.model import ConvNeXt
 from convnext.preprocessing import ImageProcessor
 
@@ -67,10 +67,9 @@ class Classifier:
         compiled.
         """
         function = function_to_apply or self._default_function()
-        if function not in FUNCTIONS:
-            raise InputError(f"function_to_apply is {function!r}; accepted: {', '.join(FUNCTIONS)}")
-        if top_k < 1 or batch_size < 1:
-            raise InputError(f"top_k is {top_k} and batch_size {batch_size}; accepted: from 1 up")
+        require(function in FUNCTIONS, "function_to_apply", function, ", ".join(FUNCTIONS))
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            require(isinstance(value, int) and value >= 1, name, value, "an integer from 1 up")
         is_several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
         images = list(images) if is_several else [images]
         results = []

@@ -14,9 +14,9 @@ import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
-from convnext import formats, model_config
+from convnext import formats, losses, model_config
 from convnext import labels as label_sets
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 from convnext.model import ConvNeXt, abstract_params
 from convnext.preprocessing import ImageProcessor
 
@@ -48,6 +48,8 @@ def save_pretrained(
     """
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; accepted: {', '.join(FORMATS)}")
+    accepted = (None, *losses.PROBLEM_TYPES)
+    require(problem_type in accepted, "problem_type", problem_type, accepted)
     name = "isotropic" if format == "official" and not model.stem_norm else format
     if reason := formats.unsupported(model, name):
         raise InputError(f"the format {format} has no models with {reason}; accepted: another one")
@@ -69,16 +71,16 @@ def save_pretrained(
         config = model_config.transformers_config(model, names, processor.size, problem_type)
     else:
         config = model_config.timm_config(model, names, processor, problem_type)
-    files = {
-        "model.safetensors": safetensors.numpy.save(state, metadata={"format": "pt"}),
-        "config.json": _json_bytes(config),
-    }
+    texts = {"config.json": config}
     try:
-        files["preprocessor_config.json"] = _json_bytes(processor.to_config())
+        texts["preprocessor_config.json"] = processor.to_config()
     except InputError:  # a crop that transformers does not have; timm's config.json says it too
         if format == "transformers":
             raise
-    _write(Path(folder), files, state if format == "official" else None)
+    try:
+        _write(Path(folder), state, texts, with_torch=format == "official")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def _checked_labels(names, model):
@@ -87,7 +89,7 @@ def _checked_labels(names, model):
         return label_sets.names(count)
     if len(names) != count:
         raise InputError(f"{len(names)} labels for {count} classes; accepted: one for each")
-    return tuple(names)
+    return tuple(map(str, names))
 
 
 def _checked_params(params, model):
@@ -97,23 +99,24 @@ def _checked_params(params, model):
     if shapes != expected:
         wrong = [key for key in sorted(shapes | expected) if shapes.get(key) != expected.get(key)]
         raise InputError(f"params are not the model's: {formats.listed({'differing': wrong})}")
-    return {key: np.float32(value) for key, value in state.items()}
+    return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 
-def _json_bytes(value):
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _write(folder, files, torch_state):
-    """All files or none."""
+def _write(folder, state, texts, with_torch):
+    """All files or none; what an earlier export left and this one does not have is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        for name, content in files.items():
-            (Path(scratch) / name).write_bytes(content)
-        if torch_state is not None and importlib.util.find_spec("torch"):
+        scratch = Path(scratch)
+        safetensors.numpy.save_file(state, scratch / "model.safetensors", {"format": "pt"})
+        for name, value in texts.items():
+            text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+            (scratch / name).write_text(text, encoding="utf-8")
+        if with_torch and importlib.util.find_spec("torch"):
             import torch
 
-            tensors = {key: torch.from_numpy(value) for key, value in torch_state.items()}
-            torch.save({"model": tensors}, Path(scratch) / "model.pth")
-        for path in Path(scratch).iterdir():
+            tensors = {key: torch.tensor(value) for key, value in state.items()}
+            torch.save({"model": tensors}, scratch / "model.pth")
+        for name in ("preprocessor_config.json", "model.pth"):
+            (folder / name).unlink(missing_ok=True)
+        for path in scratch.iterdir():
             path.replace(folder / path.name)

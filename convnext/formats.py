@@ -268,7 +268,7 @@ def unsupported(model: ConvNeXt, name: str) -> str | None:
             name != "transformers" and model.final_norm_eps not in final_eps
         ),
         f"patches of {model.patch_size} pixels": (
-            name in ("official", "torchvision") and model.patch_size != 4
+            name in ("official", "timm", "torchvision") and model.patch_size != 4
         ),
         f"images of {model.in_chans} channels": name == "torchvision" and model.in_chans != 3,
     }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from convnext.errors import InputError
+from convnext.errors import require
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
@@ -18,15 +18,15 @@ PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 
 
 def problem_type(chosen: str | None, num_classes: int | None, label_dtype: np.dtype) -> str:
-    """What was chosen; or else a regression for one output, one label for integers, several labels
-    for other numbers (ConvNextForImageClassification). Raises InputError for an unknown choice."""
+    """What was chosen; or else a regression for one output, one label for int32 and int64, several
+    labels for other types (ConvNextForImageClassification). Raises InputError for an unknown
+    choice."""
     if chosen is not None:
-        if chosen not in PROBLEM_TYPES:
-            raise InputError(f"problem_type is {chosen!r}; accepted: {', '.join(PROBLEM_TYPES)}")
+        require(chosen in PROBLEM_TYPES, "problem_type", chosen, ", ".join(PROBLEM_TYPES))
         return chosen
     if num_classes == 1:
         return REGRESSION
-    return SINGLE_LABEL if np.issubdtype(label_dtype, np.integer) else MULTI_LABEL
+    return SINGLE_LABEL if label_dtype in (np.int32, np.int64) else MULTI_LABEL
 
 
 def targets(
@@ -51,11 +51,9 @@ def targets(
 
 def loss(logits: jax.Array, targets: jax.Array, *, problem_type: str = SINGLE_LABEL) -> jax.Array:
     """[N]: cross-entropy of one label; of several, binary, mean over classes; or mean square."""
-    match problem_type:
-        case "single_label_classification":
-            return optax.softmax_cross_entropy(logits, targets)
-        case "multi_label_classification":
-            return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
-        case "regression":
-            return jnp.square(logits - targets).mean(axis=-1)
-    raise ValueError(f"problem_type is {problem_type!r}; accepted: {', '.join(PROBLEM_TYPES)}")
+    require(problem_type in PROBLEM_TYPES, "problem_type", problem_type, ", ".join(PROBLEM_TYPES))
+    if problem_type == MULTI_LABEL:
+        return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
+    if problem_type == REGRESSION:
+        return jnp.square(logits - targets).mean(axis=-1)
+    return optax.softmax_cross_entropy(logits, targets)

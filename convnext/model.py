@@ -167,7 +167,7 @@ class Backbone(ConvNeXt):
     Raises InputError where out_features names a map that the model does not have.
     """
 
-    out_features: Sequence[str] = ("stage1", "stage2", "stage3", "stage4")  # or "stem"
+    out_features: Sequence[str] | None = None  # of map_names; None: every stage
     out_norms: bool = False
 
     @nn.compact
@@ -177,6 +177,10 @@ class Backbone(ConvNeXt):
             return maps
         norms = {name: layer_norm(f"norm_{name}", self.dtype, self.norm_eps) for name in maps}
         return {name: norms[name](x) for name, x in maps.items()}
+
+    def features(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """The same: a Backbone has no further outputs."""
+        return self(x, train)
 
     @property
     def channels(self) -> dict[str, int]:
@@ -191,13 +195,14 @@ class Backbone(ConvNeXt):
 
     def _selected(self, values):
         """By name, of one value for each map."""
-        if not self.out_features or not set(self.out_features) <= set(self.map_names):
+        names = self.map_names[1:] if self.out_features is None else self.out_features
+        if not names or not set(names) <= set(self.map_names):
             raise InputError(
                 f"out_features is {tuple(self.out_features)}; accepted: some of "
                 f"{', '.join(self.map_names)}"
             )
         by_name = zip(self.map_names, values, strict=True)
-        return {name: value for name, value in by_name if name in self.out_features}
+        return {name: value for name, value in by_name if name in names}
 
 
 class Patchify(nn.Module):

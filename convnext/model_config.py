@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convnext.errors import InputError
+from convnext import losses
+from convnext.errors import InputError, require
 from convnext.model import VARIANTS, ConvNeXt
 from convnext.preprocessing import FILTERS, ImageProcessor
 
@@ -45,13 +46,21 @@ class ModelConfig:
 
 def read(config: Mapping[str, Any]) -> ModelConfig:
     """Raises InputError where the model is not a ConvNeXt, or has what none here has."""
-    if "architecture" in config:
-        return _read_timm(config)
-    if "model_type" in config:
-        return _read_transformers(config)
+    try:
+        if "architecture" in config:
+            return _read_timm(config)
+        if "model_type" in config:
+            return _read_transformers(config)
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"config.json is malformed ({error}); accepted: the one of a ConvNeXt by transformers "
+            "or timm"
+        ) from error
     raise InputError(
         "config.json has neither model_type (transformers) nor architecture (timm); accepted: the "
-        "config.json of a ConvNeXt by one of the two"
+        "one of a ConvNeXt by transformers or timm"
     )
 
 
@@ -64,8 +73,8 @@ def _read_transformers(config):
         raise InputError(f"hidden_act is {config['hidden_act']!r}; accepted: 'gelu'")
     is_v2, is_dinov3 = model_type == "convnextv2", model_type == "dinov3_convnext"
     tiny = VARIANTS["tiny"]
-    depths = tuple(config.get("depths") or tiny["depths"])
-    dims = tuple(config.get("hidden_sizes") or tiny["dims"])
+    depths = _sizes("depths", config.get("depths") or tiny["depths"])
+    dims = _sizes("hidden_sizes", config.get("hidden_sizes") or tiny["dims"])
     num_stages = config.get("num_stages", len(depths))
     if not len(depths) == len(dims) == num_stages:
         raise InputError(
@@ -86,9 +95,32 @@ def _read_transformers(config):
         norm_eps=final_norm_eps if is_dinov3 else 1e-6,
         final_norm_eps=final_norm_eps,
     )
-    names = config.get("id2label")
-    labels = names and tuple(names[key] for key in sorted(names, key=int))
-    return ModelConfig(fields, labels or None, config.get("problem_type"))
+    return ModelConfig(fields, _labels(config.get("id2label")), _problem_type(config))
+
+
+def _sizes(name, values):
+    """A tuple of positive integers."""
+    is_list = isinstance(values, list | tuple)
+    ok = is_list and all(type(value) is int and value > 0 for value in values)
+    require(ok, f"{name} of config.json", values, "a list of positive integers")
+    return tuple(values)
+
+
+def _labels(names):
+    """Of a list, or of an object with the keys "0", "1", ...; None where there are none."""
+    if isinstance(names, Mapping):
+        keys = sorted(names, key=int)
+        accepted = "the numbers from 0 to the number of classes"
+        require(list(map(int, keys)) == list(range(len(keys))), "keys of labels", keys, accepted)
+        names = [names[key] for key in keys]
+    return tuple(map(str, names)) if names else None
+
+
+def _problem_type(config):
+    given = config.get("problem_type")
+    ok = given is None or given in losses.PROBLEM_TYPES
+    require(ok, "problem_type of config.json", given, ", ".join(losses.PROBLEM_TYPES))
+    return given
 
 
 def _architectures():
@@ -120,7 +152,7 @@ def _read_timm(config):
         arguments["final_norm_eps"] = arguments["norm_eps"]
     for name in ("depths", "dims"):
         if name in arguments:
-            arguments[name] = tuple(arguments[name])
+            arguments[name] = _sizes(name, arguments[name])
     known = {*ARCHITECTURE, "final_norm_eps", "drop_path_rate"}
     unknown = sorted(arguments.keys() - known)
     if unknown:
@@ -128,28 +160,33 @@ def _read_timm(config):
             f"model_args of config.json has {', '.join(unknown)}; accepted: "
             f"{', '.join(sorted(known))}"
         )
-    # Earlier timm has one flat dict.
-    details = {**config, **config.get("pretrained_cfg", {}), **config}
-    labels = details.get("label_names") or details.get("labels")
-    if isinstance(labels, Mapping):
-        labels = [labels[key] for key in sorted(labels, key=int)]
     fields = {**architectures[config["architecture"]], **arguments}
-    return ModelConfig(fields, tuple(labels) if labels else None, config.get("problem_type"))
+    # Earlier timm has one flat dict.
+    details = {**(config.get("pretrained_cfg") or {}), **config}
+    labels = _labels(details.get("label_names") or details.get("labels"))
+    return ModelConfig(fields, labels, _problem_type(config))
 
 
 def variant_of(model: ConvNeXt) -> str | None:
     """The name in VARIANTS, whatever the number of classes; None where there is none."""
+    found = (name for name in VARIANTS if not differences(model, ConvNeXt(**VARIANTS[name])))
+    return next(found, None)
 
-    def architecture(fields):
-        values = {name: fields.get(name, getattr(ConvNeXt, name, None)) for name in ARCHITECTURE}
-        has_gamma = values["layer_scale_init_value"] is not None
-        return values | dict(
-            depths=tuple(values["depths"]), dims=tuple(values["dims"]),
-            layer_scale_init_value=has_gamma,
-        )  # fmt: skip
 
-    ours = architecture({name: getattr(model, name) for name in ARCHITECTURE})
-    return next((name for name, fields in VARIANTS.items() if architecture(fields) == ours), None)
+def differences(model: ConvNeXt, other: ConvNeXt) -> dict[str, tuple[Any, Any]]:
+    """The fields that make them different architectures, with the value of each."""
+
+    def comparable(name, value):
+        if name == "layer_scale_init_value":  # what it was initialised with does not matter
+            return value is not None
+        return tuple(value) if name in ("depths", "dims") else value
+
+    pairs = {name: (getattr(model, name), getattr(other, name)) for name in ARCHITECTURE}
+    return {
+        name: pair
+        for name, pair in pairs.items()
+        if comparable(name, pair[0]) != comparable(name, pair[1])
+    }
 
 
 def transformers_config(
@@ -174,7 +211,9 @@ def transformers_config(
         dtype="float32",
     )
     if not model.use_grn:
-        config["layer_scale_init_value"] = model.layer_scale_init_value or 0.0
+        # transformers has no LayerScale where it is 0, even if that is the value it begins with.
+        is_off = model.layer_scale_init_value is None
+        config["layer_scale_init_value"] = 0.0 if is_off else model.layer_scale_init_value or 1e-6
     if model.num_classes:
         names = labels or [f"LABEL_{i}" for i in range(model.num_classes)]
         config["id2label"] = {str(i): name for i, name in enumerate(names)}

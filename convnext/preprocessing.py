@@ -93,7 +93,7 @@ class ImageProcessor:
         """The processor of the content of such a file. Of transformers: for ConvNext, ViT, and
         DINOv3ViT, which resizes floats, so up to a grey level apart. A null is a missing key."""
         require(isinstance(config, dict), "the config", type(config).__name__, "a JSON object")
-        is_timm = "pretrained_cfg" in config or "input_size" in config
+        is_timm = not config.keys().isdisjoint(("architecture", "pretrained_cfg", "input_size"))
         return cls(**(_timm_fields if is_timm else _transformers_fields)(config))
 
     def to_config(self) -> dict[str, Any]:
@@ -166,12 +166,12 @@ class ImageProcessor:
 
 
 def _timm_fields(config):
-    config = config.get("pretrained_cfg", config)
+    config = config.get("pretrained_cfg") or config
     require(isinstance(config, dict), "pretrained_cfg", config, "a JSON object")
     config = {name: value for name, value in config.items() if value}  # as timm does
     shape = config.get("input_size", [3, 224, 224])
-    ok = isinstance(shape, list) and len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]
-    require(ok, "input_size", shape, "[3, size, size]")
+    ok = isinstance(shape, list) and len(shape) == 3 and shape[1] == shape[2]
+    require(ok, "input_size", shape, "[channels, size, size]")
     name = config.get("interpolation", "bicubic")
     require(name in FILTERS, "interpolation", name, FILTERS)
     fields = dict(size=shape[1], resample=FILTERS.index(name))

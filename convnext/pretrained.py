@@ -7,6 +7,8 @@ The keys are in formats.py, the files config.json in model_config.py, the way ou
 import json
 import os
 import re
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convnext import checkpoint, formats, labels, losses, model_config, weight_files
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 from convnext.model import VARIANTS, ConvNeXt, abstract_params, smallest_image
 from convnext.preprocessing import ImageProcessor
 
@@ -53,17 +55,14 @@ def from_pretrained(
     dtype: what the model computes in. num_classes: None keeps the head; 0 takes it away; 1000 of a
     head of 21,841 takes the rows of these classes; any other number makes a new head, drawn from
     `key` (of 0 where it is None) and scaled by head_init_scale. weights: "ema" or "raw" of a run or
-    of an official training checkpoint; None takes the average where there is one. revision: branch,
-    tag or commit of the Hugging Face repository.
+    of a training checkpoint; None takes the average where there is one. revision: branch, tag or
+    commit of the Hugging Face repository.
 
     Raises InputError where the source cannot be reached or read, is no ConvNeXt, or its weights and
     the model's parameters do not correspond one to one; it then names them.
     """
-    loaded = load(
-        source, dtype=dtype, num_classes=num_classes, weights=weights,
-        head_init_scale=head_init_scale, key=key, revision=revision,
-    )  # fmt: skip
-    return loaded.model, loaded.params
+    found = _read(source, weights, revision)
+    return _model(found, dtype, num_classes, head_init_scale, key)
 
 
 def load(
@@ -78,14 +77,21 @@ def load(
 ) -> Pretrained:
     """`from_pretrained`, with labels, image processor and problem type."""
     found = _read(source, weights, revision)
+    model, params = _model(found, dtype, num_classes, head_init_scale, key)
+    names = _labels(found, model.num_classes)
+    return Pretrained(model, params, names, found.processor(), found.problem_type)
+
+
+def _model(found, dtype, num_classes, head_init_scale, key):
+    if num_classes is not None:
+        is_count = type(num_classes) is int and num_classes >= 0
+        require(is_count, "num_classes", num_classes, "an integer from 0 up, or None")
     kept = found.num_classes if num_classes is None else num_classes
     model = ConvNeXt(**found.fields).clone(
         num_classes=kept or None, head_init_scale=head_init_scale, dtype=dtype
     )
-
     state = _fit(found, model, jax.random.key(0) if key is None else key)
-    params = unflatten_dict({k: jnp.asarray(v, jnp.float32) for k, v in state.items()}, sep="/")
-    return Pretrained(model, params, _labels(found, kept), found.processor, found.problem_type)
+    return model, unflatten_dict({k: jnp.asarray(v) for k, v in state.items()}, sep="/")
 
 
 def _labels(found, num_classes):
@@ -94,11 +100,6 @@ def _labels(found, num_classes):
         return ()
     is_sliced = (found.num_classes, num_classes) == SLICED
     if num_classes == found.num_classes and found.labels:
-        if len(found.labels) != num_classes:
-            raise InputError(
-                f"{found.origin} has names of {len(found.labels)} classes and a head of "
-                f"{num_classes}; accepted: as many"
-            )
         return found.labels
     if num_classes == found.num_classes or is_sliced:
         names = labels.names(num_classes)
@@ -117,21 +118,17 @@ def initial_params(
     """
     found = _read(source, weights, None)
     theirs = ConvNeXt(**found.fields)
-    for name in model_config.ARCHITECTURE:
-        there, here = getattr(theirs, name), getattr(model, name)
-        if name == "layer_scale_init_value":
-            differs = (there is None) != (here is None)
-        elif name in ("depths", "dims"):
-            differs = tuple(there) != tuple(here)
-        else:
-            differs = there != here
-        if differs:
-            raise InputError(
-                f"{source} is a model with {name} {there}, and the config has {here}; accepted: "
-                f"--config.model.{name}={there} or other weights"
-            )
-    state = _fit(found, model, key)
-    return unflatten_dict({key: np.float32(value) for key, value in state.items()}, sep="/")
+    differences = model_config.differences(theirs, model)
+    if differences:
+        told = "; ".join(f"{name} {a}, not {b}" for name, (a, b) in differences.items())
+        flags = " ".join(f"'--config.model.{name}={a}'" for name, (a, _) in differences.items())
+        variant = model_config.variant_of(theirs)
+        mend = f"a config of {variant}, such as --config=configs/folder.py:{variant}"
+        raise InputError(
+            f"{source} is not of the config's architecture: {told}; accepted: "
+            f"{mend if variant else flags}"
+        )
+    return unflatten_dict(_fit(found, model, key), sep="/")
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ class _Found:
     state: formats.State
     fields: dict[str, Any]  # keywords of ConvNeXt
     labels: tuple[str, ...] | None
-    processor: ImageProcessor
+    processor: Callable[[], ImageProcessor]  # made when it is asked for: not all want one
     problem_type: str | None
     is_fcmae: bool = False
 
@@ -172,18 +169,29 @@ def _read(source, weights, revision):
         if file.name in weight_files.WEIGHT_FILES and (file.parent / "config.json").is_file():
             config = weight_files.read_json(file.parent / "config.json")
         said = model_config.read(config) if config else model_config.ModelConfig()
+        fields = {**_architecture(state), **said.fields}
+        if name == "timm" and fields["patch_size"] != 4:  # timm dilates or drops stages then
+            raise InputError(f"patch_size is {fields['patch_size']}; accepted from timm: 4")
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-    defaults = dict(final_norm_eps=1e-12) if name == "transformers" else {}
-    return _Found(
+        where = "" if str(source) in str(error) else f"{source}: "
+        raise InputError(f"{where}{error}") from error
+    if name == "transformers" and not config:
+        fields["final_norm_eps"] = 1e-12
+    found = _Found(
         origin=f"{source} ({name})",
         state=state,
-        fields={**_architecture(state), **defaults, **said.fields},
+        fields=fields,
         labels=said.labels,
-        processor=_processor(file, config),
+        processor=lambda: _processor(source, file, config),
         problem_type=said.problem_type,
         is_fcmae=name == "fcmae",
     )
+    if found.labels and found.num_classes not in (0, len(found.labels)):
+        raise InputError(
+            f"{found.origin} has names of {len(found.labels)} classes and a head of "
+            f"{found.num_classes}; accepted: as many"
+        )
+    return found
 
 
 def _architecture(state):
@@ -194,8 +202,12 @@ def _architecture(state):
         return array.shape[axis] if array is not None and array.ndim > abs(axis) else default
 
     blocks = re.findall(r"^stage_(\d+)_block_(\d+)/", "\n".join(state), re.MULTILINE)
-    last = dict(sorted((int(stage), int(block)) for stage, block in blocks))
-    depths = tuple(last.get(i, -1) + 1 for i in range(max(last, default=-1) + 1))
+    numbers = {(int(stage), int(block)) for stage, block in blocks}
+    counts = Counter(stage for stage, _ in numbers)
+    depths = tuple(counts[i] for i in range(max(counts, default=-1) + 1))
+    expected = {(i, j) for i, depth in enumerate(depths) for j in range(max(depth, 1))}
+    for stage, block in sorted(expected - numbers):
+        raise InputError(f"block {block} of stage {stage} is missing; accepted: all blocks from 0")
     dims = tuple(shape(f"stage_{i}_block_0/dwconv/kernel", -1, 0) for i in range(len(depths)))
     # No shape says it; timm's xxlarge has another one.
     alike = [v for v in VARIANTS.values() if (v["depths"], v["dims"]) == (depths, dims)]
@@ -216,28 +228,41 @@ def _architecture(state):
     )
 
 
-def _processor(file, config):
+def _processor(source, file, config):
     beside = file.parent / "preprocessor_config.json"
-    if file.name in weight_files.WEIGHT_FILES and beside.is_file():
-        return ImageProcessor.from_pretrained(beside)
-    if "architecture" in config:
-        return ImageProcessor.from_config(config)
-    return ImageProcessor(size=config.get("image_size", 224))
+    try:
+        if file.name in weight_files.WEIGHT_FILES and beside.is_file():
+            return ImageProcessor.from_pretrained(beside)
+        if "architecture" in config:
+            return ImageProcessor.from_config(config)
+        size = config.get("image_size", 224)
+        return ImageProcessor(size=size[0] if isinstance(size, list) else size)
+    except InputError as error:
+        raise InputError(f"{source}: its image processor: {error}") from error
 
 
 def _read_workdir(workdir, weights):
     """The latest checkpoint of a run of this project."""
     config = weight_files.read_json(workdir / "config.json")
-    class_names = tuple(json.loads((workdir / "classes.json").read_text(encoding="utf-8")))
-    if config.get("problem_type") == losses.REGRESSION:
-        class_names, num_classes = None, config["model"]["num_classes"] or 1
-    else:
+    try:
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
+        decays, problem_type = config["ema_decays"], config.get("problem_type")
+        class_names = tuple(json.loads((workdir / "classes.json").read_text(encoding="utf-8")))
+        processor = ImageProcessor(
+            size=config["image_size"], **config["preprocess"],
+            image_mean=config["normalize"]["mean"], image_std=config["normalize"]["std"],
+        )  # fmt: skip
         num_classes = len(class_names)
-    decays = config["ema_decays"]
+        if problem_type == losses.REGRESSION:
+            class_names, num_classes = None, fields["num_classes"] or 1
+        model = ConvNeXt(**fields).clone(num_classes=num_classes)
+    except (AttributeError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{workdir} is no whole run: {type(error).__name__} {error}; accepted: the workdir of "
+            "a run, with checkpoints, config.json and classes.json"
+        ) from error
     if weights == "ema" and not decays:
         raise InputError(f"weights is 'ema', but the run {workdir} has none; accepted: 'raw'")
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
-    model = ConvNeXt(**fields).clone(num_classes=num_classes)
     params = checkpoint.restore_params(
         workdir,
         abstract_params(model),
@@ -249,13 +274,8 @@ def _read_workdir(workdir, weights):
         state=flatten_dict(jax.device_get(params), sep="/"),
         fields=fields,
         labels=class_names,
-        processor=ImageProcessor(
-            size=config["image_size"],
-            image_mean=tuple(config["normalize"]["mean"]),
-            image_std=tuple(config["normalize"]["std"]),
-            **config["preprocess"],
-        ),
-        problem_type=config.get("problem_type"),
+        processor=lambda: processor,
+        problem_type=problem_type,
     )
 
 
@@ -294,7 +314,7 @@ def _fit(found, model, key):
             f"{found.origin} does not fit a model of depths {tuple(model.depths)}, dims "
             f"{tuple(model.dims)}: {formats.listed(problems)}"
         )
-    return state
+    return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 
 def _fresh(model, key, names):

@@ -45,8 +45,8 @@ def read(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} is refused: {error}") from error
     except zipfile.BadZipFile as error:
         raise InputError(
-            f"{path} is no whole zip archive ({error}); accepted: a file by torch.save of "
-            "PyTorch 1.6 or newer"
+            f"{path} is no whole zip archive ({error}); accepted: a file by torch.save in the "
+            "format that it has since PyTorch 1.6"
         ) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -81,7 +81,10 @@ def _entry(archive, name):
     return archive.read(info)
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # the one in Python, of which an instruction can be replaced
+    """Knows a few names, and leaves out the instruction that sets attributes, with which a file
+    could change what a name stands for."""
+
     def __init__(self, stream, archive, root):
         super().__init__(stream, encoding="utf-8")
         self._archive, self._root, self._storages = archive, root, {}
@@ -102,6 +105,12 @@ class _Unpickler(pickle.Unpickler):
                 return STORAGES[name]
         raise _RefusedError(f"it refers to {module}.{name}; accepted: tensors and plain containers")
 
+    def load_build(self):
+        """What it sets of an OrderedDict (_metadata) or a Namespace is not used."""
+        self.stack.pop()
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
     def persistent_load(self, reference):
         kind, dtype, key, _, size = reference
         if kind != "storage" or not isinstance(dtype, np.dtype):
@@ -115,7 +124,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Namespace:
-    """Holds what the pickle puts into it."""
+    """Stands for an argparse.Namespace, and is empty."""
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):

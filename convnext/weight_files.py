@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from convnext import torch_files
 from convnext.errors import InputError
 
 # In a folder or repository, the first of these that is there.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# Under which the average and the raw weights lie: official scripts, timm's.
+EMA_KEYS = ("model_ema", "state_dict_ema")
+RAW_KEYS = ("model", "state_dict", "module")
 
 
 def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
@@ -23,40 +31,61 @@ def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
     The library's cache, token and offline mode are used (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE).
     Raises InputError where there is nothing, or it cannot be reached.
     """
-    path = Path(source)
-    if path.exists():
+    path = Path(source).expanduser()
+    if os.path.exists(path):  # False, and no OSError, where the name is no name of a file
         return path
     is_id = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source))
-    if not is_id or path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
+    if not is_id or path.suffix in SUFFIXES or path.parent.is_dir():
         raise InputError(
-            f"no file or folder {source}; accepted: a file of weights, a folder with one, the "
-            "workdir of a run, or a Hugging Face id such as facebook/convnext-tiny-224"
+            f"no file or folder {str(source)[:200]}; accepted: a file of weights, a folder with "
+            "one, the workdir of a run, or a Hugging Face id such as facebook/convnext-tiny-224"
         )
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    folder = None
-    for name in ("config.json", "preprocessor_config.json", *WEIGHT_FILES):
-        try:
-            folder = Path(huggingface_hub.hf_hub_download(source, name, revision=revision)).parent
-        except errors.LocalEntryNotFoundError as error:  # neither in the cache nor reachable
-            unreachable = error
-            continue
-        except (errors.EntryNotFoundError, errors.HFValidationError):
-            continue
-        except (errors.HfHubHTTPError, OSError) as error:
-            raise InputError(f"cannot download {source}: {error}") from error
-        if name in WEIGHT_FILES:
-            if name.endswith(".index.json"):
-                for shard in _shards(folder / name):
-                    huggingface_hub.hf_hub_download(source, shard, revision=revision)
-            return folder
-    if folder is None:
+    try:
+        return _download(str(source), revision)
+    except InputError:
+        raise
+    except Exception as error:  # of whichever library is under huggingface_hub
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"cannot reach {source} on the Hugging Face Hub, and it is not in the cache; accepted: "
-            f"an id that is cached or reachable, or a local file"
-        ) from unreachable
-    raise InputError(f"{source} has no weights; accepted: one of {', '.join(WEIGHT_FILES)}")
+            f"cannot download {source}: {reason}; accepted: an id within reach"
+        ) from error
+
+
+def _download(repository, revision):
+    """The folder in the cache that has the repository's configs and weights."""
+    import huggingface_hub as hub
+
+    try:
+        names = hub.list_repo_files(repository, revision=revision)
+    except hub.errors.HfHubHTTPError:  # the Hub has answered
+        raise
+    except Exception:  # no network, or HF_HUB_OFFLINE: what the cache has is all there is
+        names = None
+
+    def is_there(name):
+        if names is not None:
+            return name in names
+        return isinstance(hub.try_to_load_from_cache(repository, name, revision=revision), str)
+
+    def fetch(name):
+        local = names is None
+        return hub.hf_hub_download(repository, name, revision=revision, local_files_only=local)
+
+    weights = next(filter(is_there, WEIGHT_FILES), None)
+    if weights is None:
+        raise InputError(
+            f"{repository} has no weights; accepted: one of {', '.join(WEIGHT_FILES)}"
+            if names is not None
+            else f"cannot reach {repository} on the Hugging Face Hub, and its weights are not in "
+            "the cache; accepted: an id within reach or in the cache, or a local file"
+        )
+    for name in filter(is_there, ("config.json", "preprocessor_config.json")):
+        fetch(name)
+    path = Path(fetch(weights))
+    if weights.endswith(".index.json"):
+        for shard in _shards(path):
+            fetch(shard)
+    return path.parent
 
 
 def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray]:
@@ -67,12 +96,14 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
         for shard in _shards(path):
             state.update(read_tensors(path.parent / shard, None))
         return state
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.numpy.load_file(path)
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise InputError(f"cannot read the safetensors file {path.name}: {error}") from error
-    return _unwrap(torch_files.read(path), weights)
+    if path.suffix != ".safetensors":
+        return _unwrap(torch_files.read(path), weights)
+    if weights == "ema":
+        raise InputError("weights is 'ema', but a safetensors file has one set; accepted: 'raw'")
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:  # of safetensors, of the file system, of a dtype numpy has not
+        raise InputError(f"cannot read the safetensors file {path}: {error}") from error
 
 
 def _shards(index):
@@ -80,30 +111,35 @@ def _shards(index):
 
 
 def _unwrap(stored, weights):
-    """The state dict: what torch.save stored, or under a key of the official scripts."""
-    has_ema = isinstance(stored, Mapping) and "model_ema" in stored
-    if weights == "ema" and not has_ema:
-        raise InputError("weights is 'ema', but there is no model_ema; accepted: 'raw'")
-    names = ("model", "state_dict", "module")
-    if has_ema and weights != "raw":
-        names = ("model_ema",)
-    for name in names:
-        if isinstance(stored, Mapping) and isinstance(stored.get(name), Mapping):
-            stored = stored[name]
-            break
-    if not isinstance(stored, Mapping):
-        raise InputError(f"a {type(stored).__name__} is stored; accepted: a dict of tensors")
-    others = [str(key) for key, value in stored.items() if not isinstance(value, np.ndarray)]
+    """The state dict: what torch.save stored, or under a key of a training script."""
+
+    within = stored if isinstance(stored, Mapping) else {}
+
+    def found(keys):
+        states = (within.get(key) for key in keys)
+        return next((state for state in states if isinstance(state, Mapping)), None)
+
+    average = found(EMA_KEYS)
+    if weights == "ema" and average is None:
+        raise InputError(
+            f"weights is 'ema', but there is no {' or '.join(EMA_KEYS)}; accepted: 'raw'"
+        )
+    state = average if weights != "raw" else None
+    state = found(RAW_KEYS) if state is None else state
+    state = stored if state is None else state
+    if not isinstance(state, Mapping):
+        raise InputError(f"a {type(state).__name__} is stored; accepted: a dict of tensors")
+    others = [str(key) for key, value in state.items() if not isinstance(value, np.ndarray)]
     if others:
         raise InputError(f"{', '.join(others[:4])} are no tensors; accepted: a dict of tensors")
-    return dict(stored)
+    return dict(state)
 
 
 def read_json(path: Path) -> dict:
     """Raises InputError where the file holds no JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no object; accepted: a JSON object")

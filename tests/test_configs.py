@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from convnext import ConvNeXt, metrics, mixup, optimizer, sharding, steps
+from convnext import VARIANTS, ConvNeXt, metrics, mixup, optimizer, sharding, steps
 from convnext.data import augment, sources
+from convnext.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -96,3 +97,12 @@ def test_train_uses_every_field():
     source = (ROOT / "train.py").read_text()
     unused = [field for field in load("convnext_tiny") if f"config.{field}" not in source]
     assert not unused
+
+
+def test_the_folder_config_takes_a_variant():
+    config = importlib.import_module("configs.folder").get_config("v2_nano")
+    assert ConvNeXt(**config.model) == ConvNeXt(
+        **VARIANTS["v2_nano"], num_classes=None, drop_path_rate=0.1, dtype="float32"
+    )
+    with pytest.raises(InputError, match="the variant is 'v3'; accepted: atto, femto"):
+        importlib.import_module("configs.folder").get_config("v3")

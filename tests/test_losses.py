@@ -14,6 +14,7 @@ from convnext.errors import InputError
         (5, np.int32, "single_label_classification"),
         (5, np.int64, "single_label_classification"),
         (None, np.int32, "single_label_classification"),
+        (5, np.uint8, "multi_label_classification"),
         (5, np.float32, "multi_label_classification"),
         (5, np.bool_, "multi_label_classification"),
     ],

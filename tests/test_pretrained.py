@@ -82,7 +82,7 @@ def test_an_official_training_checkpoint_has_raw_weights_too(references):
     model, params = convnext.from_pretrained(FOLDER / "official_v1.pth", weights="raw")
     logits = jax.jit(model.apply)({"params": params}, references["images"])
     assert relative_error(logits, references["official_v1.pth/raw"]) < 1e-5
-    with pytest.raises(InputError, match="no model_ema; accepted: 'raw'"):
+    with pytest.raises(InputError, match="no model_ema or state_dict_ema; acc"):
         convnext.from_pretrained(FOLDER / "official_v2.pt", weights="ema")
 
 
@@ -306,6 +306,17 @@ def test_an_unknown_architecture_is_refused(tmp_path):
         ("transformers_ConvNext", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ("transformers_ConvNext", {"depths": [1, 2, 2, 1]}, "missing stage_2_block_1/dwconv/bias"),
         ("transformers_ConvNext", {"num_stages": 3}, "three that agree"),
+        ("transformers_ConvNext", {"depths": 3}, "depths of config.json is 3; accepted: a list"),
+        ("transformers_ConvNext", {"layer_scale_init_value": "x"}, "config.json is malformed"),
+        ("transformers_ConvNext", {"id2label": ["a"] * 4}, "names of 4 classes and a head of 5"),
+        ("transformers_ConvNext", {"id2label": dict.fromkeys("12345", "a")}, "keys of labels"),
+        (
+            "transformers_ConvNext",
+            {"problem_type": "nope"},
+            "of config.json is 'nope'; accepted",
+        ),
+        ("timm_convnext_atto", {"model_args": [1]}, "config.json is malformed"),
+        ("timm_convnext_atto", {"model_args": {"patch_size": 8}}, "patch_size is 8; accepted from"),
         ("transformers_ConvNext", {"id2label": {"0": "a"}}, "names of 1 classes and a head of 5"),
         # A V2 file for a V1 model.
         ("transformers_ConvNextV2", {"model_type": "convnext"}, "missing stage_0_block_0/gamma"),
@@ -344,6 +355,42 @@ def test_an_id_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
         convnext.from_pretrained("facebook/convnext-tiny-224")
 
 
+def test_a_path_that_looks_like_an_id_is_not_looked_up(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InputError, match="no file or folder runs/digitz"):
+        convnext.from_pretrained("runs/digitz")
+
+
+def test_an_id_is_downloaded_with_its_configs_and_the_best_weights(monkeypatch, references):
+    folder = FOLDER / "transformers_ConvNextV2"
+    fetched = []
+
+    def download(repository, name, *, revision, local_files_only):
+        assert (repository, revision, local_files_only) == ("someone/convnext", "v1", False)
+        fetched.append(name)
+        return str(folder / name)
+
+    names = ["README.md", "config.json", "model.safetensors", "pytorch_model.bin"]
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, revision: names)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    model, params = convnext.from_pretrained("someone/convnext", revision="v1")
+    assert fetched == ["config.json", "model.safetensors"]
+    logits = jax.jit(model.apply)({"params": params}, references["images"])
+    assert relative_error(logits, references["transformers_ConvNextV2"]) < 1e-5
+    names.clear()
+    with pytest.raises(InputError, match="someone/convnext has no weights; accepted: one of model"):
+        convnext.from_pretrained("someone/convnext", revision="v1")
+
+    def broken(*_, **__):
+        raise RuntimeError("connection\nreset")
+
+    names.append("model.safetensors")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
+    with pytest.raises(InputError, match="cannot download someone/convnext: connection reset"):
+        convnext.from_pretrained("someone/convnext", revision="v1")
+
+
 def test_a_cached_id_is_read_offline(monkeypatch, tmp_path, references):
     """The layout of the cache: refs/main names a commit, snapshots/<commit> has its files."""
     repository = tmp_path / "models--someone--convnext"
@@ -367,6 +414,7 @@ def test_a_cached_id_is_read_offline(monkeypatch, tmp_path, references):
         (dict(head_norm_first=True), "official", "a norm before pooling"),
         (dict(norm_eps=1e-5, final_norm_eps=1e-5), "official", "an eps of 1e-05"),
         (dict(patch_size=2), "torchvision", "patches of 2 pixels"),
+        (dict(patch_size=8), "timm", "patches of 8 pixels"),
         (dict(depths=(1, 1), dims=(4, 8)), "timm", "2 stages"),
     ],
 )
@@ -388,3 +436,76 @@ def test_params_or_labels_of_another_model_are_refused(tmp_path):
     with pytest.raises(InputError, match="format is 'keras'; accepted: transformers, timm"):
         convnext.save_pretrained(tmp_path / "out", found.model, found.params, format="keras")
     assert not (tmp_path / "out").exists()
+
+
+def test_layer_scale_that_begins_at_zero_is_exported(tmp_path):
+    found = pretrained.load(FOLDER / "transformers_ConvNext")
+    model = found.model.clone(layer_scale_init_value=0.0)
+    convnext.save_pretrained(tmp_path, model, found.params)
+    assert json.loads((tmp_path / "config.json").read_text())["layer_scale_init_value"] > 0
+    _, params = convnext.from_pretrained(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, params, found.params)
+
+
+def test_an_export_leaves_nothing_of_an_earlier_one(tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    convnext.save_pretrained(tmp_path, found.model, found.params)
+    (tmp_path / "model.pth").write_bytes(b"of an earlier official export")
+    processor = convnext.ImageProcessor(size=400, crop_mode="center")
+    convnext.save_pretrained(
+        tmp_path, found.model, found.params, format="timm", processor=processor
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert pretrained.load(tmp_path).processor.size == 400
+
+
+def test_an_export_that_cannot_be_written_is_named(tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"cannot write to .*file"):
+            convnext.save_pretrained(folder, found.model, found.params)
+
+
+@pytest.mark.parametrize("num_classes", [True, -3, 2.5, "5"])
+def test_a_number_of_classes_is_a_number(num_classes):
+    with pytest.raises(InputError, match="num_classes is .*; accepted: an integer from 0 up, or N"):
+        convnext.from_pretrained(FOLDER / "official_v1.pth", num_classes=num_classes)
+
+
+def test_averages_are_found_under_every_key_and_nowhere_else(state):
+    raw, average = {"a": np.zeros(1)}, {"a": np.ones(1)}
+    for stored, expected in (
+        ({"model": raw, "model_ema": average}, average),
+        ({"state_dict": raw, "state_dict_ema": average}, average),
+        ({"model": raw, "model_ema": None}, raw),
+        (raw, raw),
+    ):
+        assert weight_files._unwrap(stored, None) == expected
+        assert weight_files._unwrap(stored, "raw") == raw
+    with pytest.raises(InputError, match="a safetensors file has one set"):
+        weight_files.read_tensors(FOLDER / "torchvision.safetensors", "ema")
+
+
+def test_a_missing_block_is_named(state, tmp_path):
+    far = {key.replace("features.5.0.", "features.5.3000."): array for key, array in state.items()}
+    with pytest.raises(InputError, match="block 0 of stage 2 is missing"):
+        convnext.from_pretrained(saved(far, tmp_path / "weights.safetensors"))
+
+
+def test_weights_do_not_need_their_image_processor(tmp_path):
+    shutil.copytree(FOLDER / "timm_convnext_atto", tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = [3, 256, 320]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    convnext.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"its image processor: input_size is \[3, 256, 320\]"):
+        pretrained.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, {"model": {"depths": 3}}, {"model": 1, "ema_decays": []}])
+def test_a_run_without_a_whole_config_is_refused(content, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is no whole run: .*; accepted: the workdir of a run"):
+        convnext.from_pretrained(tmp_path)

@@ -73,7 +73,6 @@ def test_a_checkpoint_by_torch_save_is_read():
     assert stored["epoch"] == 299
     assert stored["model"]["head.weight"].shape == (5, 12)
     assert stored["model"]["head.weight"].dtype == np.float32
-    assert stored["args"].drop_path == 0.1
     assert not isinstance(stored["args"], argparse.Namespace)
 
 
@@ -120,6 +119,31 @@ def test_a_hostile_file_is_refused_and_executes_nothing(value, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
+    "name, state",
+    [
+        ("torch BFloat16Storage", (3, "<", None, None, None, 64, 64, 0)),
+        ("torch._utils _rebuild_tensor_v2", (None, {"__defaults__": (1,)})),
+        ("argparse Namespace", (None, {"__new__": 1})),
+        ("collections OrderedDict", (None, {"__getitem__": 1})),
+    ],
+)
+def test_what_a_name_stands_for_cannot_be_changed(name, state, tmp_path):
+    """BUILD would set the state of what a name refers to: a type of this process."""
+    module, attribute = name.split()
+    stream = io.BytesIO()
+    pickler = Pickler(stream, protocol=2)
+    pickler.write(pickle.PROTO + b"\x02")
+    pickler.save(Global(module, attribute))
+    pickler.save(state)
+    stream.write(pickle.BUILD + pickle.STOP)
+    path = archive(tmp_path / "a.pth", stream.getvalue())
+    before = torch_files.read(archive(tmp_path / "b.pth", pickled(Global(module, attribute))))
+    marks = [getattr(before, key, None) for key in ("itemsize", "__defaults__", "__new__")]
+    torch_files.read(path)
+    assert marks == [getattr(before, key, None) for key in ("itemsize", "__defaults__", "__new__")]
+
+
+@pytest.mark.parametrize(
     "value",
     [
         tensor(size=(3, 3)),
@@ -149,7 +173,7 @@ def test_a_compressed_storage_is_refused(tmp_path):
 def test_other_files_are_named(tmp_path):
     plain = tmp_path / "plain.pth"
     plain.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(InputError, match="plain.pth is no whole zip archive .* PyTorch 1.6"):
+    with pytest.raises(InputError, match="plain.pth is no whole zip archive .* since PyTorch 1.6"):
         torch_files.read(plain)
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("readme", "")

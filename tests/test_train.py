@@ -251,7 +251,7 @@ def test_a_run_starts_from_given_weights(finished, tmp_path):
 
 def test_weights_of_another_architecture_are_refused(finished, tmp_path):
     config = small(init_from=str(finished[0]), **{"model.use_grn": True})
-    with pytest.raises(InputError, match="use_grn False, and the config has True; accepted: --con"):
+    with pytest.raises(InputError, match="use_grn False, not True; accepted: '--config.mod"):
         train_command.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -8,6 +8,7 @@ run, or a Hugging Face id.
 
 import argparse
 import json
+import sys
 
 from convnext import Classifier
 from convnext.classifier import FUNCTIONS
@@ -38,6 +39,7 @@ def main() -> None:
             batch_size=args.batch_size,
             **overrides,
         )
+    sys.stdout.reconfigure(errors="backslashreplace")  # a label may have letters that it has not
     for image, classes in zip(args.images, results, strict=True):
         if args.json:
             print(json.dumps({"image": image, "classes": classes}, ensure_ascii=False))
