@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -97,7 +98,7 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
             state.update(read_tensors(path.parent / shard, None))
         return state
     if path.suffix != ".safetensors":
-        return _unwrap(torch_files.read(path), weights)
+        return unwrap(torch_files.read(path), weights)
     if weights == "ema":
         raise InputError("weights is 'ema', but a safetensors file has one set; accepted: 'raw'")
     try:
@@ -110,8 +111,9 @@ def _shards(index):
     return sorted(set(read_json(index).get("weight_map", {}).values()))
 
 
-def _unwrap(stored, weights):
-    """The state dict: what torch.save stored, or under a key of a training script."""
+def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
+    """The state dict: what torch.save stored, or what lies there under a key of a training script,
+    see `read_tensors`. Raises InputError where there is none."""
 
     within = stored if isinstance(stored, Mapping) else {}
 

@@ -1,6 +1,7 @@
 """Eight simulated CPU devices, and one compilation cache for the suite and its subprocesses."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
@@ -15,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext import ConvNeXt
+from convnext import VARIANTS, ConvNeXt
+from convnext.model import abstract_params
+
+
+@pytest.fixture(scope="session")
+def variant_params():
+    """name -> shapes of the parameters of a variant. Tracing takes a second, so once for each."""
+    return cache(lambda name: abstract_params(ConvNeXt(**VARIANTS[name])))
 
 
 @pytest.fixture(scope="session")

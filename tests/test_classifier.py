@@ -63,12 +63,27 @@ def test_one_image_a_batch_and_a_path_give_the_same(classifier, images, tmp_path
         assert_same(classifier(given), expected)
 
 
-def test_the_size_of_a_batch_changes_nothing_but_is_compiled_in_powers_of_two(found, images):
+def test_the_size_of_a_batch_changes_nothing(found, images):
     fresh = Classifier(found.model, found.params, "abcde", ImageProcessor(size=64))
     results = [fresh(images, batch_size=size) for size in (1, 2, 3, 32)]
     for other in results[1:]:
         assert_same(results[0], other)
-    assert fresh._apply._cache_size() == 4  # 1, 2, 3 (the largest allowed), 8
+
+
+def test_few_sizes_of_a_batch_are_compiled(found, images, monkeypatch):
+    """Powers of two, and the largest allowed."""
+    classifier = Classifier(found.model, found.params, "abcde", ImageProcessor(size=64))
+    sizes = []
+
+    def record(params, images):
+        sizes.append(len(images))
+        return np.zeros((len(images), 5), np.float32)
+
+    monkeypatch.setitem(classifier.__dict__, "_apply", record)
+    for count in (1, 2, 3, 4, 5):
+        assert len(classifier(images[:count])) == count
+    classifier(images, batch_size=3)
+    assert sizes == [1, 2, 4, 4, 8, 3, 2]
 
 
 @pytest.mark.parametrize(
@@ -119,5 +134,9 @@ def test_what_cannot_be_used_is_named(found, classifier, images):
         classifier(images[0], function_to_apply="tanh")
     with pytest.raises(InputError, match="top_k is 0"):
         classifier(images[0], top_k=0)
+    with pytest.raises(InputError, match="batch_size is 2.5; accepted: an integer from 1 up"):
+        classifier(images[0], batch_size=2.5)
+    with pytest.raises(InputError, match="a model of 0 classes with 0 labels"):
+        Classifier(found.model.clone(num_classes=None), found.params, "", ImageProcessor())
     with pytest.raises(InputError, match="crop"):
         classifier(images[0], crop="none")

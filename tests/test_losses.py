@@ -60,3 +60,10 @@ def test_a_regression_costs_the_mean_square():
     np.testing.assert_array_equal(targets, [[3.0], [-1.0]])
     loss = losses.loss(jnp.array([[1.0], [-1.5]]), targets, problem_type=kind)
     np.testing.assert_array_equal(loss, [4.0, 0.25])
+    two = losses.loss(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 2.0]]), problem_type=kind)
+    np.testing.assert_array_equal(two, [2.0])
+
+
+def test_smoothing_is_spread_over_all_classes():
+    targets = losses.targets(jnp.array([1]), num_classes=4, label_smoothing=0.2)
+    np.testing.assert_allclose(targets, [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)

@@ -9,7 +9,7 @@ GMACS = {
     ("xlarge", 224): 60.921, ("tiny", 288): 7.365, ("xlarge", 288): 100.705,
     ("tiny", 384): 13.092, ("base", 384): 45.122, ("large", 384): 100.978, ("xlarge", 384): 179.029,
     ("tiny", 512): 23.275, ("isotropic_small", 224): 4.286, ("isotropic_base", 224): 16.896,
-    ("isotropic_large", 224): 59.699,
+    ("isotropic_large", 224): 59.699, ("large_mlp", 224): 34.364,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext import VARIANTS, Classifier, pretrained
+from convnext import VARIANTS, Classifier, ImageProcessor, pretrained, save_pretrained
 from tools import convert, predict, variants
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +100,25 @@ def test_convert_goes_through_every_format_and_back(monkeypatch, capsys, tmp_pat
     last = pretrained.load(source)
     assert last.model == first.model and last.labels == first.labels
     jax.tree.map(np.testing.assert_array_equal, first.params, last.params)
+
+
+def test_convert_carries_all_that_belongs_to_a_model(monkeypatch, capsys, tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    processor = ImageProcessor(size=96, crop_rounding="floor")
+    save_pretrained(
+        tmp_path / "in", found.model, found.params, format="timm", labels="äbcde",
+        processor=processor, problem_type="regression",
+    )  # fmt: skip
+    run(monkeypatch, capsys, convert, tmp_path / "in", tmp_path / "out", "--format=transformers")
+    again = pretrained.load(tmp_path / "out")
+    assert (again.labels, again.processor) == (tuple("äbcde"), processor)
+    assert again.problem_type == "regression"
+    run(monkeypatch, capsys, convert, FOLDER / "official_v1.pth", tmp_path / "raw",
+        "--format=official", "--weights=raw", "--num_classes=0")  # fmt: skip
+    raw = pretrained.load(FOLDER / "official_v1.pth", weights="raw", num_classes=0)
+    jax.tree.map(
+        np.testing.assert_array_equal, pretrained.load(tmp_path / "raw").params, raw.params
+    )
 
 
 def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, images):

@@ -86,14 +86,26 @@ def test_strides_and_offsets_are_followed(tmp_path):
 @pytest.mark.parametrize(
     "kind, dtype",
     [("DoubleStorage", np.float64), ("HalfStorage", np.float16), ("LongStorage", np.int64),
-     ("BFloat16Storage", ml_dtypes.bfloat16), ("BoolStorage", np.bool_)],
+     ("IntStorage", np.int32), ("ShortStorage", np.int16), ("CharStorage", np.int8),
+     ("ByteStorage", np.uint8), ("BFloat16Storage", ml_dtypes.bfloat16),
+     ("BoolStorage", np.bool_)],
 )  # fmt: skip
 def test_every_kind_of_number_keeps_its_value(kind, dtype, tmp_path):
-    numbers = np.array([0, 1, 1, 0, 1, 1], dtype)
+    numbers = np.array([0, 1, 200, -3, 1, 1]).astype(dtype)
     path = archive(tmp_path / "a.pth", pickled(tensor(kind)), [numbers.tobytes()])
     stored = torch_files.read(path)
     assert stored.dtype == dtype
     np.testing.assert_array_equal(stored, numbers.reshape(2, 3))
+
+
+def test_parameters_sizes_and_empty_tensors_are_read(tmp_path):
+    parameter = Global("torch._utils", "_rebuild_parameter", tensor(), True, OrderedDict())
+    value = {"p": parameter, "s": Global("torch", "Size", (2, 3)), "e": tensor(size=(0, 3))}
+    numbers = np.arange(6, dtype="<f4")
+    stored = torch_files.read(archive(tmp_path / "a.pth", pickled(value), [numbers.tobytes()]))
+    np.testing.assert_array_equal(stored["p"], numbers.reshape(2, 3))
+    assert stored["s"] == (2, 3) and stored["e"].shape == (0, 3)
+    assert not stored["p"].flags.writeable
 
 
 HOSTILE = [

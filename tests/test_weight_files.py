@@ -1,0 +1,61 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from convnext import weight_files
+from convnext.errors import InputError
+
+FOLDER = Path(__file__).parent / "fixtures" / "pretrained"
+
+
+def test_a_state_dict_is_found_under_the_keys_of_the_scripts():
+    raw, average = {"a": np.zeros(1)}, {"a": np.ones(1)}
+    for stored, expected in (
+        ({"model": raw, "model_ema": average}, average),
+        ({"state_dict": raw, "state_dict_ema": average}, average),
+        ({"model": raw, "model_ema": None, "epoch": 3}, raw),
+        ({"module": raw}, raw),
+        (raw, raw),
+    ):
+        assert weight_files.unwrap(stored) == expected
+        assert weight_files.unwrap(stored, "raw") == raw
+    with pytest.raises(InputError, match="a list is stored; accepted: a dict of tensors"):
+        weight_files.unwrap([1])
+    with pytest.raises(InputError, match="epoch, args are no tensors"):
+        weight_files.unwrap({"a": np.zeros(1), "epoch": 3, "args": None})
+
+
+def test_a_safetensors_file_has_no_averages():
+    with pytest.raises(InputError, match="a safetensors file has one set"):
+        weight_files.read_tensors(FOLDER / "torchvision.safetensors", "ema")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000])
+def test_what_is_no_json_object_is_named(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json"):
+        weight_files.read_json(tmp_path / "config.json")
+
+
+def test_an_index_may_name_files_of_torch(tmp_path):
+    shutil.copy(FOLDER / "official_v2.pt", tmp_path / "part.bin")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text('{"weight_map": {"a": "part.bin", "b": "part.bin"}}')
+    state = weight_files.read_tensors(index)
+    original = weight_files.read_tensors(FOLDER / "official_v2.pt")
+    assert state.keys() == original.keys()
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "w.safetensors")
+    assert weight_files.locate("~/w.safetensors") == tmp_path / "w.safetensors"
+
+
+@pytest.mark.parametrize("name", ["weights/none.pth", "weights/none.safetensors", "x" * 5000])
+def test_a_file_that_is_not_there_is_no_id(name):
+    with pytest.raises(InputError, match="no file or folder"):
+        weight_files.locate(name)
