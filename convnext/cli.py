@@ -15,7 +15,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, such as configs/convnext_tiny.py.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; runs/<config name> where it is not given."
+    "workdir", None, "Folder of the run; runs/<config>, or runs/<config>_<variant>, by default."
 )
 
 
@@ -30,8 +30,9 @@ def run(command: Callable[[ConfigDict, Path], Any]) -> None:
             raise InputError(f"unexpected argument {argv[1]!r}; accepted: flags, see --help")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
-        config_path = Path(config_flags.get_config_filename(FLAGS["config"]))
-        command(CONFIG.value, Path(WORKDIR.value or Path("runs") / config_path.stem))
+        path, variant = _config_file()
+        name = f"{path.stem}_{variant}" if variant else path.stem
+        command(CONFIG.value, Path(WORKDIR.value or Path("runs") / name))
 
     with reported():
         app.run(main, flags_parser=_parse)
@@ -41,15 +42,25 @@ def _parse(argv):
     try:
         rest = FLAGS(argv)
     except flags.Error as error:
+        # What a config file raises comes as the text of a traceback.
+        *_, last = str(error).strip().splitlines()
+        if last.startswith("convnext.errors.InputError: "):
+            raise InputError(last.partition(": ")[2]) from error
         raise InputError(f"{error}; accepted: the flags in --help") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(_config_mistake(argv, error)) from error
     if not FLAGS["config"].present:
         raise InputError("--config is not given; accepted: a file such as configs/digits.py")
-    path = Path(config_flags.get_config_filename(FLAGS["config"]))
+    path, _ = _config_file()
     if not path.is_file():
         raise InputError(f"no config file {path}; accepted: a file such as configs/digits.py")
     return rest
+
+
+def _config_file():
+    """The file, and what follows a colon: the argument of its get_config."""
+    path, _, argument = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+    return Path(path), argument
 
 
 def _config_mistake(argv, error):

@@ -177,6 +177,7 @@ def test_eval_of_what_is_not_there_is_refused(tmp_path):
          "error: no folder nowhere/train; accepted: --config.data.root=ROOT with "),
         (["--config=configs/nothing.py"], "error: no config file configs/nothing.py; accepted: "),
         ([], "error: --config is not given; accepted: "),
+        (["--config=configs/folder.py:v3"], "error: the variant is 'v3'; accepted: atto, femto, "),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line_and_not_success(flags, message):
