@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
@@ -79,8 +80,9 @@ def save_pretrained(
             raise
     try:
         _write(Path(folder), state, texts, with_torch=format == "official")
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write to {folder}: {reason}") from error
 
 
 def _checked_labels(names, model):

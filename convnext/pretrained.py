@@ -145,7 +145,7 @@ class _Found:
 
     @property
     def num_classes(self) -> int:
-        return len(self.state.get("head/bias", ()))
+        return np.size(self.state.get("head/bias", ()))
 
 
 def _read(source, weights, revision):

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from convnext import torch_files
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 
 # In a folder or repository, the first of these that is there.
 WEIGHT_FILES = (
@@ -95,7 +95,7 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
     if path.name.endswith(".index.json"):
         state = {}
         for shard in _shards(path):
-            state.update(read_tensors(path.parent / shard, None))
+            state.update(read_tensors(path.parent / shard, weights))
         return state
     if path.suffix != ".safetensors":
         return unwrap(torch_files.read(path), weights)
@@ -108,13 +108,15 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
 
 
 def _shards(index):
-    return sorted(set(read_json(index).get("weight_map", {}).values()))
+    files = read_json(index).get("weight_map")
+    ok = isinstance(files, dict) and all(isinstance(name, str) for name in files.values())
+    require(ok, f"weight_map of {index.name}", files, "an object of names of files")
+    return sorted(set(files.values()))
 
 
 def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
     """The state dict: what torch.save stored, or what lies there under a key of a training script,
     see `read_tensors`. Raises InputError where there is none."""
-
     within = stored if isinstance(stored, Mapping) else {}
 
     def found(keys):

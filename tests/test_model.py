@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 import convnext
 from convnext import VARIANTS, Backbone, ConvNeXt
-from convnext.model import GRN, abstract_params
+from convnext.model import GRN, abstract_params, layer_norm
 
 # With 1,000 classes. Computed from facebookresearch/ConvNeXt and ConvNeXt-V2, and from timm.
 PARAMETERS = {
@@ -148,13 +148,29 @@ def test_an_eps_acts_where_it_is_given(norm):
     assert ((ratio > 0.01) & (ratio < 0.9)).all()
 
 
-def test_large_activations_do_not_overflow_a_norm():
-    """Variances of the last stage do not fit float16 (facebookresearch/ConvNeXt issue 80)."""
-    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, num_classes=None, dtype=jnp.bfloat16)
-    image = 1e6 * jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
+def test_the_statistics_of_a_norm_are_exact():
+    """The mean of squares less the square of the mean would have lost the variance."""
+    x = 3000 + np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
+    exact = np.float64(x) - np.float64(x).mean(axis=-1, keepdims=True)
+    exact /= np.sqrt(np.square(exact).mean(axis=-1, keepdims=True) + 1e-6)
+    norm = layer_norm("norm", jnp.float32, 1e-6)
+    params = {"scale": jnp.ones(64), "bias": jnp.zeros(64)}
+    np.testing.assert_allclose(norm.apply({"params": params}, x), exact, atol=1e-3)
+
+
+def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
+    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, dtype=jnp.bfloat16)
+    image = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
     params = jax.jit(model.init)(jax.random.key(1), image)["params"]
-    features = model.apply({"params": params}, image)
-    np.testing.assert_allclose(jnp.square(features).mean(), 1, rtol=1e-3)
+    features = model.apply({"params": params}, image, method="features")
+    assert features["stage1"].dtype == jnp.bfloat16
+    pooled = features["pooler_output"]
+    assert pooled.dtype == jnp.float32 and (pooled != pooled.astype(jnp.bfloat16)).any()
+
+    x = jax.random.normal(jax.random.key(2), (2, 5, 5, 4)).astype(jnp.bfloat16)
+    params = {"gamma": jnp.linspace(-1, 1, 4), "beta": jnp.linspace(0, 1, 4)}
+    expected = GRN().apply({"params": params}, x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(GRN().apply({"params": params}, x), expected)
 
 
 def test_a_backbone_gives_the_maps_of_the_model_with_channels_and_strides(references):

@@ -49,6 +49,14 @@ def test_an_index_may_name_files_of_torch(tmp_path):
     assert state.keys() == original.keys()
 
 
+@pytest.mark.parametrize("index", ["{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
+def test_an_index_without_a_map_is_refused(index, tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(index)
+    with pytest.raises(InputError, match="weight_map of model.safetensors.index.json is"):
+        weight_files.read_tensors(path)
+
+
 def test_a_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "w.safetensors")
