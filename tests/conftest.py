@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext import VARIANTS, ConvNeXt
+from convnext import ConvNeXt
 from convnext.model import abstract_params
 
 
 @pytest.fixture(scope="session")
-def variant_params():
-    """name -> shapes of the parameters of a variant. Tracing takes a second, so once for each."""
-    return cache(lambda name: abstract_params(ConvNeXt(**VARIANTS[name])))
+def params_of():
+    """model -> shapes of its parameters. Tracing a variant takes a second, so once for each."""
+    return cache(abstract_params)
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -6,6 +8,7 @@ from convnext import ConvNeXt, formats
 from convnext.errors import InputError
 from convnext.model import abstract_params
 
+shapes = cache(abstract_params)
 DEEP = dict(depths=(1, 2, 11, 1), dims=(4, 6, 8, 12), num_classes=5)
 V2 = dict(use_grn=True, layer_scale_init_value=None)
 ISOTROPIC = dict(depths=(12,), dims=(8,), num_classes=5, patch_size=16, stem_norm=False)
@@ -24,7 +27,7 @@ MODELS = {
 
 def random_state(fields):
     rng = np.random.default_rng(0)
-    params = flatten_dict(abstract_params(ConvNeXt(**fields)), sep="/")
+    params = flatten_dict(shapes(ConvNeXt(**fields)), sep="/")
     return {key: rng.normal(size=leaf.shape).astype(np.float32) for key, leaf in params.items()}
 
 

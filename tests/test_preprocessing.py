@@ -470,7 +470,7 @@ def test_a_height_and_a_width_mean_to_warp():
         ({"size": 224, "do_center_crop": True, "crop_size": 192}, "crop_size is 192"),
         ({"size": 8, "do_center_crop": True, "crop_size": 8, "do_resize": False}, "crop_size is 8"),
         ({"do_resize": "yes"}, "do_resize is 'yes'"),
-        ({"input_size": [1, 224, 224]}, "input_size is"),
+        ({"input_size": [224, 224]}, "input_size is"),
         ({"input_size": [3, 224, 256]}, "input_size is"),
         ({"input_size": 224}, "input_size is"),
         ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode is 'border'"),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -50,6 +51,12 @@ def relative_error(ours, reference):
     return np.abs(np.asarray(ours, np.float64) - reference).max() / np.abs(reference).max()
 
 
+def features_of(model, params, references):
+    return jax.jit(partial(model.apply, method="features"))(
+        {"params": params}, references["images"]
+    )
+
+
 def fields_of(model):
     return {name: getattr(model, name) for name in (*FIELDS_OF_ALL, "num_classes")}
 
@@ -71,8 +78,7 @@ def test_the_model_is_found_and_its_outputs_are_those_of_pytorch(name, reference
     assert fields_of(model) == fields_of(ConvNeXt(**(common | FIELDS[name])))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     if name == "official_fcmae.pt":  # has no final norm
-        features = model.apply({"params": params}, references["images"], method="features")
-        output = features["last_hidden_state"]
+        output = features_of(model, params, references)["last_hidden_state"]
     else:
         output = jax.jit(model.apply)({"params": params}, references["images"])
     assert output.shape == references[name].shape
@@ -90,7 +96,7 @@ def test_an_official_training_checkpoint_has_raw_weights_too(references):
 @pytest.mark.parametrize("name", ["ConvNext", "ConvNextV2"])
 def test_feature_maps_are_those_of_transformers_by_name(name, references):
     model, params = convnext.from_pretrained(FOLDER / f"transformers_{name}")
-    features = model.apply({"params": params}, references["images"], method="features")
+    features = features_of(model, params, references)
     for i, map_name in enumerate(("stem", "stage1", "stage2", "stage3", "stage4")):
         reference = references[f"transformers_{name}/{i}"]
         assert features[map_name].shape == reference.shape
@@ -228,10 +234,10 @@ def test_weights_without_their_config_are_known_by_their_shapes(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", convnext.VARIANTS)
-def test_every_variant_is_known_by_its_shapes(name, variant_params):
-    params = flatten_dict(variant_params(name), sep="/")
-    state = {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in params.items()}
+def test_every_variant_is_known_by_its_shapes(name, params_of):
     model = ConvNeXt(**convnext.VARIANTS[name])
+    params = flatten_dict(params_of(model), sep="/")
+    state = {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in params.items()}
     assert ConvNeXt(**pretrained._architecture(state)) == model
     state["stem_conv/kernel"] = np.broadcast_to(np.float32(0), (8, 8, 4, 9))
     assert ConvNeXt(**pretrained._architecture(state)) == model.clone(in_chans=4, patch_size=8)

@@ -38,8 +38,10 @@ GMACS = {
 
 
 @pytest.fixture(scope="module")
-def table():
-    return variants.rows()
+def table(params_of):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(variants, "abstract_params", params_of)
+        return variants.rows()
 
 
 def test_the_table_has_every_variant_computed_and_published(table):
