@@ -230,7 +230,7 @@ def test_a_run_is_a_source_of_weights(finished, tmp_path):
 
 
 def test_a_run_starts_from_given_weights(finished, tmp_path):
-    """With a rate of 0 they stay; a head of another number of classes is drawn anew."""
+    """With a rate of 0 they stay."""
     start, params = finished[0], pretrained.load(finished[0]).params
     frozen = {"init_from": str(start), "num_epochs": 1, "schedule.peak_lr": 0.0,
               "schedule.end_lr": 0.0, "schedule.warmup_epochs": 0}  # fmt: skip
@@ -239,15 +239,22 @@ def test_a_run_starts_from_given_weights(finished, tmp_path):
     close = partial(np.testing.assert_allclose, rtol=1e-5)  # the average of equals rounds
     jax.tree.map(close, state.ema_params["0.9"], params)
 
-    one_output = {**frozen, "problem_type": "regression", "model.num_classes": 1}
-    state = train_command.train(small(**one_output), tmp_path / "regression")
-    head = state.params.pop("head")
+
+def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, tmp_path):
+    config = small(init_from=str(finished[0]), problem_type="regression", num_epochs=1,
+                   **{"model.num_classes": 1, "schedule.peak_lr": 0.0, "schedule.end_lr": 0.0,
+                      "schedule.warmup_epochs": 0})  # fmt: skip
+    state = train_command.train(config, tmp_path)
+    params = pretrained.load(finished[0]).params
+    head, _ = state.params.pop("head"), params.pop("head")
     assert head["kernel"].shape == (16, 1) and (head["kernel"] != 0).any()
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        state.params,
-        {k: v for k, v in params.items() if k != "head"},
-    )
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+
+    last = log_without_timing(tmp_path)[-1]
+    assert {"val/loss", "val/mae"} <= last.keys() and "val/top1" not in last
+    assert eval_command.evaluate(config, tmp_path, "raw")["mae"] == last["val/mae"]
+    found = pretrained.load(tmp_path)
+    assert (found.model.num_classes, found.problem_type) == (1, "regression")
 
 
 def test_weights_of_another_architecture_are_refused(finished, tmp_path):
@@ -255,13 +262,3 @@ def test_weights_of_another_architecture_are_refused(finished, tmp_path):
     with pytest.raises(InputError, match="use_grn False, not True; accepted: '--config.mod"):
         train_command.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_regression_is_measured_by_its_errors(tmp_path):
-    config = small(problem_type="regression", num_epochs=1, **{"model.num_classes": 1})
-    train_command.train(config, tmp_path)
-    last = log_without_timing(tmp_path)[-1]
-    assert {"val/loss", "val/mae"} <= last.keys() and "val/top1" not in last
-    assert eval_command.evaluate(config, tmp_path, "raw")["mae"] == last["val/mae"]
-    found = pretrained.load(tmp_path)
-    assert (found.model.num_classes, found.problem_type) == (1, "regression")
