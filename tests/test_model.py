@@ -84,12 +84,12 @@ def relative_error(ours, reference):
 
 
 @pytest.mark.parametrize("remat", [False, True])
-@pytest.mark.parametrize("name", ["official_v1.pth", "official_v2.pt"])
-def test_bfloat16_keeps_float32_logits_near_the_reference(references, name, remat):
+@pytest.mark.parametrize("name, bound", [("official_v1.pth", 3e-2), ("official_v2.pt", 5e-2)])
+def test_bfloat16_keeps_float32_logits_near_the_reference(references, name, bound, remat):
     model, params = convnext.from_pretrained(FOLDER / name, dtype=jnp.bfloat16)
     logits = jax.jit(model.clone(remat=remat).apply)({"params": params}, references["images"])
     assert logits.dtype == jnp.float32
-    assert 1e-5 < relative_error(logits, references[name]) < 5e-2
+    assert 1e-5 < relative_error(logits, references[name]) < bound
 
 
 @pytest.mark.parametrize("num_classes", [None, 0])

@@ -3,13 +3,8 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-# torchvision's wheel does not register its operators beside a CPU build of torch, and timm and
-# transformers import torchvision.
-library = torch.library.Library("torchvision", "FRAGMENT")
-for operator in ("nms", "qnms"):
-    library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+import tests.parity.torchvision_operators  # isort: skip  # noqa: F401
 
 COLUMNS = ("family", "direction", "45x70 px", "131x97 px", "224x224 px", "gradients")
 ROWS = pytest.StashKey[dict]()

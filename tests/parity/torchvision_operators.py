@@ -1,0 +1,8 @@
+"""Lets timm and transformers import torchvision, whose wheel does not register its operators beside
+a CPU build of torch: import this first. Their schemas are enough for the models."""
+
+from torch.library import Library
+
+fragment = Library("torchvision", "FRAGMENT")  # as long as it lives, so do the schemas
+for operator in ("nms", "qnms"):
+    fragment.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
