@@ -23,7 +23,7 @@ eval: .venv/train.installed
 	.venv/bin/python eval.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
 
 test: .venv/test.installed
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile  # compilation has one thread
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest tests/parity

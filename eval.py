@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict
 
 from convnext import checkpoint, cli, losses, metrics, sharding, steps
 from convnext.data import augment, pipeline, sources
 from convnext.errors import InputError
-from convnext.model import ConvNeXt
+from convnext.model import ConvNeXt, abstract_params
 
 WEIGHTS = flags.DEFINE_enum(
     "weights", "ema", ["ema", "raw"], "ema: the first average; raw: the parameters themselves."
@@ -34,10 +33,9 @@ def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float
         raise InputError("--weights=ema, but config.ema_decays is empty; accepted: --weights=raw")
 
     model = ConvNeXt(**config.model).clone(num_classes=num_classes)
-    images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     params = checkpoint.restore_params(
         workdir,
-        jax.eval_shape(model.init, jax.random.key(0), images)["params"],
+        abstract_params(model),
         sharding.replicated(mesh),
         ema_decay=config.ema_decays[0] if weights == "ema" else None,
     )

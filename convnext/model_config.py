@@ -123,12 +123,13 @@ def _problem_type(config):
     return given
 
 
+def _timm_name(variant):
+    """timm's; in the same manner of the isotropic models, which timm has not."""
+    return f"convnextv2_{variant[3:]}" if variant.startswith("v2_") else f"convnext_{variant}"
+
+
 def _architectures():
-    """timm's names, and in the same manner those of the isotropic models."""
-    named = {
-        f"convnextv2_{name[3:]}" if name.startswith("v2_") else f"convnext_{name}": fields
-        for name, fields in VARIANTS.items()
-    }
+    named = {_timm_name(variant): fields for variant, fields in VARIANTS.items()}
     small = dict(VARIANTS["v2_tiny"], depths=VARIANTS["small"]["depths"])
     return named | {"convnextv2_small": small}
 
@@ -232,12 +233,7 @@ def timm_config(
     """The config.json with which timm builds the same model, also used for the formats whose
     projects have none."""
     variant = variant_of(model)
-    if not model.stem_norm:
-        base = f"convnext_{variant or 'isotropic_base'}"
-    elif variant and variant.startswith("v2_"):
-        base = f"convnextv2_{variant[3:]}"
-    else:
-        base = f"convnext_{variant or 'tiny'}"
+    base = variant or ("tiny" if model.stem_norm else "isotropic_base")
     arguments = dict(
         depths=list(model.depths),
         dims=list(model.dims),
@@ -254,7 +250,7 @@ def timm_config(
     size = processor.size
     is_warped = size >= 384 and processor.crop_mode is None
     config = dict(
-        architecture=base,
+        architecture=_timm_name(base),
         num_classes=num_classes,
         num_features=model.head_hidden_size or model.dims[-1],
         model_args=arguments,

@@ -199,6 +199,7 @@ def test_your_own_folder_trains(tmp_path):
     config.update_from_flattened_dict({
         **SMALL, "num_epochs": 6, "batch_size": 16, "image_size": 16, "model.patch_size": 2,
         "data.root": str(tmp_path / "images"), "num_workers": 1, "schedule.peak_lr": 4e-3,
+        "eval_every_epochs": 6, "checkpoint_every_epochs": 6,
     })  # fmt: skip
     workdir = tmp_path / "run"
     train_command.train(config, workdir)
