@@ -6,17 +6,18 @@ pad with zeros and return [N, H, W, C] in x's dtype.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-SMALL_MAP = 64  # pixels; up to here the matrix product is the fastest on CPU
+from convnext.outline import on_cpu, outline
+
+COLUMNS = 32  # of a row of the map, at most, in one turn of the kernel gradient's loop
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The implementation that is fastest on the default backend.
+    """The implementation that is fastest where the program runs.
 
     GPU and TPU have kernels for the grouped convolution. XLA on CPU has not: there the shifted
-    sum is up to 28 times faster, and on maps of a few pixels a matrix product faster still.
+    sum is up to 28 times faster.
 
     Raises ValueError where the kernel is not square and odd, or not one per channel.
     """
@@ -25,11 +26,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         raise ValueError(
             f"depthwise kernel is {kernel.shape}; accepted: (k, k, 1, {x.shape[-1]}) with k odd"
         )
-    if jax.default_backend() != "cpu":
-        return grouped_conv(x, kernel)
-    if x.shape[1] * x.shape[2] <= SMALL_MAP:
-        return toeplitz_product(x, kernel)
-    return shifted_sum(x, kernel)
+    return shifted_sum(x, kernel) if on_cpu() else grouped_conv(x, kernel)
 
 
 def grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -44,30 +41,29 @@ def grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def toeplitz_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution as one [H*W, H*W] matrix per channel: memory grows with (H*W)**2."""
-    k = kernel.shape[0]
-    batch, height, width, channels = x.shape
-
-    def taps(size):
-        """[size in, size out]: which row of the kernel joins them; k where none does."""
-        offset = np.arange(size)[:, None] - np.arange(size) + k // 2
-        return np.where((offset >= 0) & (offset < k), offset, k)
-
-    rows, columns = taps(height)[:, None, :, None], taps(width)[None, :, None, :]
-    weights = jnp.asarray(kernel[:, :, 0], jnp.float32)
-    matrix = weights.at[rows, columns].get(mode="fill", fill_value=0)
-    matrix = matrix.reshape(height * width, height * width, channels)
-    pixels = x.astype(jnp.float32).reshape(batch, height * width, channels)
-    return jnp.einsum("nac,abc->nbc", pixels, matrix).reshape(x.shape).astype(x.dtype)
-
-
 @jax.custom_vjp
 def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """k*k shifted copies of x, each times one row of weights, added up in float32.
 
     Has a gradient of its own, so reverse mode only: `jax.jvp` raises TypeError.
     """
+    return _sum_of_shifts(x, kernel)
+
+
+def _forward(x, kernel):
+    return _sum_of_shifts(x, kernel), (x, kernel)
+
+
+def _backward(residuals, g):
+    x, kernel = residuals
+    return _sum_of_shifts(g, kernel[::-1, ::-1]), _kernel_gradient(x, kernel, g)
+
+
+shifted_sum.defvjp(_forward, _backward)
+
+
+@outline
+def _sum_of_shifts(x, kernel):
     k = kernel.shape[0]
     height, width = x.shape[1:3]
     padded = _pad(x, k)
@@ -80,34 +76,35 @@ def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return total.astype(x.dtype)
 
 
-def _forward(x, kernel):
-    return shifted_sum(x, kernel), (x, kernel)
-
-
-def _backward(residuals, g):
-    x, kernel = residuals
-    return shifted_sum(g, kernel[::-1, ::-1]), _kernel_gradient(x, kernel, g)
-
-
+@outline
 def _kernel_gradient(x, kernel, g):
+    """For each pixel of g, the window of x around it times that pixel; added up over the pixels.
+
+    One turn of the loop adds up a part of a row, unrolled: as a reduction, XLA on CPU would hand
+    it to a library whose calls take longer than the sum.
+    """
     k = kernel.shape[0]
     batch, height, width, channels = x.shape
-    padded = _pad(x, k)
+    parts = -(-width // COLUMNS)
+    columns = -(-width // parts)
+    padded = _pad(x, k, columns * parts - width)
+    g = jnp.pad(g, ((0, 0), (0, 0), (0, columns * parts - width), (0, 0)))
 
-    def add_row(row, total):
-        rows = lax.dynamic_slice_in_dim(padded, row, k, axis=1).astype(jnp.float32)
-        g_row = lax.dynamic_slice_in_dim(g, row, 1, axis=1).astype(jnp.float32)
-        columns = [(rows[:, :, j : j + width] * g_row).sum(axis=2) for j in range(k)]
-        return total + jnp.stack(columns, axis=2)
+    def add_part(index, total):
+        row, left = index // parts, index % parts * columns
+        part = jnp.zeros((), jnp.float32)
+        for column in range(columns):
+            window = lax.dynamic_slice(padded, (0, row, left + column, 0), (batch, k, k, channels))
+            pixel = lax.dynamic_slice(g, (0, row, left + column, 0), (batch, 1, 1, channels))
+            part += window.astype(jnp.float32) * pixel.astype(jnp.float32)
+        return total + part
 
     # The batch axis stays until after the loop: with a sharded batch there is one all-reduce
-    # then, and not one a row.
-    total = lax.fori_loop(0, height, add_row, jnp.zeros((batch, k, k, channels), jnp.float32))
+    # then, and not one a turn.
+    zeros = jnp.zeros((batch, k, k, channels), jnp.float32)
+    total = lax.fori_loop(0, height * parts, add_part, zeros)
     return total.sum(axis=0)[:, :, None].astype(kernel.dtype)
 
 
-def _pad(x, k):
-    return jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-
-
-shifted_sum.defvjp(_forward, _backward)
+def _pad(x, k, right=0):
+    return jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2 + right), (0, 0)))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convnext import pointwise
 from convnext.depthwise import depthwise_conv
 from convnext.errors import InputError
 
@@ -247,16 +248,35 @@ class Block(nn.Module):
         shortcut = x
         x = DepthwiseConv(dtype=self.dtype, name="dwconv")(x)
         x = layer_norm("norm", self.dtype, self.norm_eps)(x)
-        x = nn.Dense(4 * self.dim, kernel_init=kernel_init, dtype=self.dtype, name="pwconv1")(x)
-        x = nn.gelu(x, approximate=False)
-        if self.use_grn:
-            x = GRN(name="grn")(x)
-        x = nn.Dense(self.dim, kernel_init=kernel_init, dtype=self.dtype, name="pwconv2")(x)
+        kernel1, bias1 = Linear(4 * self.dim, name="pwconv1")(self.dim)
+        kernel2, bias2 = Linear(self.dim, name="pwconv2")(4 * self.dim)
         if self.layer_scale_init_value is not None:
+            # gamma (a W + b) = a (W gamma) + b gamma: nothing is kept to find gamma's gradient.
             gamma_init = nn.initializers.constant(self.layer_scale_init_value)
-            x *= self.param("gamma", gamma_init, (self.dim,)).astype(self.dtype)
+            gamma = self.param("gamma", gamma_init, (self.dim,))
+            kernel2, bias2 = kernel2 * gamma, bias2 * gamma
+        kernel1, bias1, kernel2, bias2 = (
+            weights.astype(self.dtype) for weights in (kernel1, bias1, kernel2, bias2)
+        )
+        x = pointwise.dense(x, kernel1)
+        if self.use_grn:
+            x = GRN(name="grn")(pointwise.gelu(x + bias1))
+            x = pointwise.dense(x, kernel2) + bias2
+        else:
+            x = pointwise.gelu_dense(x, bias1, kernel2) + bias2
         drop_path = nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2, 3), name="drop_path")
         return shortcut + drop_path(x, deterministic=not train)
+
+
+class Linear(nn.Module):
+    """The parameters of an `nn.Dense`: kernel [in_dim, dim] and bias [dim]."""
+
+    dim: int
+
+    @nn.compact
+    def __call__(self, in_dim: int) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param("kernel", kernel_init, (in_dim, self.dim))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.dim,))
 
 
 class DepthwiseConv(nn.Module):

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def reference(x, kernel, g):
     return y, dx[:, p : p + height, p : p + width], dkernel
 
 
-@pytest.mark.parametrize("implementation", ["grouped_conv", "shifted_sum", "toeplitz_product"])
+@pytest.mark.parametrize("implementation", ["grouped_conv", "shifted_sum"])
 @pytest.mark.parametrize("k", [3, 5, 7])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
@@ -65,5 +67,6 @@ def test_a_sharded_batch_needs_one_all_reduce_after_the_loop_and_none_in_it(side
     hlo = program.lower(x, kernel).compile().as_text()
     assert hlo.count(" all-reduce(") == 1
     assert "all-gather" not in hlo and "all-to-all" not in hlo
-    loops = [part for part in hlo.split("\n\n") if part.startswith("%") and "all-reduce(" in part]
-    assert not loops  # the one all-reduce is in ENTRY
+    bodies = re.findall(r"body=(%[\w.]+)", hlo)
+    in_loops = [part for part in hlo.split("\n\n") if part.startswith(tuple(bodies))]
+    assert len(in_loops) == len(bodies) > 0 and "all-reduce(" not in "".join(in_loops)

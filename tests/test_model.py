@@ -1,6 +1,7 @@
 from functools import partial
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -244,14 +245,18 @@ def drop_path_outputs():
     def branch_scales(train):
         """Factor on each block's residual branch [3 blocks, N], read from its output."""
         images = jnp.broadcast_to(image, (4000, 4, 4, 3))
-        _, state = model.apply(
-            {"params": params}, images, train=train, rngs={"dropout": jax.random.key(2)},
-            capture_intermediates=lambda module, _: module.name in ("pwconv2", "drop_path"),
-        )  # fmt: skip
-        blocks = [state["intermediates"][f"stage_0_block_{j}"] for j in range(3)]
-        before = [b["pwconv2"]["__call__"][0] for b in blocks]
-        after = [b["drop_path"]["__call__"][0] for b in blocks]
-        return np.stack([a / b for a, b in zip(after, before, strict=True)])
+        scales = []
+
+        def watch(drop_path, inputs, options, context):
+            outputs = drop_path(*inputs, **options)
+            if context.module.name == "drop_path":
+                scales.append(outputs / inputs[0])
+            return outputs
+
+        with nn.intercept_methods(watch):
+            rngs = {"dropout": jax.random.key(2)}
+            model.apply({"params": params}, images, train=train, rngs=rngs)
+        return np.stack(scales)
 
     return branch_scales(True), branch_scales(False)
 
