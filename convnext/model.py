@@ -93,7 +93,7 @@ class ConvNeXt(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False, with_features: bool = False) -> Any:
         maps = self._maps(x, train)
         norm_name = "norm_pre" if self.head_norm_first else "norm"
-        norm = layer_norm(norm_name, jnp.float32, self.final_norm_eps)
+        norm = LayerNorm(self.final_norm_eps, name=norm_name)
         x = maps[-1].astype(jnp.float32)
         x = norm(x).mean(axis=(1, 2)) if self.head_norm_first else norm(x.mean(axis=(1, 2)))
         features = dict(zip(self.map_names, maps, strict=True))
@@ -127,11 +127,11 @@ class ConvNeXt(nn.Module):
 
         x = Patchify(self.dims[0], self.patch_size, dtype=self.dtype, name="stem_conv")(x)
         if self.stem_norm:
-            x = layer_norm("stem_norm", self.dtype, self.norm_eps)(x)
+            x = LayerNorm(self.norm_eps, self.dtype, name="stem_norm")(x)
         maps = [x]
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
             if i > 0:
-                x = layer_norm(f"downsample_{i}_norm", self.dtype, self.norm_eps)(x)
+                x = LayerNorm(self.norm_eps, self.dtype, name=f"downsample_{i}_norm")(x)
                 x = Patchify(dim, 2, dtype=self.dtype, name=f"downsample_{i}_conv")(x)
             for j in range(depth):
                 x = block(
@@ -176,7 +176,7 @@ class Backbone(ConvNeXt):
         maps = self._selected(self._maps(x, train))
         if not self.out_norms:
             return maps
-        norms = {name: layer_norm(f"norm_{name}", self.dtype, self.norm_eps) for name in maps}
+        norms = {name: LayerNorm(self.norm_eps, self.dtype, name=f"norm_{name}") for name in maps}
         return {name: norms[name](x) for name, x in maps.items()}
 
     def features(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -225,9 +225,10 @@ class Patchify(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.dim,))
         height, width = x.shape[1] // size, x.shape[2] // size
         x = x[:, : height * size, : width * size].astype(self.dtype)
-        x = x.reshape(-1, height, size, width, size, channels)
-        x = jnp.einsum("nhiwjc,ijcd->nhwd", x, kernel.astype(self.dtype))
-        return x + bias.astype(self.dtype)
+        x = x.reshape(-1, height, size, width, size, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(-1, height, width, size * size * channels)
+        kernel = kernel.reshape(size * size * channels, self.dim)
+        return pointwise.dense(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 class Block(nn.Module):
@@ -247,25 +248,36 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         shortcut = x
         x = DepthwiseConv(dtype=self.dtype, name="dwconv")(x)
-        x = layer_norm("norm", self.dtype, self.norm_eps)(x)
+        x = LayerNorm(self.norm_eps, self.dtype, name="norm")(x)
         kernel1, bias1 = Linear(4 * self.dim, name="pwconv1")(self.dim)
         kernel2, bias2 = Linear(self.dim, name="pwconv2")(4 * self.dim)
+        gamma = jnp.ones(self.dim)
         if self.layer_scale_init_value is not None:
-            # gamma (a W + b) = a (W gamma) + b gamma: nothing is kept to find gamma's gradient.
             gamma_init = nn.initializers.constant(self.layer_scale_init_value)
             gamma = self.param("gamma", gamma_init, (self.dim,))
-            kernel2, bias2 = kernel2 * gamma, bias2 * gamma
-        kernel1, bias1, kernel2, bias2 = (
-            weights.astype(self.dtype) for weights in (kernel1, bias1, kernel2, bias2)
+        kernel1, bias1, kernel2, bias2, gamma = (
+            weights.astype(self.dtype) for weights in (kernel1, bias1, kernel2, bias2, gamma)
         )
-        x = pointwise.dense(x, kernel1)
         if self.use_grn:
-            x = GRN(name="grn")(pointwise.gelu(x + bias1))
-            x = pointwise.dense(x, kernel2) + bias2
+            x = GRN(name="grn")(pointwise.gelu(pointwise.dense(x, kernel1) + bias1))
+            x = (pointwise.dense(x, kernel2) + bias2) * gamma
         else:
-            x = pointwise.gelu_dense(x, bias1, kernel2) + bias2
+            x = pointwise.mlp(x, kernel1, bias1, kernel2, bias2, gamma)
         drop_path = nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2, 3), name="drop_path")
         return shortcut + drop_path(x, deterministic=not train)
+
+
+class LayerNorm(nn.Module):
+    """Over channels; the parameters are float32, as are the statistics."""
+
+    eps: float = 1e-6
+    dtype: Any = jnp.float32  # of the result
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return pointwise.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
 
 
 class Linear(nn.Module):
@@ -314,11 +326,6 @@ class GRN(nn.Module):
         norms = jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, squares)))
         response = norms / (norms.mean(axis=-1, keepdims=True) + 1e-6)
         return (x * (1 + gamma * response) + beta).astype(dtype)
-
-
-def layer_norm(name: str, dtype: Any, eps: float) -> nn.LayerNorm:
-    """Over channels, with exact statistics (the fast variance loses digits)."""
-    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=dtype, name=name)
 
 
 def smallest_image(model: ConvNeXt) -> jax.Array:

@@ -1,6 +1,7 @@
-"""The two pointwise layers of a block, and the exact GELU between them.
+"""What a model computes at each position by itself: LayerNorm, linear layers, the exact GELU.
 
-x is [..., C], a kernel [C, D], a bias [C]; results are in x's dtype.
+x is [..., C], a kernel [C, D], a scale or bias [C]; results are in x's dtype. On CPU the functions
+have gradients of their own, so reverse mode only: `jax.jvp` raises TypeError there.
 """
 
 import math
@@ -10,6 +11,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from convnext.outline import on_cpu, outline
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+    """Over channels. In float32, and with the exact variance: the fast one loses digits."""
+    if on_cpu():
+        return _on_rows(_layer_norm, x, scale, bias, jnp.float32(eps))
+    return _normalize(x, scale, bias, eps)[0]
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -23,15 +31,23 @@ def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _on_rows(_dense if on_cpu() else jnp.matmul, x, kernel)
 
 
-def gelu_dense(x: jax.Array, bias: jax.Array, kernel: jax.Array) -> jax.Array:
-    """gelu(x + bias) @ kernel.
+def mlp(
+    x: jax.Array,
+    kernel1: jax.Array,
+    bias1: jax.Array,
+    kernel2: jax.Array,
+    bias2: jax.Array,
+    gamma: jax.Array,
+) -> jax.Array:
+    """gamma * (gelu(x @ kernel1 + bias1) @ kernel2 + bias2), gamma [C].
 
-    On CPU the backward pass computes the GELU again instead of keeping it, as memory that is
-    touched for the first time costs more there than erf.
+    No activation is kept to find gamma's gradient. On CPU the backward pass also computes the GELU
+    again instead of keeping it: memory that is touched for the first time costs more there.
     """
+    x = dense(x, kernel1)
     if on_cpu():
-        return _on_rows(_gelu_dense, x, bias, kernel)
-    return gelu(x + bias) @ kernel
+        return _on_rows(_gelu_dense, x, bias1, kernel2, bias2, gamma)
+    return gelu(x + bias1) @ (kernel2 * gamma) + bias2 * gamma
 
 
 def _on_rows(function, x, *weights):
@@ -40,9 +56,58 @@ def _on_rows(function, x, *weights):
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-_matmul = outline(lambda a, b: a @ b)
-_matmul_nt = outline(lambda a, b: a @ b.T)
-_matmul_tn = outline(lambda a, b: a.T @ b)
+def _normalize(x, scale, bias, eps):
+    """The result, and the mean and the reciprocal deviation of each position."""
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axis=-1, keepdims=True)
+    rstd = lax.rsqrt(jnp.square(wide - mean).mean(axis=-1, keepdims=True) + eps)
+    return ((wide - mean) * rstd * scale + bias).astype(x.dtype), mean, rstd
+
+
+_normalize_apart = outline(_normalize)
+
+
+@jax.custom_vjp
+def _layer_norm(x, scale, bias, eps):
+    return _normalize_apart(x, scale, bias, eps)[0]
+
+
+def _layer_norm_forward(x, scale, bias, eps):
+    y, mean, rstd = _normalize_apart(x, scale, bias, eps)
+    return y, (x, scale, mean, rstd)
+
+
+def _layer_norm_backward(residuals, g):
+    return *_normalize_gradients(*residuals, g), None
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+@outline
+def _normalize_gradients(x, scale, mean, rstd, g):
+    normalized = (x.astype(jnp.float32) - mean) * rstd
+    g = g.astype(jnp.float32)
+    inner = g * scale
+    along = normalized * (inner * normalized).mean(axis=-1, keepdims=True)
+    dx = rstd * (inner - inner.mean(axis=-1, keepdims=True) - along)
+    dscale, dbias = (g * normalized).sum(axis=0), g.sum(axis=0)
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
+
+
+@outline
+def _matmul(a, b):
+    return a @ b
+
+
+@outline
+def _matmul_nt(a, b):
+    return a @ b.T
+
+
+@outline
+def _matmul_tn(a, b):
+    return a.T @ b
 
 
 @jax.custom_vjp
@@ -63,18 +128,20 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 
 @jax.custom_vjp
-def _gelu_dense(x, bias, kernel):
-    return _matmul(_biased_gelu(x, bias), kernel)
+def _gelu_dense(x, bias1, kernel2, bias2, gamma):
+    return (_matmul(_biased_gelu(x, bias1), kernel2) + bias2) * gamma
 
 
-def _gelu_dense_forward(x, bias, kernel):
-    return _gelu_dense(x, bias, kernel), (x, bias, kernel)
+def _gelu_dense_forward(*inputs):
+    return _gelu_dense(*inputs), inputs
 
 
-def _gelu_dense_backward(residuals, g):
-    x, bias, kernel = residuals
-    activation, dx, dbias = _biased_gelu_again(x, bias, _matmul_nt(g, kernel))
-    return dx, dbias, _matmul_tn(activation, g)
+def _gelu_dense_backward(inputs, g):
+    x, bias1, kernel2, bias2, gamma = inputs
+    activation, dx, dbias1 = _biased_gelu_again(x, bias1, _matmul_nt(g * gamma, kernel2))
+    product, total = _matmul_tn(activation, g), g.sum(axis=0)
+    dgamma = (product * kernel2).sum(axis=0) + total * bias2
+    return dx, dbias1, product * gamma, total * gamma, dgamma
 
 
 _gelu_dense.defvjp(_gelu_dense_forward, _gelu_dense_backward)
