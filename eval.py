@@ -10,7 +10,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from convnext import checkpoint, cli, losses, metrics, sharding, steps
+from convnext import checkpoint, cli, losses, metrics, profiling, sharding, steps
 from convnext.data import augment, pipeline, sources
 from convnext.errors import InputError
 from convnext.model import ConvNeXt, abstract_params
@@ -32,6 +32,7 @@ def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float
     if weights == "ema" and not config.ema_decays:
         raise InputError("--weights=ema, but config.ema_decays is empty; accepted: --weights=raw")
 
+    profiling.cache_compiled_programs(workdir)
     model = ConvNeXt(**config.model).clone(num_classes=num_classes)
     params = checkpoint.restore_params(
         workdir,

@@ -1,6 +1,7 @@
 """Trains a ConvNeXt.
 
     python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.seed=1 ...]
+        [--profile_steps=10:15]
 
 The same command again goes on where the run stopped.
 """
@@ -9,17 +10,20 @@ from functools import partial
 from pathlib import Path
 
 import jax
+from absl import flags
 from ml_collections import ConfigDict
 
 from convnext import (
     checkpoint,
     cli,
+    logs,
     losses,
     metrics,
     mixup,
     optimizer,
     plots,
     pretrained,
+    profiling,
     sharding,
     steps,
     summary,
@@ -27,8 +31,12 @@ from convnext import (
 from convnext.data import augment, pipeline, sources
 from convnext.model import ConvNeXt
 
+PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "Steps FIRST:END to trace into WORKDIR/profile, for xprof."
+)
 
-def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
+
+def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -> steps.TrainState:
     """Trains to the end of config.num_epochs; returns the last state."""
     # Data.
     train_source, val_source = sources.load(**config.data)
@@ -38,6 +46,7 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
     num_steps = steps_per_epoch * config.num_epochs
+    profiled = profiling.step_range(profile_steps, num_steps)
 
     # Model and optimizer.
     model = ConvNeXt(**config.model).clone(num_classes=num_classes)
@@ -53,6 +62,7 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     init = partial(steps.init, model=model, tx=tx, image_size=config.image_size,
                    ema_decays=config.ema_decays)  # fmt: skip
     abstract_state = jax.eval_shape(init, init_key)
+    profiling.cache_compiled_programs(workdir)
     state_sharding = sharding.of_state(abstract_state, mesh)
     start_step = checkpoint.latest_step(workdir)
     if start_step:
@@ -78,6 +88,7 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
         out_shardings=(state_sharding, replicated),
         donate_argnums=0,
     )  # fmt: skip
+    train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
     eval_step, confusion_step = (
         jax.jit(
             partial(steps.eval_step, model=model, normalize=normalize, measure=measure),
@@ -106,7 +117,7 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
     best = "val_ema" if config.ema_decays else "val"
     best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
     with (
-        metrics.Log(workdir, start_step=start_step, num_steps=num_steps,
+        logs.Log(workdir, start_step=start_step, num_steps=num_steps,
                     batch_size=config.batch_size,
                     config={**config.to_dict(), "problem_type": problem_type},
                     **config.log) as log,
@@ -120,7 +131,7 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
             steps_per_epoch=steps_per_epoch, num_epochs=config.num_epochs, **config.schedule,
         ))  # fmt: skip
         for step, batch in enumerate(to_devices(train_batches, start=start_step), start_step + 1):
-            state, values = train_step(state, batch)
+            state, values = train_step(step, state, batch)
             log.step(step, {**values, "lr": schedule(step - 1)})
 
             epoch, rest = divmod(step, steps_per_epoch)
@@ -128,7 +139,8 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
             scores = None
             if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
                 weights = steps.weights(state, config.ema_decays)
-                totals = steps.evaluate(eval_step, weights, to_devices(val_batches))
+                with log.paused("evaluation"):
+                    totals = steps.evaluate(eval_step, weights, to_devices(val_batches))
                 scores = metrics.scores(totals)
                 log.add(scores)
             # The matrix is num_classes**2 large.
@@ -141,9 +153,14 @@ def train(config: ConfigDict, workdir: Path) -> steps.TrainState:
                 log.save_curves()
             if rest == 0 and (epoch % config.checkpoint_every_epochs == 0 or last):
                 log.flush()  # what a checkpoint follows from is on disk before it is
-                checkpoints.save_async(step, state, metrics=scores)
+                with log.paused("checkpoint"):
+                    checkpoints.save_async(step, state, metrics=scores)
     return state
 
 
+def main(config: ConfigDict, workdir: Path) -> None:
+    train(config, workdir, PROFILE_STEPS.value)
+
+
 if __name__ == "__main__":
-    cli.run(train)
+    cli.run(main)

@@ -13,10 +13,17 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 
+def platform() -> str:
+    """Where computations run unless told otherwise: "cpu", "cuda", "rocm" or "tpu"."""
+    device = jax.config.jax_default_device or jax.local_devices()[0]
+    name = device if isinstance(device, str) else device.platform
+    if name != "gpu":
+        return name
+    return "rocm" if "rocm" in jax.local_devices()[0].client.platform_version else "cuda"
+
+
 def on_cpu() -> bool:
-    """Whether computations run on the CPU unless told otherwise."""
-    device = jax.config.jax_default_device
-    return (device.platform if hasattr(device, "platform") else jax.default_backend()) == "cpu"
+    return platform() == "cpu"
 
 
 def outline(function: Callable) -> Callable:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from convnext import VARIANTS, ConvNeXt, metrics, mixup, optimizer, sharding, steps
+from convnext import VARIANTS, ConvNeXt, logs, mixup, optimizer, sharding, steps
 from convnext.data import augment, sources
 from convnext.errors import InputError
 
@@ -84,7 +84,7 @@ def test_every_section_is_the_keywords_of_one_function(name):
     inspect.signature(steps.normalize).bind(0, **config.normalize)
     inspect.signature(mixup.mix).bind(key, 0, 0, num_classes=0, **config.mix)
     inspect.signature(sharding.make_mesh).bind(**config.mesh)
-    inspect.signature(metrics.Log).bind(
+    inspect.signature(logs.Log).bind(
         "", start_step=0, num_steps=0, batch_size=0, config={}, **config.log
     )
     schedule = optimizer.warmup_cosine(2, config.num_epochs, **config.schedule)

@@ -16,7 +16,7 @@ from PIL import Image
 import eval as eval_command
 import train as train_command
 from configs import digits, folder
-from convnext import Classifier, metrics, pretrained, save_pretrained
+from convnext import Classifier, logs, pretrained, save_pretrained
 from convnext.data import sources
 from convnext.errors import InputError
 
@@ -54,8 +54,8 @@ def run(*arguments):
 
 
 def log_without_timing(workdir):
-    lines = metrics.read(workdir / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if "per_second" not in k} for line in lines]
+    lines = logs.read(workdir / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
 
 
 @pytest.fixture(scope="module")

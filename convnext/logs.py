@@ -1,0 +1,240 @@
+"""The log of a run: metrics.jsonl, TensorBoard, W&B, console."""
+
+import json
+import math
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich import progress
+from tensorboardX import SummaryWriter
+
+from convnext import plots
+from convnext.errors import InputError
+
+STEPS_AHEAD = 8
+
+
+class Log:
+    """Writes what a run reports; a context manager. Only process 0 writes.
+
+    metrics.jsonl has one JSON object a line: "step", and the values of that step. Lines past
+    start_step, left by a run that was killed after its last checkpoint, are cut off first.
+    config.json holds the config.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        start_step: int,
+        num_steps: int,
+        batch_size: int,
+        config: Mapping[str, Any],
+        every_steps: int,
+        wandb_project: str | None = None,
+    ):
+        self.active = jax.process_index() == 0
+        self.num_steps = num_steps
+        self.batch_size = batch_size
+        self.every_steps = every_steps
+        self._pending: tuple[int, dict[str, Any]] | None = None  # a line that is not written yet
+        self._undue: tuple[int, dict[str, Any]] | None = None  # of the last step, without a line
+        self._last = start_step
+        self._ahead: deque[Mapping[str, Any]] = deque()  # of steps that may not have been made yet
+        self._seconds: dict[str, float] = {}
+        self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
+        if not self.active:
+            return
+        wandb = _import_wandb() if wandb_project else None
+        self.workdir = Path(workdir)
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.save("config.json", config)
+        path = self.workdir / "metrics.jsonl"
+        kept = [line for line in read(path) if line["step"] <= start_step]
+        _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
+        self._tensorboard = SummaryWriter(
+            str(self.workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
+        )
+        self._wandb = wandb and _wandb_run(wandb, wandb_project, self.workdir, config)
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.fields[loss]}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+        )
+        self._task = self._progress.add_task("", total=num_steps, completed=start_step,
+                                             loss="", rate="")  # fmt: skip
+        if self._progress.console.is_terminal:
+            self._progress.start()
+
+    def print(self, text: str) -> None:
+        """A text for the console."""
+        if self.active:
+            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def save(self, name: str, value: Any) -> None:
+        """A JSON file in the workdir."""
+        if self.active:
+            _replace(self.workdir / name, json.dumps(value, indent=2) + "\n")
+
+    def save_curves(self) -> None:
+        """curves.png in the workdir, of all that was written so far."""
+        if self.active:
+            plots.save_curves(read(self.workdir / "metrics.jsonl"), self.workdir / "curves.png")
+
+    def step(self, step: int, values: Mapping[str, Any]) -> None:
+        """Takes the values of an update, logged as train/..., which may be on the device still.
+
+        Those that are due are fetched when the next ones are, so that nothing waits for them. Only
+        a host that is more than STEPS_AHEAD updates ahead of its devices waits, as the batches that
+        it has sent them fill their memory.
+        """
+        self._ahead.append(values)
+        if len(self._ahead) > STEPS_AHEAD:
+            jax.block_until_ready(self._ahead.popleft())
+        self._last = step
+        if self.active:
+            self._progress.update(self._task, completed=step)
+        if self._clock is None:  # the first step is mostly compilation
+            self._clock = time.monotonic(), step
+        if self._is_due(step):
+            self.flush()
+            self._pending = step, {**self._timings(step), **_prefixed("train/", values)}
+        else:
+            self._undue = step, _prefixed("train/", values)
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds to the line of the last step, such as an evaluation after it."""
+        if self._pending is None or self._pending[0] != self._last:
+            self.flush()
+            self._pending = self._undue
+        self._pending[1].update({**values, **self._take_seconds()})
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Seconds spent inside are no training time; the next line has them as seconds/<name>."""
+        jax.block_until_ready(list(self._ahead))
+        begin = time.monotonic()
+        yield
+        seconds = time.monotonic() - begin
+        self._seconds[f"seconds/{name}"] = self._seconds.get(f"seconds/{name}", 0.0) + seconds
+        if self._clock is not None:
+            self._clock = self._clock[0] + seconds, self._clock[1]
+
+    def _timings(self, step):
+        """The rate since the last line, and what was done beside training."""
+        then, before = self._clock
+        timings = self._take_seconds()
+        if step > before:
+            now = time.monotonic()
+            timings["train/images_per_second"] = (step - before) * self.batch_size / (now - then)
+            self._clock = now, step
+        return timings
+
+    def _take_seconds(self):
+        seconds, self._seconds = self._seconds, {}
+        return seconds
+
+    def flush(self) -> None:
+        """Writes what is pending."""
+        if self._pending is None:
+            return
+        step, values = self._pending
+        self._pending = None
+        values = {name: float(value) for name, value in jax.device_get(values).items()}
+        if not self.active:
+            return
+        self._write(step, values)
+        rate = values.get("train/images_per_second")
+        self._progress.update(
+            self._task,
+            loss=f"loss {values['train/loss']:.4f}",
+            **({"rate": f"{rate:.0f} images/s"} if rate else {}),
+        )
+
+    def _is_due(self, step):
+        return step % self.every_steps == 0 or step == self.num_steps
+
+    def _write(self, step, values):
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+        if self._progress.console.is_terminal and not any(n.startswith("val") for n in values):
+            return  # the bar shows it
+        words = " ".join(f"{name} {value:.5g}" for name, value in values.items())
+        self.print(f"step {step}/{self.num_steps} {words}")
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self.flush()
+        finally:
+            if self.active:
+                if self._progress.console.is_terminal:
+                    self._progress.stop()
+                self._file.close()
+                self._tensorboard.close()
+                if self._wandb is not None:
+                    self._wandb.finish()
+
+
+def _prefixed(prefix, values):
+    return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; none where there is no such file.
+
+    A last line that a kill cut short is left out.
+    """
+    path = Path(path)
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _replace(path, text):
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _import_wandb():
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError(
+            f"log.wandb_project is set, but wandb cannot be imported ({error}); accepted: pip "
+            "install wandb, or no log.wandb_project"
+        ) from error
+    return wandb
+
+
+def _wandb_run(wandb, project, workdir, config):
+    """A run that goes on under its id when training resumes."""
+    path = workdir / "wandb_id"
+    if not path.exists():
+        _replace(path, uuid.uuid4().hex)
+    return wandb.init(
+        project=project,
+        id=path.read_text(),
+        name=workdir.name,
+        dir=str(workdir),
+        config=dict(config),
+        resume="allow",
+    )

@@ -1,0 +1,149 @@
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convnext import logs
+from convnext.errors import InputError
+
+
+def open_log(workdir, start_step=0, every_steps=2, **keywords):
+    return logs.Log(workdir, start_step=start_step, num_steps=6, batch_size=4,
+                       config={"seed": 0}, every_steps=every_steps, **keywords)  # fmt: skip
+
+
+def train(log, steps, evaluate_at=()):
+    for step in steps:
+        log.step(step, {"loss": jnp.float32(1 / step)})
+        if step in evaluate_at:
+            log.add({"val/top1": step / 10})
+
+
+def without_timing(lines):
+    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+
+
+def test_one_line_for_each_step_that_is_due_or_evaluated(tmp_path):
+    with open_log(tmp_path) as log:
+        train(log, range(1, 7), evaluate_at=(3, 6))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    third, sixth = (float(np.float32(1 / n)) for n in (3, 6))
+    assert without_timing(lines) == [
+        {"step": 2, "train/loss": 0.5},
+        {"step": 3, "train/loss": third, "val/top1": 0.3},
+        {"step": 4, "train/loss": 0.25},
+        {"step": 6, "train/loss": sixth, "val/top1": 0.6},
+    ]
+    assert all(line["train/images_per_second"] > 0 for line in lines if line["step"] in (2, 4, 6))
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_line_is_written_when_the_next_one_is_due(tmp_path):
+    written = lambda: [line["step"] for line in logs.read(tmp_path / "metrics.jsonl")]  # noqa: E731
+    with open_log(tmp_path) as log:
+        train(log, range(1, 4))
+        assert written() == []
+        train(log, [4])
+        assert written() == [2]
+    assert written() == [2, 4]
+
+
+def test_only_a_host_far_ahead_of_its_devices_waits(tmp_path):
+    waited = []
+
+    class Value:
+        def __init__(self, step):
+            self.step = step
+
+        def block_until_ready(self):
+            waited.append(self.step)
+
+        def __float__(self):
+            return 0.0
+
+    with open_log(tmp_path, every_steps=100) as log:
+        for step in range(1, logs.STEPS_AHEAD + 4):
+            log.step(step, {"loss": Value(step)})
+    assert waited == [1, 2, 3]
+
+
+def test_what_is_done_beside_training_is_logged_and_not_counted(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    with open_log(tmp_path) as log:
+        for step in range(1, 7):
+            now[0] += 2
+            log.step(step, {"loss": jnp.float32(1)})
+            if step == 3:
+                with log.paused("evaluation"):
+                    now[0] += 100
+                log.add({"val/top1": 0.5})
+                with log.paused("checkpoint"):
+                    now[0] += 10
+    lines = {line["step"]: line for line in logs.read(tmp_path / "metrics.jsonl")}
+    assert [lines[step]["train/images_per_second"] for step in (2, 4, 6)] == [2, 2, 2]
+    assert lines[3]["seconds/evaluation"] == 100 and lines[4]["seconds/checkpoint"] == 10
+    assert "seconds/evaluation" not in lines[4]
+
+
+def test_lines_past_the_checkpoint_are_cut_off_and_written_again(tmp_path):
+    with open_log(tmp_path) as log:
+        train(log, range(1, 7), evaluate_at=(3, 6))
+    straight = logs.read(tmp_path / "metrics.jsonl")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "train/lo')  # cut short by a kill
+    with open_log(tmp_path, start_step=3) as log:
+        assert [line["step"] for line in logs.read(tmp_path / "metrics.jsonl")] == [2, 3]
+        train(log, range(4, 7), evaluate_at=(6,))
+    assert without_timing(logs.read(tmp_path / "metrics.jsonl")) == without_timing(straight)
+
+
+def test_a_value_that_is_not_finite_is_null(tmp_path):
+    with open_log(tmp_path, every_steps=1) as log:
+        log.step(1, {"loss": jnp.float32(np.nan)})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "train/loss": null}\n'
+
+
+def test_without_a_terminal_the_log_is_plain_lines(tmp_path, capsys):
+    with open_log(tmp_path, every_steps=3) as log:
+        log.print("hello [not markup]")
+        train(log, range(1, 4))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "hello [not markup]"
+    assert second.startswith("step 3/6 train/images_per_second ")
+    assert second.endswith(" train/loss 0.33333")
+
+
+def test_wandb_that_is_not_installed_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match="log.wandb_project is set, but wandb cannot be imported"):
+        open_log(tmp_path / "run", wandb_project="x")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path, monkeypatch):
+    runs = []
+
+    class Run(dict):
+        def log(self, values, step):
+            self.setdefault("steps", []).append(step)
+
+        def finish(self):
+            self["finished"] = True
+
+    class Wandb:
+        @staticmethod
+        def init(**keywords):
+            runs.append(Run(keywords))
+            return runs[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    for start in (0, 2):
+        with open_log(tmp_path, start_step=start, wandb_project="digits") as log:
+            train(log, range(start + 1, start + 3))
+    assert [run["steps"] for run in runs] == [[2], [4]]
+    assert runs[0]["id"] == runs[1]["id"] and runs[0]["project"] == "digits"
+    assert runs[0]["config"] == {"seed": 0} and runs[1]["finished"]
