@@ -39,21 +39,25 @@ def mlp(
     bias2: jax.Array,
     gamma: jax.Array,
 ) -> jax.Array:
-    """gamma * (gelu(x @ kernel1 + bias1) @ kernel2 + bias2), gamma [C].
+    """gamma * (gelu(x @ kernel1 + bias1) @ kernel2 + bias2), x [N, H, W, C], gamma [C].
 
-    No activation is kept to find gamma's gradient. On CPU the backward pass also computes the GELU
-    again instead of keeping it: memory that is touched for the first time costs more there.
+    No activation is kept to find gamma's gradient. Memory that is touched for the first time is
+    dear on CPU: there inference takes a few rows of the maps at a time, and a backward pass
+    computes the GELU again.
     """
-    x = dense(x, kernel1)
     if on_cpu():
-        return _on_rows(_gelu_dense, x, bias1, kernel2, bias2, gamma)
-    return gelu(x + bias1) @ (kernel2 * gamma) + bias2 * gamma
+        return _mlp(x, kernel1, bias1, kernel2, bias2, gamma)
+    return gelu(x @ kernel1 + bias1) @ (kernel2 * gamma) + bias2 * gamma
 
 
 def _on_rows(function, x, *weights):
     """Of x as a matrix: XLA on CPU is faster with it."""
-    y = function(x.reshape(-1, x.shape[-1]), *weights)
+    y = function(_flat(x), *weights)
     return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _flat(x):
+    return x.reshape(-1, x.shape[-1])
 
 
 def _normalize(x, scale, bias, eps):
@@ -127,24 +131,47 @@ def _dense_backward(residuals, g):
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
+HIDDEN_BYTES = 6 * 2**20  # of the hidden layer in one turn of a loop, about
+
+
 @jax.custom_vjp
-def _gelu_dense(x, bias1, kernel2, bias2, gamma):
-    return (_matmul(_biased_gelu(x, bias1), kernel2) + bias2) * gamma
+def _mlp(x, kernel1, bias1, kernel2, bias2, gamma):
+    height, row_bytes = x.shape[1], x[:, 0, :, 0].size * kernel1.shape[1] * x.dtype.itemsize
+    size = min(height, max(1, HIDDEN_BYTES // row_bytes))
+
+    def through(y, start, size):
+        rows = lax.dynamic_slice_in_dim(y, start, size, axis=1)
+        out, _ = _rows_through(_flat(rows), kernel1, bias1, kernel2, bias2, gamma)
+        return lax.dynamic_update_slice_in_dim(y, out.reshape(rows.shape), start, axis=1)
+
+    # What comes out takes the place of what went in.
+    turns, rest = divmod(height, size)
+    y = lax.fori_loop(0, turns, lambda i, y: through(y, i * size, size), x)
+    return through(y, turns * size, rest) if rest else y
 
 
-def _gelu_dense_forward(*inputs):
-    return _gelu_dense(*inputs), inputs
+def _mlp_forward(x, kernel1, bias1, kernel2, bias2, gamma):
+    y, hidden = _rows_through(_flat(x), kernel1, bias1, kernel2, bias2, gamma)
+    return y.reshape(x.shape), (x, kernel1, bias1, kernel2, bias2, gamma, hidden)
 
 
-def _gelu_dense_backward(inputs, g):
-    x, bias1, kernel2, bias2, gamma = inputs
-    activation, dx, dbias1 = _biased_gelu_again(x, bias1, _matmul_nt(g * gamma, kernel2))
+def _mlp_backward(residuals, g):
+    x, kernel1, bias1, kernel2, bias2, gamma, hidden = residuals
+    g = _flat(g)
+    dactivation = _matmul_nt(g * gamma, kernel2)
+    activation, dhidden, dbias1 = _biased_gelu_again(hidden, bias1, dactivation)
+    dx, dkernel1 = _matmul_nt(dhidden, kernel1), _matmul_tn(_flat(x), dhidden)
     product, total = _matmul_tn(activation, g), g.sum(axis=0)
     dgamma = (product * kernel2).sum(axis=0) + total * bias2
-    return dx, dbias1, product * gamma, total * gamma, dgamma
+    return dx.reshape(x.shape), dkernel1, dbias1, product * gamma, total * gamma, dgamma
 
 
-_gelu_dense.defvjp(_gelu_dense_forward, _gelu_dense_backward)
+_mlp.defvjp(_mlp_forward, _mlp_backward)
+
+
+def _rows_through(x, kernel1, bias1, kernel2, bias2, gamma):
+    hidden = _matmul(x, kernel1)
+    return (_matmul(_biased_gelu(hidden, bias1), kernel2) + bias2) * gamma, hidden
 
 
 @outline

@@ -51,3 +51,4 @@ def cache_compiled_programs(workdir: Path) -> None:
     is started again need not compile again."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -94,6 +94,16 @@ def test_value_and_gradients_are_those_of_the_definition(
         assert error < tolerance
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 9])
+def test_rows_that_go_through_by_parts_are_the_whole(rows, monkeypatch):
+    x, *weights = (jnp.asarray(a, "float32") for a in CASES["mlp"][2][:-1])
+    whole, _ = jax.vjp(pointwise.mlp, x, *weights)
+    row_bytes = 3 * 7 * D * 4
+    monkeypatch.setattr(pointwise, "HIDDEN_BYTES", rows * row_bytes)
+    parts = jax.jit(lambda *inputs: pointwise.mlp(*inputs))(x, *weights)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+
+
 def test_the_statistics_of_a_norm_are_exact():
     """The mean of squares less the square of the mean would have lost the variance."""
     x = 3000 + np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)

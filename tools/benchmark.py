@@ -1,0 +1,67 @@
+"""Measures models and layers on the device at hand, beside PyTorch where it is asked to.
+
+    python -m tools.benchmark model --variant=tiny --batch_size=8 --dtype=float32 --peer=timm
+    python -m tools.benchmark layers --variant=tiny --batch_size=8 --dtype=float32
+
+Each cell is printed, and with --json appended to a file, as soon as it is measured. Times are
+milliseconds: least, median and greatest. Of packages it needs jax, flax, optax and numpy; the peer
+runs in a process, and if need be an environment, of its own.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from convnext.errors import reported, require
+from convnext.model import VARIANTS, ConvNeXt
+from tools.benchmarks import layers, models
+
+MODES = ("inference", "training")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0], allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--variant", default="tiny", choices=VARIANTS, metavar="NAME")
+    shared.add_argument("--config", help="a config's model instead (needs ml_collections)")
+    shared.add_argument("--batch_size", type=int, nargs="+", default=[8], metavar="N")
+    shared.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
+    shared.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    shared.add_argument("--json", type=Path, help="file that each cell is appended to")
+    one = commands.add_parser("model", parents=[shared], help="inference and training of a model")
+    one.add_argument("--mode", nargs="+", default=MODES, choices=MODES)
+    one.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
+    one.add_argument("--peer", choices=("timm", "transformers"), help="PyTorch's model beside it")
+    one.add_argument("--peer_python", default=sys.executable, help="interpreter with PyTorch")
+    one.add_argument("--rounds", type=int, default=5, help="turns of the two")
+    one.add_argument("--page", type=Path, help="fail where a ratio is below 0.9 of this page's")
+    one.set_defaults(command=models.benchmark)
+    other = commands.add_parser("layers", parents=[shared], help="each layer of each stage")
+    other.add_argument(
+        "--record", action="store_true", help="choose by it: convnext/depthwise.json"
+    )
+    other.set_defaults(command=layers.benchmark)
+    arguments = parser.parse_args(argv)
+    with reported():
+        model, name = _model(arguments)
+        arguments.command(model, name, arguments)
+
+
+def _model(arguments):
+    if arguments.config:
+        path = Path(arguments.config)
+        require(path.is_file(), "--config", arguments.config, "a file such as configs/digits.py")
+        module = importlib.import_module(".".join(path.with_suffix("").parts))
+        fields, name = dict(module.get_config().model), path.stem
+        fields["num_classes"] = fields["num_classes"] or 1000
+    else:
+        fields, name = dict(VARIANTS[arguments.variant]), arguments.variant
+    fields.update(dtype=arguments.dtype, remat=getattr(arguments, "remat", False))
+    return ConvNeXt(**{"drop_path_rate": 0.1, **fields}), name
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Times, the ceilings of a device, and the table of what was measured."""
+
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from convnext import outline
+
+SECONDS = 1.0  # of each measurement, at least
+
+
+def facts() -> dict[str, str]:
+    """What the figures depend on."""
+    device = jax.devices()[0]
+    is_cpu = device.platform == "cpu"
+    return {
+        "platform": outline.platform(),
+        "device": f"{_cpu_model()}, {os.cpu_count()} cores" if is_cpu else device.device_kind,
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in (jax, flax, optax, np)},
+    }
+
+
+def _cpu_model():
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", re.M)
+    return names[0] if names else platform.processor()
+
+
+class Cells:
+    """Prints each cell as a row of a Markdown table, and appends it to a file of JSON lines."""
+
+    def __init__(self, path: Path | None):
+        self.path, self.columns, self.rows = path, None, []
+        self.facts = facts()
+        print(" ".join(f"{name} {value}" for name, value in self.facts.items()), flush=True)
+
+    def add(self, **cell: Any) -> None:
+        self.rows.append(cell)
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps({**self.facts, **cell}) + "\n")
+        if tuple(cell) != self.columns:
+            self.columns = tuple(cell)
+            print(f"\n| {' | '.join(cell)} |\n|{' --- |' * len(cell)}")
+        print(f"| {' | '.join(map(_cell, cell.values()))} |", flush=True)
+
+
+def _cell(value):
+    if isinstance(value, list):  # least, median, greatest
+        return " / ".join(map(_cell, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def milliseconds(function: Callable, *arguments: Any, seconds: float = SECONDS) -> list[float]:
+    """Of each call. Where a call is short, of several that the device is given at once."""
+    jax.block_until_ready(function(*arguments))
+    begin = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    calls = max(1, int(0.02 / (time.perf_counter() - begin)))
+    times, begin = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        outputs = [function(*arguments) for _ in range(calls)]
+        jax.block_until_ready(outputs)
+        times.append((time.perf_counter() - start) / calls * 1e3)
+    return times
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    return [min(values), statistics.median(values), max(values)]
+
+
+# Ceilings: what the device can do at best.
+
+
+@cache
+def copy_rate(nbytes: int) -> float:
+    """Bytes per second, read and written, of an elementwise operation that reads so many bytes and
+    writes them in place. What fits into a cache is faster."""
+    size = max(nbytes // 8, 1024)
+    invert = jax.jit(lambda x: 255 - x, donate_argnums=0)  # XLA would make nothing of a copy
+    data = jnp.ones((8, size), jnp.uint8)
+
+    def run():
+        nonlocal data
+        data = invert(data)
+        return data
+
+    return 2 * data.nbytes / min(milliseconds(run, seconds=0.2)) * 1e3
+
+
+@cache
+def matmul_rate(dtype: str) -> float:
+    """Multiply-accumulates per second of a large matrix product."""
+    side = 2048 if outline.on_cpu() else 8192
+    matrix = jnp.ones((side, side), dtype)
+    return side**3 / min(milliseconds(jax.jit(jnp.matmul), matrix, matrix)) * 1e3

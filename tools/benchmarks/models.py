@@ -1,0 +1,177 @@
+"""Inference and training steps of whole models, beside PyTorch's where it is asked for."""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from convnext import optimizer, outline, steps, summary
+from convnext.errors import InputError
+from convnext.model import ConvNeXt
+from tools.benchmarks.measure import SECONDS, Cells, matmul_rate, milliseconds, spread
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None:
+    pages = ratios_of(arguments.page) if arguments.page else {}
+    cells = Cells(arguments.json)
+    peak = matmul_rate(arguments.dtype)
+    for mode in arguments.mode:
+        for batch_size in arguments.batch_size:
+            cell = _measure_model(model, mode, batch_size, peak, arguments)
+            cells.add(model=name, mode=mode, batch=batch_size, dtype=arguments.dtype, **cell)
+    low = [
+        f"{key} is {row['ratio'][1]:.2f} and {pages[key]:.2f} on the page"
+        for row in cells.rows
+        if (key := (row["model"], row["mode"], row["batch"], row["dtype"])) in pages
+        and row["ratio"][1] < 0.9 * pages[key]
+    ]
+    if low:
+        raise InputError(f"ratio of {'; '.join(low)}; accepted: at least 0.9 of it")
+
+
+def _measure_model(model, mode, batch_size, peak, arguments):
+    rng = np.random.default_rng(0)
+    size = arguments.image_size
+    images = rng.integers(0, 256, (batch_size, size, size, model.in_chans), dtype=np.uint8)
+    labels = rng.integers(0, model.num_classes, batch_size, dtype=np.int32)
+    run, compiled, seconds = program(model, mode, images, labels)
+    peer = arguments.peer and Peer(
+        arguments.peer_python, project=arguments.peer, mode=mode, dtype=arguments.dtype,
+        batch_size=batch_size, image_size=size, fields=_peer_fields(model),
+    )  # fmt: skip
+    ours, theirs = [], {}
+    for _ in range(arguments.rounds):
+        time.sleep(1)  # the peer's threads spin a while before they sleep
+        ours.append(milliseconds(run, seconds=2 * SECONDS))
+        for variant, times in peer.measure().items() if peer else ():
+            theirs.setdefault(variant, []).append(times)
+    ms = list(chain(*ours))
+    middle = statistics.median(ms)
+    macs = summary.macs(model, size) * batch_size * (3 if mode == "training" else 1)
+    cell = {
+        "ms": spread(ms),
+        "images/s": batch_size / middle * 1e3,
+        "GMAC/s": macs / middle / 1e6,
+        "of peak": macs / middle * 1e3 / peak,
+        "memory GB": _memory(compiled),
+        "compile s": seconds,
+    }
+    if peer:
+        peer.close()
+        flat = {variant: list(chain(*rounds)) for variant, rounds in theirs.items()}
+        best = min(flat, key=lambda variant: statistics.median(flat[variant]))
+        cell |= {f"{arguments.peer} ms": spread(flat[best]), "its best": best}
+        pairs = zip(theirs[best], ours, strict=True)
+        cell["ratio"] = spread([statistics.median(b) / statistics.median(a) for b, a in pairs])
+    return cell
+
+
+def program(
+    model: ConvNeXt, mode: str, images: np.ndarray, labels: np.ndarray
+) -> tuple[Callable[[], Any], Any, float]:
+    """What is run, without arguments; what XLA made of it; and the seconds that took.
+
+    Inference is normalised images to logits. Training is the update of `train.py`: drop path, soft
+    targets, AdamW with the paper's decay; no average and no mixing.
+    """
+    normalize = partial(steps.normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    tx = optimizer.adamw(lambda step: 1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8)
+    init = jax.jit(partial(steps.init, model=model, tx=tx, image_size=images.shape[1]))
+    state = init(jax.random.key(0))
+    batch = jax.device_put({"image": images, "label": labels})
+    if mode == "inference":
+        inputs = (state.params, batch["image"])
+        function = jax.jit(lambda params, x: model.apply({"params": params}, normalize(x)))
+    else:
+        inputs = (state, batch)
+        function = jax.jit(
+            partial(
+                steps.train_step, model=model, tx=tx, normalize=normalize,
+                mix=lambda key, x, y: (x, jax.nn.one_hot(y, model.num_classes)),
+                key=jax.random.key(1),
+            ),
+            donate_argnums=0,
+        )  # fmt: skip
+    begin = time.perf_counter()
+    compiled = function.lower(*inputs).compile()
+    seconds = time.perf_counter() - begin
+
+    def run():
+        nonlocal inputs
+        if mode == "inference":
+            return compiled(*inputs)
+        state, values = compiled(*inputs)
+        inputs = (state, batch)
+        return values
+
+    return run, compiled, seconds
+
+
+def _memory(compiled):
+    """GB at most: measured where the device says it, else what the program was planned with."""
+    measured = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    plan = compiled.memory_analysis()
+    planned = (plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+               - plan.alias_size_in_bytes)  # fmt: skip
+    return (measured or planned) / 1e9
+
+
+def _peer_fields(model):
+    names = ("depths", "dims", "num_classes", "in_chans", "patch_size", "use_grn",
+             "drop_path_rate", "layer_scale_init_value")  # fmt: skip
+    return {name: getattr(model, name) for name in names}
+
+
+class Peer:
+    """PyTorch in a process of its own, that measures when it is told to."""
+
+    def __init__(self, python: str, **request: Any):
+        self.process = subprocess.Popen(
+            [python, "-m", "tools.benchmarks.peer", json.dumps(request)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._answer()
+
+    def measure(self) -> dict[str, list[float]]:
+        """Milliseconds of each call, by variant: eager, compiled."""
+        self.process.stdin.write("measure\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise InputError(
+                f"the peer ended with exit status {self.process.wait()}; accepted: --peer_python "
+                "with PyTorch and the peer, such as .venv-parity/bin/python"
+            )
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def ratios_of(page: Path) -> dict[tuple, float]:
+    """(model, mode, batch, dtype) -> the median ratio in a page's tables of this platform."""
+    ratios, columns = {}, []
+    for line in page.read_text().splitlines():
+        values = [value.strip() for value in line.strip("|").split("|")]
+        if "ratio" in values:
+            columns = values
+        elif line.startswith("|") and len(values) == len(columns) and "/" in values[-1]:
+            row = dict(zip(columns, values, strict=True))
+            key = (row["model"], row["mode"], int(row["batch"]), row["dtype"])
+            if row.get("platform", outline.platform()) == outline.platform():
+                ratios[key] = float(row["ratio"].split("/")[1])
+    return ratios
