@@ -1,6 +1,8 @@
 # make train: installs into .venv, once, and trains on the digits.
 # make test:  installs into .venv, once, and runs the tests.
 # make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
+# make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
+#              is below 0.9 of what docs/performance.md says.
 #
 # PYTHON is the interpreter of a new .venv, 3.11 or newer. CONSTRAINTS may name a file of exact
 # versions: make test CONSTRAINTS=constraints.txt. CONFIG and FLAGS go to train.py.
@@ -14,7 +16,7 @@ CONSTRAINTS ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval test parity lint clean
+.PHONY: train eval test parity bench lint clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -27,6 +29,11 @@ test: .venv/test.installed
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest tests/parity
+
+BENCH = -m tools.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
+bench: .venv-parity/installed
+	.venv-parity/bin/python $(BENCH) --mode inference training --batch_size 8
+	.venv-parity/bin/python $(BENCH) --mode inference --batch_size 1
 
 lint: .venv/test.installed
 	.venv/bin/ruff check .
