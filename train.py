@@ -118,9 +118,8 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
     best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
     with (
         logs.Log(workdir, start_step=start_step, num_steps=num_steps,
-                    batch_size=config.batch_size,
-                    config={**config.to_dict(), "problem_type": problem_type},
-                    **config.log) as log,
+                 batch_size=config.batch_size,
+                 config={**config.to_dict(), "problem_type": problem_type}, **config.log) as log,
         checkpoint.open_checkpoints(workdir, keep=config.keep_checkpoints,
                                     best_metric=best_metric, lowest=is_regression) as checkpoints,
     ):  # fmt: skip

@@ -11,7 +11,7 @@ from convnext.errors import InputError
 
 def open_log(workdir, start_step=0, every_steps=2, **keywords):
     return logs.Log(workdir, start_step=start_step, num_steps=6, batch_size=4,
-                       config={"seed": 0}, every_steps=every_steps, **keywords)  # fmt: skip
+                    config={"seed": 0}, every_steps=every_steps, **keywords)  # fmt: skip
 
 
 def train(log, steps, evaluate_at=()):
