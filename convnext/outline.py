@@ -12,9 +12,14 @@ import jax
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+# compiling_for("tpu"): what is traced in this context is compiled for a platform not at hand.
+compiling_for = jax.make_user_context(default_value=None)
+
 
 def platform() -> str:
     """Where computations run unless told otherwise: "cpu", "cuda", "rocm" or "tpu"."""
+    if compiling_for.value is not None:
+        return compiling_for.value
     device = jax.config.jax_default_device or jax.local_devices()[0]
     name = device if isinstance(device, str) else device.platform
     if name != "gpu":

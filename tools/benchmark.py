@@ -2,6 +2,7 @@
 
     python -m tools.benchmark model --variant=tiny --batch_size=8 --dtype=float32 --peer=timm
     python -m tools.benchmark layers --variant=tiny --batch_size=8 --dtype=float32
+    python -m tools.benchmark tpu --variant=tiny --batch_size=16 --dtype=bfloat16
 
 Each cell is printed, and with --json appended to a file, as soon as it is measured. Times are
 milliseconds: least, median and greatest. Of packages it needs jax, flax, optax and numpy; the peer
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from convnext.errors import reported, require
 from convnext.model import VARIANTS, ConvNeXt
-from tools.benchmarks import layers, models
+from tools.benchmarks import layers, models, tpu
 
 MODES = ("inference", "training")
 
@@ -44,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--record", action="store_true", help="choose by it: convnext/depthwise.json"
     )
     other.set_defaults(command=layers.benchmark)
+    ahead = commands.add_parser("tpu", parents=[shared], help="what a TPU's compiler says, without")
+    ahead.add_argument("--topology", default="v5e:2x4", help="kind and arrangement of the chips")
+    ahead.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
+    ahead.add_argument("--layers", action="store_true", help="the depthwise layers, not the model")
+    ahead.set_defaults(command=tpu.benchmark)
     arguments = parser.parse_args(argv)
     with reported():
         model, name = _model(arguments)

@@ -38,7 +38,7 @@ def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None
                 if layer == "depthwise":
                     recorded.append((side * side, direction, implementation, ms[1]))
     if arguments.record:
-        _record(cells.facts, arguments, recorded)
+        record(cells.facts, arguments, recorded)
 
 
 def _layers(shape, dtype):
@@ -52,14 +52,9 @@ def _layers(shape, dtype):
         return jnp.asarray(rng.standard_normal(sizes), dtype)
 
     x, g, kernel = array(*shape), array(*shape), array(7, 7, 1, channels)
-    inputs = {
-        "forward": (x, kernel),
-        "input_gradient": (g, kernel),
-        "kernel_gradient": (x, kernel, g),
-    }
     # On CPU a product takes as long in a sum as in a matrix; elsewhere the traffic bounds.
     macs = 49 * x.size if outline.on_cpu() else 0
-    for direction, of_direction in inputs.items():
+    for direction, of_direction in depthwise_inputs(x, g, kernel).items():
         for name, functions in depthwise.IMPLEMENTATIONS.items():
             yield (
                 "depthwise",
@@ -91,7 +86,11 @@ def _layers(shape, dtype):
             yield layer, direction, "", factor * traffic, factor * work, run, arguments
 
 
-def _record(device, arguments, recorded):
+def depthwise_inputs(x, g, kernel):
+    return dict(forward=(x, kernel), input_gradient=(g, kernel), kernel_gradient=(x, kernel, g))
+
+
+def record(device, arguments, recorded):
     path = Path(depthwise.__file__).with_suffix(".json")
     rows = {}
     for pixels, direction, implementation, ms in recorded:

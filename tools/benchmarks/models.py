@@ -20,6 +20,7 @@ from convnext.model import ConvNeXt
 from tools.benchmarks.measure import SECONDS, Cells, matmul_rate, milliseconds, spread
 
 ROOT = Path(__file__).parent.parent.parent
+NORMALIZE = partial(steps.normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None:
@@ -85,24 +86,15 @@ def program(
     Inference is normalised images to logits. Training is the update of `train.py`: drop path, soft
     targets, AdamW with the paper's decay; no average and no mixing.
     """
-    normalize = partial(steps.normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    tx = optimizer.adamw(lambda step: 1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8)
-    init = jax.jit(partial(steps.init, model=model, tx=tx, image_size=images.shape[1]))
-    state = init(jax.random.key(0))
+    init, train_step = training(model, images.shape[1])
+    state = jax.jit(init)(jax.random.key(0))
     batch = jax.device_put({"image": images, "label": labels})
     if mode == "inference":
         inputs = (state.params, batch["image"])
-        function = jax.jit(lambda params, x: model.apply({"params": params}, normalize(x)))
+        function = jax.jit(lambda params, x: model.apply({"params": params}, NORMALIZE(x)))
     else:
         inputs = (state, batch)
-        function = jax.jit(
-            partial(
-                steps.train_step, model=model, tx=tx, normalize=normalize,
-                mix=lambda key, x, y: (x, jax.nn.one_hot(y, model.num_classes)),
-                key=jax.random.key(1),
-            ),
-            donate_argnums=0,
-        )  # fmt: skip
+        function = jax.jit(train_step, donate_argnums=0)
     begin = time.perf_counter()
     compiled = function.lower(*inputs).compile()
     seconds = time.perf_counter() - begin
@@ -116,6 +108,16 @@ def program(
         return values
 
     return run, compiled, seconds
+
+
+def training(model: ConvNeXt, image_size: int) -> tuple[Callable, Callable]:
+    """init(key) and train_step(state, batch), see `program`."""
+    tx = optimizer.adamw(lambda step: 1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8)
+    train_step = partial(
+        steps.train_step, model=model, tx=tx, normalize=NORMALIZE,
+        mix=lambda key, x, y: (x, jax.nn.one_hot(y, model.num_classes)), key=jax.random.key(1),
+    )  # fmt: skip
+    return partial(steps.init, model=model, tx=tx, image_size=image_size), train_step
 
 
 def _memory(compiled):

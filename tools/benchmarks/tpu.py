@@ -1,0 +1,98 @@
+"""Compiles for a TPU that is not there: memory and time as its compiler plans them.
+
+Needs `pip install "jax[tpu]"`. Nothing is run: milliseconds here are the compiler's bound.
+"""
+
+import argparse
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from convnext import depthwise, outline, sharding
+from convnext.errors import InputError
+from convnext.model import ConvNeXt
+from tools.benchmarks import layers, models
+from tools.benchmarks.measure import Cells
+
+# Read by libtpu, which would look for chips otherwise.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}
+
+
+def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None:
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    try:
+        chips = topologies.get_topology_desc(
+            platform="tpu", topology_name=arguments.topology
+        ).devices
+    except Exception as error:  # of whichever part of libtpu is missing
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"no topology {arguments.topology}: {reason}; accepted: one such as v5e:2x4, with "
+            'pip install "jax[tpu]"'
+        ) from error
+    cells = Cells(arguments.json)
+    cells.facts |= {"platform": "tpu", "device": chips[0].device_kind}
+    with outline.compiling_for("tpu"):
+        if arguments.layers:
+            _layers(model, chips[0], cells, arguments)
+            return
+        mesh = Mesh(np.array(chips).reshape(-1, 1), ("data", "fsdp"))
+        for batch_size in arguments.batch_size:
+            cell = _training(model, mesh, batch_size, arguments.image_size)
+            cells.add(model=name, topology=arguments.topology, remat=str(model.remat),
+                      dtype=arguments.dtype, **{"batch a chip": batch_size}, **cell)  # fmt: skip
+
+
+def _training(model, mesh, batch_size, image_size):
+    init, train_step = models.training(model, image_size)
+    state = jax.eval_shape(init, jax.random.key(0))
+    shape = (mesh.size * batch_size, image_size, image_size, model.in_chans)
+    batch = {
+        "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
+        "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32),
+    }
+    whole, rows = sharding.replicated(mesh), sharding.of_batch(mesh)
+    step = jax.jit(
+        train_step, in_shardings=(whole, rows), out_shardings=(whole, whole), donate_argnums=0
+    )
+    begin = time.perf_counter()
+    compiled = step.lower(state, batch).compile()
+    seconds = time.perf_counter() - begin
+    plan = compiled.memory_analysis()
+    return {
+        "arguments GB": plan.argument_size_in_bytes / 1e9,
+        "donated GB": plan.alias_size_in_bytes / 1e9,
+        "temporary GB": plan.temp_size_in_bytes / 1e9,
+        "compile s": seconds,
+    }
+
+
+def _layers(model, chip, cells, arguments):
+    """The compiler counts a loop's turn once: no bound for the sums' kernel gradient."""
+    on_chip = jax.sharding.SingleDeviceSharding(chip)
+    for batch_size in arguments.batch_size:
+        side = arguments.image_size
+        for i, channels in enumerate(model.dims):
+            side //= model.patch_size if i == 0 else 2
+            shape = (batch_size, side, side, channels)
+            x = jax.ShapeDtypeStruct(shape, arguments.dtype, sharding=on_chip)
+            kernel = jax.ShapeDtypeStruct((7, 7, 1, channels), arguments.dtype, sharding=on_chip)
+            for direction, inputs in layers.depthwise_inputs(x, x, kernel).items():
+                for implementation, functions in depthwise.IMPLEMENTATIONS.items():
+                    cost = jax.jit(functions[direction]).lower(*inputs).compile().cost_analysis()
+                    cells.add(
+                        layer="depthwise", shape="x".join(map(str, shape)), dtype=arguments.dtype,
+                        direction=direction, implementation=implementation,
+                        **{"at least ms": cost["optimal_seconds"] * 1e3,
+                           "GB": cost["bytes accessed"] / 1e9},
+                    )  # fmt: skip
