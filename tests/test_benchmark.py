@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convnext import ConvNeXt, depthwise
+from convnext import VARIANTS, ConvNeXt, depthwise
 from convnext.errors import InputError
 from tools import benchmark
 from tools.benchmarks import layers, measure, models
@@ -105,6 +105,18 @@ def test_a_peer_that_does_not_start_is_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         benchmark.main(arguments)
     assert str(stop.value).startswith("error: the peer ended with exit status 1; accepted: --peer_")
+
+
+@pytest.mark.parametrize(
+    ("peer", "model", "accepted"),
+    [
+        ("timm", TINY, "a model of four stages, with a norm after the stem"),
+        ("transformers", ConvNeXt(**VARIANTS["large_mlp"]), "timm for this model"),
+    ],
+)
+def test_a_model_that_the_peer_does_not_have_is_refused(peer, model, accepted):
+    with pytest.raises(InputError, match=f"--peer is '{peer}, for x'; accepted: {accepted}"):
+        models.benchmark(model, "x", options(peer=peer))
 
 
 def test_the_benchmark_needs_no_packages_but_those_of_the_model():

@@ -42,11 +42,14 @@ def _cpu_model():
 
 
 class Cells:
-    """Prints each cell as a row of a Markdown table, and appends it to a file of JSON lines."""
+    """Prints each cell as a row of a Markdown table, and appends it to a file of JSON lines.
 
-    def __init__(self, path: Path | None):
+    `others` are further facts, or take the place of those of the device at hand.
+    """
+
+    def __init__(self, path: Path | None, **others: str):
         self.path, self.columns, self.rows = path, None, []
-        self.facts = facts()
+        self.facts = {**facts(), **others}
         print(" ".join(f"{name} {value}" for name, value in self.facts.items()), flush=True)
 
     def add(self, **cell: Any) -> None:

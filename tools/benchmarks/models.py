@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from convnext import optimizer, outline, steps, summary
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 from convnext.model import ConvNeXt
 from tools.benchmarks.measure import SECONDS, Cells, matmul_rate, milliseconds, spread
 
@@ -25,6 +25,8 @@ NORMALIZE = partial(steps.normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.2
 
 def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None:
     pages = ratios_of(arguments.page) if arguments.page else {}
+    if arguments.peer:
+        _check_peer_has(model, name, arguments.peer)
     cells = Cells(arguments.json)
     peak = matmul_rate(arguments.dtype)
     for mode in arguments.mode:
@@ -49,7 +51,7 @@ def _measure_model(model, mode, batch_size, peak, arguments):
     run, compiled, seconds = program(model, mode, images, labels)
     peer = arguments.peer and Peer(
         arguments.peer_python, project=arguments.peer, mode=mode, dtype=arguments.dtype,
-        batch_size=batch_size, image_size=size, fields=_peer_fields(model),
+        batch_size=batch_size, image_size=size, fields=peer_fields(model),
     )  # fmt: skip
     ours, theirs = [], {}
     for _ in range(arguments.rounds):
@@ -129,9 +131,16 @@ def _memory(compiled):
     return (measured or planned) / 1e9
 
 
-def _peer_fields(model):
-    names = ("depths", "dims", "num_classes", "in_chans", "patch_size", "use_grn",
-             "drop_path_rate", "layer_scale_init_value")  # fmt: skip
+def _check_peer_has(model, name, peer):
+    require(len(model.depths) == 4 and model.stem_norm, "--peer", f"{peer}, for {name}",
+            "a model of four stages, with a norm after the stem")  # fmt: skip
+    only_timm = model.head_norm_first or model.head_hidden_size
+    require(peer == "timm" or not only_timm, "--peer", f"{peer}, for {name}", "timm for this model")
+
+
+def peer_fields(model):
+    names = ("depths", "dims", "num_classes", "in_chans", "patch_size", "use_grn", "drop_path_rate",
+             "layer_scale_init_value", "head_norm_first", "head_hidden_size")  # fmt: skip
     return {name: getattr(model, name) for name in names}
 
 

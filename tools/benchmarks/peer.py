@@ -4,7 +4,6 @@ The argument is a JSON object. Answers are JSON lines on standard output: what t
 then for each request the milliseconds of each call, by variant.
 """
 
-import importlib
 import json
 import sys
 import time
@@ -12,15 +11,22 @@ import time
 import numpy as np
 import torch
 
+try:
+    import torchvision  # noqa: F401
+except (ImportError, RuntimeError):  # missing, or beside a CPU build of torch
+    import tools.torchvision_operators  # noqa: F401
+
 
 def timm_model(fields):
-    convnext = _import("timm.models.convnext").ConvNeXt
+    from timm.models.convnext import ConvNeXt
+
     names = {"layer_scale_init_value": "ls_init_value"}
-    return convnext(**{names.get(name, name): value for name, value in fields.items()})
+    return ConvNeXt(**{names.get(name, name): value for name, value in fields.items()})
 
 
 def transformers_model(fields):
-    transformers = _import("transformers")
+    import transformers
+
     version = "V2" if fields["use_grn"] else ""
     config = getattr(transformers, f"ConvNext{version}Config")(
         depths=fields["depths"], hidden_sizes=fields["dims"], num_labels=fields["num_classes"],
@@ -38,14 +44,6 @@ class _Logits(torch.nn.Module):
 
     def forward(self, x):
         return self.model(x).logits
-
-
-def _import(name):
-    try:
-        return importlib.import_module(name)
-    except RuntimeError:  # torchvision beside a CPU build of torch
-        importlib.import_module("tools.torchvision_operators")
-        return importlib.import_module(name)
 
 
 def main(request):

@@ -6,6 +6,7 @@ Needs `pip install "jax[tpu]"`. Nothing is run: milliseconds here are the compil
 import argparse
 import os
 import time
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +41,8 @@ def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None
             f"no topology {arguments.topology}: {reason}; accepted: one such as v5e:2x4, with "
             'pip install "jax[tpu]"'
         ) from error
-    cells = Cells(arguments.json)
-    cells.facts |= {"platform": "tpu", "device": chips[0].device_kind}
+    cells = Cells(arguments.json, platform="tpu", device=f"{chips[0].device_kind}, not at hand",
+                  libtpu=metadata.version("libtpu"))  # fmt: skip
     with outline.compiling_for("tpu"):
         if arguments.layers:
             _layers(model, chips[0], cells, arguments)
