@@ -74,7 +74,8 @@ def _measure_model(model, mode, batch_size, peak, arguments):
         peer.close()
         flat = {variant: list(chain(*rounds)) for variant, rounds in theirs.items()}
         best = min(flat, key=lambda variant: statistics.median(flat[variant]))
-        cell |= {f"{arguments.peer} ms": spread(flat[best]), "its best": best}
+        cell |= {f"{arguments.peer} ms": spread(flat[best]), "its best": best,
+                 "its versions": " ".join(map(" ".join, peer.versions.items()))}  # fmt: skip
         pairs = zip(theirs[best], ours, strict=True)
         cell["ratio"] = spread([statistics.median(b) / statistics.median(a) for b, a in pairs])
     return cell
@@ -152,7 +153,7 @@ class Peer:
             [python, "-m", "tools.benchmarks.peer", json.dumps(request)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self._answer()
+        self.versions: dict[str, str] = self._answer()
 
     def measure(self) -> dict[str, list[float]]:
         """Milliseconds of each call, by variant: eager, compiled."""

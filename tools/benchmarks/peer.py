@@ -1,12 +1,13 @@
 """PyTorch's side of `python -m tools.benchmark model`, started by it; measures when it is told to.
 
-The argument is a JSON object. Answers are JSON lines on standard output: what there is to measure,
-then for each request the milliseconds of each call, by variant.
+The argument is a JSON object. Answers are JSON lines on standard output: the versions, then for
+each request the milliseconds of each call, by variant.
 """
 
 import json
 import sys
 import time
+from importlib import metadata
 
 import numpy as np
 import torch
@@ -108,7 +109,8 @@ def main(request):
             variants[name] = forward
         except Exception as error:  # no compiler, say
             print(f"{name}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
-    _answer(list(variants))
+    project = request["project"]
+    _answer({name: metadata.version(name) for name in ("torch", project)})
     for _ in sys.stdin:
         _answer({name: milliseconds(forward) for name, forward in variants.items()})
 
