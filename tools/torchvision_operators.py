@@ -3,6 +3,9 @@ a CPU build of torch: import this first. Their schemas are enough for the models
 
 from torch.library import Library
 
-fragment = Library("torchvision", "FRAGMENT")  # as long as it lives, so do the schemas
-for operator in ("nms", "qnms"):
-    fragment.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
+try:
+    import torchvision  # noqa: F401
+except (ImportError, RuntimeError):  # missing, or without its operators
+    fragment = Library("torchvision", "FRAGMENT")  # as long as it lives, so do the schemas
+    for operator in ("nms", "qnms"):
+        fragment.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")

@@ -12,10 +12,7 @@ from importlib import metadata
 import numpy as np
 import torch
 
-try:
-    import torchvision  # noqa: F401
-except (ImportError, RuntimeError):  # missing, or beside a CPU build of torch
-    import tools.torchvision_operators  # noqa: F401
+import tools.torchvision_operators  # noqa: F401
 
 
 def timm_model(fields):
