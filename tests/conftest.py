@@ -20,6 +20,17 @@ from convnext import ConvNeXt
 from convnext.model import abstract_params
 
 
+@pytest.fixture
+def uncached():
+    """What is compiled is not kept: programs of several CPU devices that gather and reduce do not
+    survive it, see profiling.cache_compiled_programs."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    yield
+    jax.config.update(name, before)
+
+
 @pytest.fixture(scope="session")
 def params_of():
     """model -> shapes of its parameters. Tracing a variant takes a second, so once for each."""

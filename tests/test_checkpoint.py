@@ -43,6 +43,7 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize("fsdp", [1, 4])
 def test_two_and_two_steps_with_a_restore_between_are_four(run, tmp_path, fsdp):
     init, step = run

@@ -27,9 +27,14 @@ def test_the_steps_of_the_range_are_traced_and_no_others(tmp_path, monkeypatch):
     assert calls == [1, tmp_path, 2, 3, "stop", 4]
 
 
-def test_programs_are_cached_in_the_workdir_unless_told_otherwise(tmp_path):
+def test_programs_are_cached_in_the_workdir_unless_told_otherwise(tmp_path, monkeypatch):
     before = jax.config.jax_compilation_cache_dir
     try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        profiling.cache_compiled_programs(tmp_path)  # eight CPU devices
+        assert jax.config.jax_compilation_cache_dir is None
+        monkeypatch.setattr(jax, "device_count", lambda: 1)
+        jax.config.update("jax_compilation_cache_dir", before)
         profiling.cache_compiled_programs(tmp_path)
         assert jax.config.jax_compilation_cache_dir == before  # tests/conftest.py says where
         jax.config.update("jax_compilation_cache_dir", None)
