@@ -51,7 +51,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
     # Model and optimizer.
     model = ConvNeXt(**config.model).clone(num_classes=num_classes)
     schedule = optimizer.warmup_cosine(steps_per_epoch, config.num_epochs, **config.schedule)
-    tx = optimizer.adamw(schedule, **config.optimizer)
+    tx = optimizer.adamw(schedule, num_steps=num_steps, frozen=config.frozen, **config.optimizer)
 
     # State: sharded from birth, or from this workdir's last checkpoint.
     mesh = sharding.make_mesh(**config.mesh)
@@ -83,7 +83,8 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
     train_step = jax.jit(
         partial(steps.train_step, model=model, tx=tx, normalize=normalize,
                 problem_type=problem_type, mix=mix, key=train_key,
-                ema_decays=config.ema_decays, accumulation_steps=config.accumulation_steps),
+                ema_decays=config.ema_decays, ema_warmup=config.ema_warmup, frozen=config.frozen,
+                accumulation_steps=config.accumulation_steps),
         in_shardings=(state_sharding, by_batch),
         out_shardings=(state_sharding, replicated),
         donate_argnums=0,

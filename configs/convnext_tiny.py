@@ -94,13 +94,18 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         dict(
             weight_decay=0.05,
+            weight_decay_end=config_dict.placeholder(float),  # of a cosine; None: constant
             b1=0.9,
             b2=0.999,
             eps=1e-8,
             clip_norm=config_dict.placeholder(float),  # of all gradients together; None: no bound
+            layer_decay=1.0,  # factor on the rate per group of layers, from the head down
+            layer_decay_type="group",  # or "single": a layer for each block
         )
     )
+    config.frozen = config_dict.placeholder(str)  # regular expression; "^(?!head/)": linear probe
     config.ema_decays = (0.9999,)  # averages of the weights; the first is the one reported
+    config.ema_warmup = False  # averages that forget faster at first, for short runs
 
     config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1: all that fsdp leaves
     config.eval_every_epochs = 1

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from convnext import losses, metrics
+from convnext import losses, metrics, optimizer
 
 
 @struct.dataclass
@@ -63,17 +63,21 @@ def train_step(
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     key: jax.Array,
     ema_decays: Sequence[float] = (),
+    ema_warmup: bool = False,
+    frozen: str | None = None,
     accumulation_steps: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. batch: image uint8 [N, H, W, 3], label int [N] or [N, K] (losses.targets).
 
-    Returns the new state, and loss and grad_norm of the update as scalars. With
-    accumulation_steps > 1 the batch passes through the model in that many parts.
+    Returns the new state, and loss and grad_norm of the update as scalars. `frozen` are parameters
+    without a gradient (optimizer.frozen_mask). With accumulation_steps > 1 the batch passes through
+    the model in that many parts.
     """
     mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     images, targets = mix(mix_key, normalize(batch["image"]), batch["label"])
 
     def loss_fn(params, images, targets, key):
+        params = optimizer.stop_gradients(params, frozen)
         logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
         return losses.loss(logits, targets, problem_type=problem_type).mean()
 
@@ -82,14 +86,33 @@ def train_step(
         loss_and_grads = accumulate(loss_and_grads, accumulation_steps)
     loss, grads = loss_and_grads(state.params, images, targets, dropout_key)
 
+    new_state = update(state, grads, tx=tx, ema_decays=ema_decays, ema_warmup=ema_warmup)
+    return new_state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+
+
+def update(
+    state: TrainState,
+    grads: Any,
+    *,
+    tx: optax.GradientTransformation,
+    ema_decays: Sequence[float] = (),
+    ema_warmup: bool = False,
+) -> TrainState:
+    """The state after an update by these gradients.
+
+    With ema_warmup the averages begin as copies and forget less and less, until they reach their
+    decay: after t updates it is at most 1 - (1 + t)**(-2/3), as in timm's ModelEmaV3.
+    """
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    warm = 1 - (1 + state.step) ** (-2 / 3) if ema_warmup else 1.0
     ema_params = {
-        str(decay): optax.incremental_update(params, state.ema_params[str(decay)], 1 - decay)
+        str(decay): optax.incremental_update(
+            params, state.ema_params[str(decay)], 1 - jnp.minimum(decay, warm)
+        )
         for decay in ema_decays
     }
-    new_state = TrainState(state.step + 1, params, opt_state, ema_params)
-    return new_state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+    return TrainState(state.step + 1, params, opt_state, ema_params)
 
 
 def accumulate(loss_and_grads: Callable, steps: int) -> Callable:

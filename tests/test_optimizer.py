@@ -1,12 +1,19 @@
+import re
+from functools import partial
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from convnext import VARIANTS, ConvNeXt, optimizer
+from convnext import VARIANTS, ConvNeXt, optimizer, steps
 from convnext.errors import InputError
+from tests.fixtures import make_optimizer as reference
+
+PYTORCH = np.load(Path(reference.__file__).with_name("optimizer.npz"))
 
 # (steps per epoch, epochs, peak, warm-up epochs): values of the official cosine_scheduler.
 IMAGENET_1K = (312, 300, 4e-3, 20)
@@ -114,3 +121,99 @@ def test_ten_updates_are_those_of_adamw(clip_norm):
     expected = adamw_by_hand(params, grads, [float(schedule(i)) for i in range(10)], **hyper)
     for name in params:
         np.testing.assert_allclose(ours[name], expected[name], rtol=2e-6, atol=2e-6)
+
+
+def scales_by_part(params, *arguments):
+    """{top-level name: scale}"""
+    scales = optimizer.layer_scales(params, *arguments)
+    for part in scales.values():  # the same for all that a part has
+        assert len(set(jax.tree.leaves(part))) == 1
+    return {name: jax.tree.leaves(part)[0] for name, part in scales.items()}
+
+
+# get_num_layer_for_convnext of the official optim_factory.py, 12 layers, and of its detection
+# code, 6 layers.
+def test_layer_decay_has_the_official_groups(params_of):
+    base, tiny = (params_of(ConvNeXt(**VARIANTS[name])) for name in ("base", "tiny"))
+    scales = scales_by_part(base, 0.8)
+    expected = {"stem_conv": 0.0550, "stem_norm": 0.0550, "stage_0_block_2": 0.0687,
+                "downsample_1_norm": 0.0859, "stage_1_block_0": 0.0859, "downsample_2_conv": 0.1074,
+                "stage_2_block_0": 0.1074, "stage_2_block_2": 0.1074, "stage_2_block_3": 0.1342,
+                "stage_2_block_26": 0.64, "downsample_3_conv": 0.8, "stage_3_block_0": 0.8,
+                "norm": 1.0, "head": 1.0}  # fmt: skip
+    assert {name: scales[name] for name in expected} == pytest.approx(expected, abs=5e-5)
+    assert len(set(scales.values())) == 14
+    scales = scales_by_part(base, 0.7)
+    expected = {"stem_conv": 0.0097, "stage_2_block_8": 0.0576, "stage_3_block_2": 0.7}
+    assert {name: scales[name] for name in expected} == pytest.approx(expected, abs=5e-5)
+    scales = scales_by_part(tiny, 0.8)
+    expected = {"stem_conv": 0.2097, "stage_0_block_0": 0.2621, "downsample_1_conv": 0.3277,
+                "stage_2_block_2": 0.4096, "stage_2_block_3": 0.512, "stage_2_block_8": 0.64,
+                "downsample_3_norm": 0.8, "head": 1.0}  # fmt: skip
+    assert {name: scales[name] for name in expected} == pytest.approx(expected, abs=5e-5)
+    assert len(set(scales.values())) == 8
+
+
+# LayerDecayValueAssigner of ConvNeXt-V2's optim_factory.py, "single".
+def test_single_layer_decay_has_a_layer_for_each_block(params_of):
+    scales = scales_by_part(params_of(ConvNeXt(**VARIANTS["v2_tiny"])), 0.9, "single")
+    exponents = {"stem_norm": 18, "stage_0_block_0": 18, "stage_0_block_2": 16,
+                 "downsample_1_conv": 15, "stage_1_block_0": 15, "stage_2_block_8": 4,
+                 "downsample_3_norm": 3, "stage_3_block_2": 1, "norm": 0, "head": 0}  # fmt: skip
+    expected = {name: 0.9**exponent for name, exponent in exponents.items()}
+    assert {name: scales[name] for name in expected} == pytest.approx(expected)
+
+
+def test_layer_decay_that_does_not_fit_is_refused(params_of):
+    params = params_of(ConvNeXt(**VARIANTS["isotropic_small"]))
+    with pytest.raises(InputError, match="layer_decay_type is 'group, of 1 stages'; accepted: sin"):
+        optimizer.layer_scales(params, 0.8, "group")
+    with pytest.raises(InputError, match="layer_decay_type is 'double'; accepted: group or single"):
+        optimizer.layer_scales(params, 0.8, "double")
+
+
+def test_ten_updates_are_those_of_pytorch():
+    names = reference.shapes()
+    params = {name: jnp.asarray(reference.value(i, names[name])) for i, name in enumerate(names)}
+    params = unflatten_dict(params, sep="/")
+    tx = optimizer.adamw(
+        lambda step: reference.learning_rate(step), num_steps=reference.STEPS,
+        weight_decay=reference.WEIGHT_DECAY, weight_decay_end=reference.WEIGHT_DECAY_END,
+        clip_norm=reference.CLIP_NORM, layer_decay=reference.LAYER_DECAY,
+    )  # fmt: skip
+    state = steps.start(params, tx=tx, ema_decays=(reference.EMA_DECAY,))
+    update = jax.jit(partial(steps.update, tx=tx, ema_decays=(reference.EMA_DECAY,)))
+    for step in range(reference.STEPS):
+        grads = {name: reference.gradient(step, i, names[name]) for i, name in enumerate(names)}
+        state = update(state, unflatten_dict(grads, sep="/"))
+    made = {"params": state.params, "ema": state.ema_params[str(reference.EMA_DECAY)]}
+    for name, value in flatten_dict(made, sep="/").items():
+        np.testing.assert_allclose(value, PYTORCH[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_the_weight_decay_follows_a_cosine(tiny_params):
+    tx = optimizer.adamw(lambda step: 1.0, num_steps=4, weight_decay=0.5, weight_decay_end=0.1)
+    zeros, state, decays = jax.tree.map(jnp.zeros_like, tiny_params), tx.init(tiny_params), []
+    for _ in range(4):
+        updates, state = tx.update(zeros, state, tiny_params)
+        ratio = updates["head"]["kernel"] / tiny_params["head"]["kernel"]
+        decays.append(-float(ratio.mean()))
+        assert not updates["head"]["bias"].any()
+    cosine = [0.1 + 0.4 * (1 + np.cos(np.pi * i / 4)) / 2 for i in range(4)]
+    assert decays == pytest.approx(cosine)
+
+
+def test_what_is_frozen_has_no_update_and_no_state(tiny_params):
+    tx = optimizer.adamw(lambda step: 1.0, frozen="^(?!head/)")
+    ones = jax.tree.map(jnp.ones_like, tiny_params)
+    updates, state = tx.update(ones, tx.init(tiny_params), tiny_params)
+    changed = {name for name, leaf in flatten_dict(updates, sep="/").items() if leaf.any()}
+    assert changed == {"head/kernel", "head/bias"}
+    head = sum(leaf.size for leaf in jax.tree.leaves(tiny_params["head"]))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 2 * head + 2  # and two counts
+
+
+@pytest.mark.parametrize("pattern", ["(", "nothing", ""])
+def test_a_frozen_pattern_that_tells_nothing_apart_is_refused(tiny_params, pattern):
+    with pytest.raises(InputError, match=rf"frozen is '{re.escape(pattern)}'.*; accepted: a regul"):
+        optimizer.frozen_mask(tiny_params, pattern)

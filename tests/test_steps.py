@@ -105,6 +105,43 @@ def test_the_averages_follow_their_definition(parts, one_device):
     assert_close(one_device[1][-1][0].ema_params, expected, rtol=1e-5)
 
 
+def test_averages_may_warm_up(parts, batch):
+    step = jax.jit(step_function(parts, ema_warmup=True))
+    state, expected = parts[2](jax.random.key(0)), None
+    for t in range(3):
+        state, _ = step(state, batch)
+        # At most 1 - 1 / (1 + t)**(2/3), which is below 0.9 for the first 31 updates.
+        decay = 1 - (1 + t) ** (-2 / 3)
+        blend = lambda ema, p, d=decay: d * ema + (1 - d) * p  # noqa: E731
+        expected = jax.tree.map(blend, state.params if t == 0 else expected, state.params)
+    for ema_params in state.ema_params.values():
+        assert_close(ema_params, expected, rtol=1e-5)
+    late = steps.update(
+        state.replace(step=jnp.int32(31)), state.params, tx=parts[1], ema_decays=(0.9,),
+        ema_warmup=True,
+    )  # fmt: skip
+    expected = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, state.ema_params["0.9"], late.params)
+    assert_close(late.ema_params["0.9"], expected, rtol=1e-5)
+
+
+def test_a_linear_probe_learns_the_head_alone(parts, batch):
+    params = parts[2](jax.random.key(0)).params
+    pattern = "^(?!head/)"
+    tx = optimizer.adamw(lambda step: 1e-2, frozen=pattern)
+    probe = jax.jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
+    probe = probe.lower(steps.start(params, tx=tx), batch).compile()
+    state, values = probe(steps.start(params, tx=tx), batch)
+    for name, before in params.items():
+        for a, b in zip(*map(jax.tree.leaves, (before, state.params[name])), strict=True):
+            assert np.array_equal(a, b) == (name != "head")
+    whole = jax.jit(step_function(parts, ema_decays=()))
+    whole = whole.lower(steps.start(params, tx=parts[1]), batch).compile()
+    _, of_all = whole(steps.start(params, tx=parts[1]), batch)
+    assert 0 < values["grad_norm"] < of_all["grad_norm"]
+    # A backward pass is two thirds of an update.
+    assert probe.cost_analysis()["flops"] < 0.5 * whole.cost_analysis()["flops"]
+
+
 def test_grad_norm_and_loss_are_those_of_the_mixed_batch(parts, batch):
     model, _, init = parts
     mix = partial(mixup.mix, num_classes=5, group_size=4)
@@ -128,6 +165,7 @@ def test_grad_norm_and_loss_are_those_of_the_mixed_batch(parts, batch):
     assert_close(values, {"loss": loss, "grad_norm": norm}, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize("fsdp, accumulation_steps", [(1, 1), (4, 1), (4, 2)])
 def test_eight_devices_replicated_or_fsdp_do_what_one_does(
     parts, batch, one_device, fsdp, accumulation_steps
