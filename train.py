@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from convnext import (
     checkpoint,
     cli,
+    erasing,
     logs,
     losses,
     metrics,
@@ -79,10 +80,11 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
 
     # Compiled steps.
     normalize = partial(steps.normalize, **config.normalize)
+    erase = partial(erasing.erase, **config.erase)
     mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, **config.mix)
     train_step = jax.jit(
         partial(steps.train_step, model=model, tx=tx, normalize=normalize,
-                problem_type=problem_type, mix=mix, key=train_key,
+                problem_type=problem_type, erase=erase, mix=mix, key=train_key,
                 ema_decays=config.ema_decays, ema_warmup=config.ema_warmup, frozen=config.frozen,
                 accumulation_steps=config.accumulation_steps),
         in_shardings=(state_sharding, by_batch),

@@ -52,14 +52,22 @@ def get_config() -> ConfigDict:
     config.normalize = ConfigDict(
         dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # of ImageNet, in RGB
     )
+    config.erase = ConfigDict(
+        dict(
+            prob=0.25,  # of filling a box of the image with noise
+            area=(0.02, 1 / 3),  # of the box, as a share of the image's
+            min_aspect=0.3,  # height / width, at least; at most 1 / min_aspect
+        )
+    )
     config.mix = ConfigDict(
         dict(
+            mode="batch",  # a group shares its draws; "pair": two images do; "elem": none
             mixup_alpha=0.8,  # lambda ~ Beta(alpha, alpha); 0: no mixup
             cutmix_alpha=1.0,
             prob=1.0,  # of mixing at all
             switch_prob=0.5,  # of CutMix rather than mixup
             label_smoothing=0.1,
-            group_size=128,  # images that share a draw: the official batch per GPU
+            group_size=128,  # images mixed with each other: the official batch per GPU
         )
     )
 

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
         gamma=0.7,  # pens differ
     )
     config.preprocess.crop_pct = 1.0
+    config.erase.prob = 0.0
     config.mix.update(mixup_alpha=0.0, cutmix_alpha=0.0)
 
     config.model.update(

@@ -1,16 +1,18 @@
 """Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899).
 
-As timm's `Mixup` in batch mode, with which ConvNeXt was trained, where one call is the
-micro-batch of one GPU. Here that is a group of `group_size` consecutive rows of the global batch,
-so the result does not depend on the number of devices. Each group draws for itself, and its
-images are mixed with those of the same group in reverse order.
+As timm's `Mixup`, with which ConvNeXt was trained in batch mode, where one call is the micro-batch
+of one GPU. Here that is a group of `group_size` consecutive rows of the global batch, so the result
+does not depend on the number of devices. The images of a group are mixed with those of the same
+group in reverse order.
 """
 
 import jax
 import jax.numpy as jnp
 
 from convnext import losses
-from convnext.errors import InputError
+from convnext.errors import InputError, require
+
+MODES = ("batch", "pair", "elem")
 
 
 def mix(
@@ -25,16 +27,22 @@ def mix(
     prob: float = 1.0,
     switch_prob: float = 0.5,
     label_smoothing: float = 0.1,
+    mode: str = "batch",
     group_size: int = 128,
 ) -> tuple[jax.Array, jax.Array]:
     """images [N, H, W, C] float, labels int [N] or [N, K] -> mixed images, targets [N, K].
 
     K is num_classes; see losses.targets.
 
-    An alpha of 0 leaves that kind out, otherwise lambda ~ Beta(alpha, alpha). A group is mixed
-    with probability `prob`, and then by CutMix with probability `switch_prob` if both kinds are
-    on. group_size is capped at N; raises InputError where it does not divide N.
+    An alpha of 0 leaves that kind out, otherwise lambda ~ Beta(alpha, alpha). With probability
+    `prob` there is mixing, and then by CutMix with probability `switch_prob` if both kinds are on.
+    mode says what draws for itself: each group ("batch"), each two images that are mixed with each
+    other ("pair"), or each image ("elem").
+
+    group_size is capped at N; raises InputError where it does not divide N, for another mode, and
+    for pairs in groups of an odd size.
     """
+    require(mode in MODES, "mix.mode", mode, ", ".join(MODES))
     targets = losses.targets(
         labels,
         num_classes=num_classes,
@@ -46,25 +54,32 @@ def mix(
 
     batch_size, height, width, _ = images.shape
     group_size = capped_group_size(batch_size, group_size)
+    is_even = group_size % 2 == 0
+    require(mode != "pair" or is_even, "mix.group_size", group_size, "even numbers, for pairs")
     groups = batch_size // group_size
+    draws = {"batch": 1, "pair": group_size // 2, "elem": group_size}[mode]
     if mixup_alpha == 0 or cutmix_alpha == 0:
         switch_prob = float(cutmix_alpha > 0)
 
     mix_key, switch_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
-    use_mix = jax.random.bernoulli(mix_key, prob, (groups,))
-    use_cutmix = jax.random.bernoulli(switch_key, switch_prob, (groups,))
-    mixup_lam = _beta(mixup_key, mixup_alpha, groups)
-    inside = _boxes(box_key, _beta(cutmix_key, cutmix_alpha, groups), height, width)
+    shape = (groups, draws)
+    use_mix = jax.random.bernoulli(mix_key, prob, shape)
+    use_cutmix = jax.random.bernoulli(switch_key, switch_prob, shape)
+    mixup_lam = _beta(mixup_key, mixup_alpha, shape)
+    inside = _boxes(box_key, _beta(cutmix_key, cutmix_alpha, shape), height, width)
     # Clipped at the border, so count the pixels.
-    lam = jnp.where(use_cutmix, 1 - inside.mean(axis=(1, 2)), mixup_lam)
+    lam = jnp.where(use_cutmix, 1 - inside.mean(axis=(2, 3)), mixup_lam)
     lam = jnp.where(use_mix, lam, 1.0)
 
-    # Share of an image that stays its own, pixel by pixel [G, 1, H, W, 1].
-    own = jnp.where(use_cutmix[:, None, None], 1 - inside, mixup_lam[:, None, None])
-    own = jnp.where(use_mix[:, None, None], own, 1.0)[:, None, :, :, None].astype(images.dtype)
+    # Share of an image that stays its own, pixel by pixel [groups, draws, H, W].
+    own = jnp.where(use_cutmix[..., None, None], 1 - inside, mixup_lam[..., None, None])
+    own = jnp.where(use_mix[..., None, None], own, 1.0)
+    if mode == "pair":  # the second half of a group holds the partners, in reverse
+        lam, own = (jnp.concatenate([x, x[:, ::-1]], axis=1) for x in (lam, own))
+    own = own[..., None].astype(images.dtype)
     return (
         _blend(images.reshape(groups, group_size, *images.shape[1:]), own).reshape(images.shape),
-        _blend(targets.reshape(groups, group_size, -1), lam[:, None, None]).reshape(targets.shape),
+        _blend(targets.reshape(groups, group_size, -1), lam[..., None]).reshape(targets.shape),
     )
 
 
@@ -79,23 +94,23 @@ def capped_group_size(batch_size: int, group_size: int) -> int:
     return group_size
 
 
-def _beta(key, alpha, groups):
-    return jax.random.beta(key, alpha, alpha, (groups,)) if alpha > 0 else jnp.ones((groups,))
+def _beta(key, alpha, shape):
+    return jax.random.beta(key, alpha, alpha, shape) if alpha > 0 else jnp.ones(shape)
 
 
 def _boxes(key, lam, height, width):
-    """[G] -> [G, H, W]: 1 inside a box of 1 - lam of the image, uniform centre, clipped."""
+    """[...] -> [..., H, W]: 1 inside a box of 1 - lam of the image, uniform centre, clipped."""
     row_key, column_key = jax.random.split(key)
     ratio = jnp.sqrt(1 - lam)
 
     def inside(key, size):
-        centre = jax.random.randint(key, lam.shape, 0, size)[:, None]
-        half = (size * ratio).astype(jnp.int32)[:, None] // 2
+        centre = jax.random.randint(key, lam.shape, 0, size)[..., None]
+        half = (size * ratio).astype(jnp.int32)[..., None] // 2
         position = jnp.arange(size)
         return (position >= centre - half) & (position < centre + half)
 
     rows, columns = inside(row_key, height), inside(column_key, width)
-    return (rows[:, :, None] & columns[:, None, :]).astype(jnp.float32)
+    return (rows[..., :, None] & columns[..., None, :]).astype(jnp.float32)
 
 
 def _blend(x, own):

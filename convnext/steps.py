@@ -60,6 +60,7 @@ def train_step(
     tx: optax.GradientTransformation,
     normalize: Callable[[jax.Array], jax.Array],
     problem_type: str = losses.SINGLE_LABEL,
+    erase: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     key: jax.Array,
     ema_decays: Sequence[float] = (),
@@ -73,8 +74,12 @@ def train_step(
     without a gradient (optimizer.frozen_mask). With accumulation_steps > 1 the batch passes through
     the model in that many parts.
     """
-    mix_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    images, targets = mix(mix_key, normalize(batch["image"]), batch["label"])
+    step_key = jax.random.fold_in(key, state.step)
+    mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
+    images = normalize(batch["image"])
+    if erase is not None:
+        images = erase(erase_key, images)
+    images, targets = mix(mix_key, images, batch["label"])
 
     def loss_fn(params, images, targets, key):
         params = optimizer.stop_gradients(params, frozen)

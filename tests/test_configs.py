@@ -61,7 +61,14 @@ def test_a_config_of_the_paper_has_the_papers_values(name):
     assert config.batch_size == 4096
     assert (config.schedule.peak_lr, config.schedule.end_lr) == (4e-3, 1e-6)
     assert dict(config.optimizer) == dict(
-        weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8, clip_norm=None
+        weight_decay=0.05,
+        weight_decay_end=None,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        clip_norm=None,
+        layer_decay=1.0,
+        layer_decay_type="group",
     )
     assert (config.mix.mixup_alpha, config.mix.cutmix_alpha) == (0.8, 1.0)
     assert (config.mix.label_smoothing, config.mix.switch_prob) == (0.1, 0.5)

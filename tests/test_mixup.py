@@ -68,6 +68,35 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels(images, seed):
     )
 
 
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", "both"])
+@pytest.mark.parametrize("mode", ["pair", "elem"])
+def test_pairs_or_images_draw_for_themselves(images, mode, kind):
+    alphas = dict(mixup_alpha=float(kind != "cutmix"), cutmix_alpha=float(kind != "mixup"))
+    mixed, targets = mixup.mix(
+        jax.random.key(5), images, LABELS, num_classes=K, group_size=6, mode=mode, **alphas
+    )
+    shares = mixed_shares(mixed, 6)
+    counted = shares.mean((1, 2))
+    known = ~np.isnan(target_shares(targets, 6))  # partners of different labels
+    assert known.sum() >= 8
+    np.testing.assert_allclose(target_shares(targets, 6, 0.1)[known], counted[known], atol=1e-5)
+    for group in shares.reshape(2, 6, SIZE, SIZE):
+        drawn = {(np.round(image, 4) + 0.0).tobytes() for image in group}  # no -0.0
+        assert 1 < len(drawn) <= 3 if mode == "pair" else 3 < len(drawn)  # boxes may be empty
+        if mode == "pair":  # the partner has the same shares, pixel by pixel
+            np.testing.assert_allclose(group, group[::-1], atol=1e-5)
+    is_cutmix = np.array([np.isin(np.round(image, 4), [0, 1]).all() for image in shares])
+    assert {"mixup": not is_cutmix.any(), "cutmix": is_cutmix.all(),
+            "both": 0 < is_cutmix.sum() < N}[kind]  # fmt: skip
+
+
+def test_a_mode_that_is_not_known_or_does_not_fit_is_refused(images):
+    with pytest.raises(InputError, match="mix.mode is 'all'; accepted: batch, pair, elem"):
+        mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, mode="all")
+    with pytest.raises(InputError, match="mix.group_size is 3; accepted: even numbers, for pairs"):
+        mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, mode="pair", group_size=3)
+
+
 def test_lambda_and_the_choice_of_kind_have_their_distributions():
     labels = jnp.zeros(8000, jnp.int32).at[1::2].set(1)
     images = jnp.broadcast_to(labels[:, None, None, None].astype(jnp.float32), (8000, 8, 8, 1))
@@ -118,8 +147,14 @@ def test_a_group_that_does_not_divide_the_batch_is_refused(images):
         mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=5)
 
 
-@pytest.mark.parametrize("group_size, exchanges", [(2, False), (4, False), (8, True), (64, True)])
-def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(group_size, exchanges):
+@pytest.mark.parametrize(
+    "group_size, mode, exchanges",
+    [(2, "batch", False), (4, "batch", False), (4, "pair", False), (4, "elem", False),
+     (8, "batch", True), (64, "batch", True)],
+)  # fmt: skip
+def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
+    group_size, mode, exchanges
+):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(32, 6, 6, 3)).astype(np.float32)
     labels = rng.integers(0, K, 32)
@@ -127,7 +162,9 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(group_s
     by_batch: NamedSharding = sharding.of_batch(mesh)
 
     def mix(images, labels):
-        return mixup.mix(jax.random.key(7), images, labels, num_classes=K, group_size=group_size)
+        return mixup.mix(
+            jax.random.key(7), images, labels, num_classes=K, group_size=group_size, mode=mode
+        )
 
     on_eight = jax.jit(mix, in_shardings=(by_batch, by_batch), out_shardings=by_batch)
     jax.tree.map(

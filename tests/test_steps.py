@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from convnext import losses, metrics, mixup, optimizer, sharding, steps
+from convnext import erasing, losses, metrics, mixup, optimizer, sharding, steps
 
 NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 DECAYS = (0.9, 0.99)
@@ -142,16 +142,18 @@ def test_a_linear_probe_learns_the_head_alone(parts, batch):
     assert probe.cost_analysis()["flops"] < 0.5 * whole.cost_analysis()["flops"]
 
 
-def test_grad_norm_and_loss_are_those_of_the_mixed_batch(parts, batch):
+def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch):
     model, _, init = parts
-    mix = partial(mixup.mix, num_classes=5, group_size=4)
+    mix, erase = partial(mixup.mix, num_classes=5, group_size=4), partial(erasing.erase, prob=0.5)
     state = init(jax.random.key(0))
-    _, values = jax.jit(step_function(parts, mix=mix))(state, batch)
+    _, values = jax.jit(step_function(parts, mix=mix, erase=erase))(state, batch)
 
     @jax.jit
     def loss_and_norm(params):
-        mix_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))
-        images, targets = mix(mix_key, NORMALIZE(batch["image"]), batch["label"])
+        step_key = jax.random.fold_in(jax.random.key(1), 0)
+        mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
+        images = erase(erase_key, NORMALIZE(batch["image"]))
+        images, targets = mix(mix_key, images, batch["label"])
 
         def loss(params):
             rngs = {"dropout": dropout_key}
