@@ -40,6 +40,15 @@ def get_config() -> ConfigDict:
             crop_scale=config_dict.placeholder(tuple),  # of the area; None: the whole image
             crop_ratio=(3 / 4, 4 / 3),  # width / height
             flip_prob=0.5,
+            randaugment=dict(
+                num_ops=2,  # operations drawn for an image; 0: none
+                magnitude=9.0,  # mean, of 0 to 10
+                magnitude_std=0.5,
+                increasing=True,  # more magnitude, more change
+                prob=0.5,  # of applying an operation that was drawn
+            ),
+            three_augment=False,  # DeiT III's 3-Augment
+            color_jitter=0.0,  # brightness, contrast and saturation, by 1 +- so much
             affine_degrees=0.0,  # rotation, at most
             affine_translate=0.0,  # share of a side, at most
             affine_scale=(1.0, 1.0),  # range of the zoom

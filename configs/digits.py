@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         affine_shear=20.0,
         gamma=0.7,  # pens differ
     )
+    config.augment.randaugment.num_ops = 0
     config.preprocess.crop_pct = 1.0
     config.erase.prob = 0.0
     config.mix.update(mixup_alpha=0.0, cutmix_alpha=0.0)

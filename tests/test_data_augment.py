@@ -1,7 +1,12 @@
+from collections import Counter
+
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from convnext.data import augment
+from convnext.data.randaugment import RandAugment
 
 
 def gradient(height, width):
@@ -137,3 +142,47 @@ def test_from_384_pixels_up_evaluation_warps():
 def test_the_offset_of_the_centre_is_rounded_half_to_even(side, first):
     crop = augment.center_crop(gradient(side, side), 4)
     assert (crop[0, 0, 0], crop[0, 0, 1]) == (first, first)
+
+
+def test_three_augment_is_grey_or_solarized_or_blurred_each_as_often():
+    photo = load_sample_image("flower.jpg")[180:204, 300:332]
+    grey = np.asarray(Image.fromarray(photo).convert("L"))[..., None].repeat(3, -1)
+    solarized = np.where(photo < 128, photo, 255 - photo)
+    counts = Counter()
+    for seed in range(600):
+        made = augment.random_three_augment(photo, rng(seed))
+        if np.array_equal(made, grey):
+            counts["grey"] += 1
+        elif np.array_equal(made, solarized):
+            counts["solarized"] += 1
+        else:  # a blur keeps the mean and loses detail
+            assert np.abs(made.mean((0, 1)) - photo.mean((0, 1))).max() < 2
+            assert made.std() <= photo.std()
+            counts["blurred"] += 1
+    assert all(abs(counts[kind] - 200) < 4 * 11.5 for kind in ("grey", "solarized", "blurred"))
+
+
+def test_colour_jitter_changes_brightness_contrast_and_saturation():
+    photo = load_sample_image("flower.jpg")[180:204, 300:332]
+    flat = np.full((8, 8, 3), 100, np.uint8)  # brightness alone changes it
+    levels = [augment.random_color_jitter(flat, rng(s), strength=0.3).mean() for s in range(300)]
+    assert 69 <= min(levels) < 73 and 127 < max(levels) <= 130
+    assert abs(np.mean(levels) - 100) < 4 * 17.3 / np.sqrt(300)
+    made = [augment.random_color_jitter(photo, rng(s), strength=0.4) for s in range(100)]
+    for spread in (lambda x: x.std(axis=(0, 1)).mean(), lambda x: np.ptp(x, axis=-1).mean()):
+        ratios = np.array([spread(x.astype(float)) for x in made]) / spread(photo.astype(float))
+        assert ratios.min() < 0.7 and ratios.max() > 1.2
+
+
+def test_the_recipes_augmentation_is_applied_in_its_order():
+    photo, fields = load_sample_image("flower.jpg")[100:228, 200:360], dict(prob=1.0)
+    made = augment.train_transform(
+        photo, rng(3), image_size=32, randaugment=fields, three_augment=True, color_jitter=0.3
+    )
+    one = rng(3)
+    expected = augment.random_resized_crop(photo, one, 32, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+    expected = augment.random_flip(expected, one, prob=0.5)
+    expected = RandAugment(prob=1.0)(expected, one)
+    expected = augment.random_three_augment(expected, one)
+    expected = augment.random_color_jitter(expected, one, strength=0.3)
+    np.testing.assert_array_equal(made, expected)

@@ -4,10 +4,14 @@ What is random is drawn from the numpy Generator that is passed in, and from not
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from convnext.data import operations
+from convnext.data.randaugment import RandAugment
 from convnext.errors import InputError
 
 CROP_MODES = (None, "center", "squash")
@@ -22,18 +26,28 @@ def train_transform(
     crop_scale: tuple[float, float] | None = (0.08, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip_prob: float = 0.5,
+    randaugment: Mapping[str, Any] | None = None,
+    three_augment: bool = False,
+    color_jitter: float = 0.0,
     affine_degrees: float = 0.0,
     affine_translate: float = 0.0,
     affine_scale: tuple[float, float] = (1.0, 1.0),
     affine_shear: float = 0.0,
     gamma: float = 0.0,
 ) -> np.ndarray:
-    """The training augmentation. crop_scale None resizes the whole image instead of a crop."""
+    """The training augmentation, in this order. crop_scale None resizes the whole image instead of
+    a crop; randaugment are the fields of `RandAugment`."""
     if crop_scale is None:
         image = resize(image, image_size, image_size)
     else:
         image = random_resized_crop(image, rng, image_size, scale=crop_scale, ratio=crop_ratio)
     image = random_flip(image, rng, prob=flip_prob)
+    if randaugment is not None:
+        image = RandAugment(**randaugment)(image, rng)
+    if three_augment:
+        image = random_three_augment(image, rng)
+    if color_jitter:
+        image = random_color_jitter(image, rng, strength=color_jitter)
     if gamma:
         image = random_gamma(image, rng, strength=gamma)
     if (affine_degrees, affine_translate, affine_shear, *affine_scale) != (0, 0, 0, 1, 1):
@@ -122,6 +136,29 @@ def random_resized_crop(
 def random_flip(image: np.ndarray, rng: np.random.Generator, *, prob: float) -> np.ndarray:
     """Left to right with probability `prob`."""
     return image[:, ::-1] if rng.random() < prob else image
+
+
+def random_three_augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """3-Augment (https://arxiv.org/abs/2204.07118): grey, values from 128 up inverted, or a blur
+    of 0.1 to 2 pixels, each as often."""
+    match rng.integers(3):
+        case 0:
+            return operations.color(image, 0.0)
+        case 1:
+            return operations.solarize(image, 128)
+        case _:
+            return operations.gaussian_blur(image, rng.uniform(0.1, 2.0))
+
+
+def random_color_jitter(
+    image: np.ndarray, rng: np.random.Generator, *, strength: float
+) -> np.ndarray:
+    """Brightness, contrast and saturation, in random order, each by a factor uniform in
+    [1 - strength, 1 + strength], at least 0 (torchvision's ColorJitter)."""
+    for index in rng.permutation(3):
+        change = (operations.brightness, operations.contrast, operations.color)[index]
+        image = change(image, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+    return image
 
 
 def random_gamma(image: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
