@@ -106,6 +106,7 @@ def get_config() -> ConfigDict:
             peak_lr=4e-3,
             end_lr=1e-6,
             warmup_epochs=20,
+            v2=False,  # ConvNeXt-V2's curve, which peaks one step later
         )
     )
     config.optimizer = ConfigDict(

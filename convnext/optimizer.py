@@ -21,12 +21,14 @@ def warmup_cosine(
     peak_lr: float,
     end_lr: float = 1e-6,
     warmup_epochs: int = 20,
+    v2: bool = False,
 ) -> optax.Schedule:
     """The official schedule: learning rate of the update after `step` updates.
 
     Linear from 0 over the steps of `warmup_epochs`, both ends included, then a cosine towards
     end_lr, which is not quite reached (`cosine_scheduler` in utils.py of the official code).
-    Optax's schedule of this name peaks one step later. Computed in float64, held as float32.
+    Optax's schedule of this name peaks one step later, as does v2: ConvNeXt-V2's, a function of
+    the epochs that are done (`adjust_learning_rate`). Computed in float64, held as float32.
     """
     num_steps = num_epochs * steps_per_epoch
     warmup_steps = warmup_epochs * steps_per_epoch
@@ -34,7 +36,7 @@ def warmup_cosine(
         raise InputError(
             f"warmup_epochs is {warmup_epochs}; accepted: at most num_epochs, which is {num_epochs}"
         )
-    warmup = np.linspace(0, peak_lr, warmup_steps)
+    warmup = np.linspace(0, peak_lr, warmup_steps, endpoint=not v2)
     progress = np.arange(num_steps - warmup_steps) / max(num_steps - warmup_steps, 1)
     cosine = end_lr + 0.5 * (peak_lr - end_lr) * (1 + np.cos(np.pi * progress))
     table = np.concatenate([warmup, cosine]).astype(np.float32)

@@ -121,8 +121,9 @@ def test_a_model_that_the_peer_does_not_have_is_refused(peer, model, accepted):
 
 def test_the_benchmark_needs_no_packages_but_those_of_the_model():
     code = (
-        "import sys; from tools import benchmark; print(sorted({'safetensors', 'PIL', 'cv2', 'grain', "
-        "'ml_collections', 'tensorboardX', 'matplotlib', 'huggingface_hub'} & sys.modules.keys()))"
+        "import sys; from tools import benchmark; "
+        "print(sorted({'safetensors', 'PIL', 'cv2', 'grain', 'ml_collections', 'tensorboardX', "
+        "'matplotlib', 'huggingface_hub'} & sys.modules.keys()))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout == "[]\n", result.stderr

@@ -6,16 +6,26 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from convnext import VARIANTS, ConvNeXt, logs, mixup, optimizer, sharding, steps
-from convnext.data import augment, sources
+from convnext import VARIANTS, ConvNeXt, erasing, logs, mixup, optimizer, sharding, steps
+from convnext.data import augment, randaugment, sources
 from convnext.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+def rows(file):
+    """What may follow the colon of a config file that has several."""
+    module = importlib.import_module(f"configs.{file}")
+    return getattr(module, "ROWS", getattr(module, "DROP_PATH_RATES", ()))
+
+
+NAMES = [name for file in FILES for name in [file, *(f"{file}:{row}" for row in rows(file))]]
 
 
 def load(name):
-    return importlib.import_module(f"configs.{name}").get_config()
+    file, *row = name.split(":")
+    return importlib.import_module(f"configs.{file}").get_config(*row)
 
 
 def flatten(config, prefix=""):
@@ -40,8 +50,71 @@ PAPER = {
 }
 
 
-def test_the_paper_has_a_config_for_each_model_and_two_are_ours():
-    assert set(NAMES) == {*PAPER, "digits", "folder"}
+# The same, with the image size and the weights it starts from: its Table 6 and TRAINING.md.
+FINE_TUNINGS = {
+    f"imagenet22k_to_1k:{variant}_{size}": (
+        variant, drop_path_rate, size, f"timm/convnext_{variant}.fb_in22k", 0.8, 0.001, averages
+    )
+    for variant, drop_path_rate, averages in (
+        ("tiny", 0.0, ()), ("small", 0.1, ()), ("base", 0.2, ()), ("large", 0.3, ()),
+        ("xlarge", 0.4, (0.9999,)),
+    )
+    for size in (224, 384)
+} | {
+    "imagenet1k_384:base": ("base", 0.8, 384, "convnext_base_1k_224.pth", 0.7, 1.0, ()),
+    "imagenet1k_384:large": ("large", 0.95, 384, "timm/convnext_large.fb_in1k", 0.7, 1.0, ()),
+}  # fmt: skip
+
+
+def test_every_published_row_has_a_config():
+    sizes = {"tiny", "small", "base", "large", "xlarge"}
+    assert {name.partition(":")[2] for name in NAMES if name.startswith("imagenet22k:")} == sizes
+    v2 = {name.partition(":")[2] for name in NAMES if name.startswith("convnextv2:")}
+    on_1k = {name.removeprefix("v2_") for name in VARIANTS if name.startswith("v2_")}
+    larger = ("nano", "tiny", "base", "large")
+    assert v2 == on_1k | {f"{size}_22k" for size in (*larger, "huge")} | {
+        f"{size}_22k_1k_{pixels}" for size in larger for pixels in (224, 384)
+    } | {"huge_22k_1k_384", "huge_22k_1k_512"}
+    assert set(NAMES) > set(FINE_TUNINGS) | set(PAPER) | {"digits", "folder"}
+
+
+@pytest.mark.parametrize("name", FINE_TUNINGS)
+def test_a_fine_tuning_of_the_paper_has_the_papers_values(name):
+    config = load(name)
+    variant, *expected = FINE_TUNINGS[name]
+    assert all(config.model[field] == value for field, value in VARIANTS[variant].items())
+    assert [
+        config.model.drop_path_rate, config.image_size, config.init_from,
+        config.optimizer.layer_decay, config.model.head_init_scale, config.ema_decays,
+    ] == expected  # fmt: skip
+    assert (config.batch_size, config.num_epochs, config.optimizer.weight_decay) == (512, 30, 1e-8)
+    assert dict(config.schedule) == dict(peak_lr=5e-5, end_lr=1e-6, warmup_epochs=0, v2=False)
+    assert (config.mix.mixup_alpha, config.mix.cutmix_alpha, config.mix.label_smoothing) == (
+        0.0, 0.0, 0.1
+    )  # fmt: skip
+    assert (config.optimizer.layer_decay_type, config.model.num_classes) == ("group", 1000)
+
+
+# TRAINING.md of ConvNeXt-V2: rate, epochs, warm-up, layer decay, weight decay, drop path, alphas
+# and smoothing.
+V2 = {
+    "atto": (8e-4, 600, 0, (0.9, "single"), 0.3, 0.1, (0.0, 0.0), 0.2),
+    "tiny": (3.2e-3, 300, 40, (0.9, "single"), 0.05, 0.2, (0.8, 1.0), 0.1),
+    "base": (2.5e-3, 100, 20, (0.6, "group"), 0.05, 0.1, (0.8, 1.0), 0.1),
+}
+
+
+@pytest.mark.parametrize("size", V2)
+def test_a_fine_tuning_of_v2_has_the_values_of_its_code(size):
+    config = load(f"convnextv2:{size}")
+    assert (
+        config.schedule.peak_lr, config.num_epochs, config.schedule.warmup_epochs,
+        (config.optimizer.layer_decay, config.optimizer.layer_decay_type),
+        config.optimizer.weight_decay, config.model.drop_path_rate,
+        (config.mix.mixup_alpha, config.mix.cutmix_alpha), config.mix.label_smoothing,
+    ) == V2[size]  # fmt: skip
+    assert (config.batch_size, config.schedule.v2, config.ema_decays) == (1024, True, (0.9999,))
+    assert config.model.use_grn and config.init_from == f"timm/convnextv2_{size}.fcmae"
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -72,6 +145,10 @@ def test_a_config_of_the_paper_has_the_papers_values(name):
     )
     assert (config.mix.mixup_alpha, config.mix.cutmix_alpha) == (0.8, 1.0)
     assert (config.mix.label_smoothing, config.mix.switch_prob) == (0.1, 0.5)
+    assert dict(config.augment.randaugment) == dict(
+        num_ops=2, magnitude=9.0, magnitude_std=0.5, increasing=True, prob=0.5
+    )
+    assert (config.erase.prob, config.erase.area) == (0.25, (0.02, 1 / 3))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,13 +166,16 @@ def test_every_section_is_the_keywords_of_one_function(name):
     inspect.signature(augment.train_transform).bind(0, 0, image_size=0, **config.augment)
     inspect.signature(augment.eval_transform).bind(0, image_size=0, **config.preprocess)
     inspect.signature(steps.normalize).bind(0, **config.normalize)
+    randaugment.RandAugment(**config.augment.randaugment)
+    inspect.signature(erasing.erase).bind(key, 0, **config.erase)
     inspect.signature(mixup.mix).bind(key, 0, 0, num_classes=0, **config.mix)
     inspect.signature(sharding.make_mesh).bind(**config.mesh)
     inspect.signature(logs.Log).bind(
         "", start_step=0, num_steps=0, batch_size=0, config={}, **config.log
     )
     schedule = optimizer.warmup_cosine(2, config.num_epochs, **config.schedule)
-    params = {"kernel": jnp.ones(2)}
+    parts = ["stem_conv", *(f"stage_{stage}_block_0" for stage in range(4)), "head"]
+    params = {part: {"kernel": jnp.ones(2)} for part in parts}
     tx = optimizer.adamw(schedule, **config.optimizer)
     tx.update(params, tx.init(params), params)
 

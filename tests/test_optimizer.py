@@ -51,6 +51,20 @@ def test_the_schedule_is_the_official_one(run, step, value):
     assert jax.jit(schedule)(jnp.int32(step)) == schedule(step)
 
 
+# adjust_learning_rate of ConvNeXt-V2's utils.py, of fractional epochs.
+@pytest.mark.parametrize("step", [0, 1, 399, 400, 401, 1500, 2999])
+def test_the_schedule_of_v2_is_a_function_of_the_epochs_done(step):
+    schedule = optimizer.warmup_cosine(
+        10, 300, peak_lr=3.2e-3, end_lr=1e-6, warmup_epochs=40, v2=True
+    )
+    epoch = step / 10
+    if epoch < 40:
+        expected = 3.2e-3 * epoch / 40
+    else:
+        expected = 1e-6 + (3.2e-3 - 1e-6) * 0.5 * (1 + np.cos(np.pi * (epoch - 40) / (300 - 40)))
+    assert schedule(step) == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_warmup_of_one_step_is_a_rate_of_zero():
     schedule = optimizer.warmup_cosine(1, 3, peak_lr=1.0, end_lr=0.0, warmup_epochs=1)
     assert [schedule(step) for step in range(3)] == [0.0, 1.0, 0.5]

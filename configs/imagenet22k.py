@@ -1,0 +1,30 @@
+"""ImageNet-22k pre-training, 224 px, 90 epochs, of tiny, small, base, large or xlarge.
+
+    python train.py --config=configs/imagenet22k.py:base --config.data.root=/data/imagenet22k
+
+What is published is what follows from it: see imagenet22k_to_1k.py. ImageNet-22k is that of fall
+2011, 21,841 classes, 14,197,122 images. The paper trains without averages of the weights and
+without evaluation; here root/val is whatever is kept back.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import convnext_tiny
+from convnext.errors import require
+from convnext.model import VARIANTS
+
+# Of the paper's Table 5; base to xlarge also in TRAINING.md of the official code.
+DROP_PATH_RATES = dict(tiny=0.0, small=0.0, base=0.1, large=0.1, xlarge=0.2)
+
+
+def get_config(variant: str = "base") -> ConfigDict:
+    require(variant in DROP_PATH_RATES, "the variant", variant, ", ".join(DROP_PATH_RATES))
+    config = convnext_tiny.get_config()
+    config.num_epochs = 90
+    config.data.root = "data/imagenet22k"
+    config.mix.group_size = 32
+    config.model.update(VARIANTS[variant])
+    config.model.update(num_classes=21841, drop_path_rate=DROP_PATH_RATES[variant])
+    config.schedule.warmup_epochs = 5
+    config.ema_decays = ()
+    return config
