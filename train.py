@@ -130,7 +130,8 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
         log.print(summary.describe(
             model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,
             train_size=len(train_source), val_size=len(val_source), batch_size=config.batch_size,
-            steps_per_epoch=steps_per_epoch, num_epochs=config.num_epochs, **config.schedule,
+            steps_per_epoch=steps_per_epoch, num_epochs=config.num_epochs,
+            warmup_epochs=config.schedule.warmup_epochs, schedule=schedule,
         ))  # fmt: skip
         for step, batch in enumerate(to_devices(train_batches, start=start_step), start_step + 1):
             state, values = train_step(step, state, batch)

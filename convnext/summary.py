@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import optax
 
 from convnext.model import ConvNeXt
 
@@ -42,14 +43,15 @@ def describe(
     batch_size: int,
     steps_per_epoch: int,
     num_epochs: int,
-    peak_lr: float,
-    end_lr: float,
     warmup_epochs: int,
+    schedule: optax.Schedule,
 ) -> str:
     """A few lines for the start of a run."""
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     steps = steps_per_epoch * num_epochs
     gmacs = macs(model, image_size) / 1e9
+    points = {1, warmup_epochs * steps_per_epoch, steps // 4, steps // 2, steps} - {0}
+    rates = (f"{schedule(step - 1):.4g} at step {step:,}" for step in sorted(points))
     return "\n".join(
         [
             f"devices    {jax.device_count()} {jax.default_backend()}, mesh {axes}",
@@ -59,6 +61,6 @@ def describe(
             f"data       {train_size:,} images to train on, {val_size:,} to validate on",
             f"steps      {steps_per_epoch:,} per epoch of {batch_size:,} images, {num_epochs} "
             f"epochs, {steps:,} in all",
-            f"rate       0 to {peak_lr:g} in {warmup_epochs} epochs, then a cosine to {end_lr:g}",
+            f"rate       {', '.join(rates)}",
         ]
     )

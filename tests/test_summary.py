@@ -1,7 +1,7 @@
 import jax
 import pytest
 
-from convnext import VARIANTS, ConvNeXt, sharding, summary
+from convnext import VARIANTS, ConvNeXt, optimizer, sharding, summary
 
 # GMACs in convolutions and linear layers, computed from the official code.
 GMACS = {
@@ -26,11 +26,12 @@ def test_the_description_says_what_will_run():
     text = summary.describe(
         model=model, params=params, image_size=224, mesh=sharding.make_mesh(fsdp=2),
         train_size=1_281_167, val_size=50_000, batch_size=4096, steps_per_epoch=312,
-        num_epochs=300, peak_lr=4e-3, end_lr=1e-6, warmup_epochs=20,
+        num_epochs=300, warmup_epochs=20,
+        schedule=optimizer.warmup_cosine(312, 300, peak_lr=4e-3, warmup_epochs=20),
     )  # fmt: skip
     for fact in (
         "8 cpu, mesh data 4 x fsdp 2", "28,589,128 parameters", "4.456 GMACs at 224 px",
         "1,281,167 images", "50,000", "312 per epoch", "4,096 images", "93,600 in all",
-        "0 to 0.004 in 20 epochs", "cosine to 1e-06",
+        "0 at step 1, 0.004 at step 6,240, 0.003", "1e-06 at step 93,600",
     ):  # fmt: skip
         assert fact in text
