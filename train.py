@@ -133,7 +133,8 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
             steps_per_epoch=steps_per_epoch, num_epochs=config.num_epochs,
             warmup_epochs=config.schedule.warmup_epochs, schedule=schedule,
         ))  # fmt: skip
-        for step, batch in enumerate(to_devices(train_batches, start=start_step), start_step + 1):
+        batches = log.timed(to_devices(train_batches, start=start_step))
+        for step, batch in enumerate(batches, start_step + 1):
             state, values = train_step(step, state, batch)
             log.step(step, {**values, "lr": schedule(step - 1)})
 

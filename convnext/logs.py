@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Log:
         self._ahead: deque[Mapping[str, Any]] = deque()  # of steps that may not have been made yet
         self._seconds: dict[str, float] = {}
         self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
+        self._waited = 0.0  # seconds since then, for data
         if not self.active:
             return
         wandb = _import_wandb() if wandb_project else None
@@ -106,12 +107,25 @@ class Log:
         if self.active:
             self._progress.update(self._task, completed=step)
         if self._clock is None:  # the first step is mostly compilation
-            self._clock = time.monotonic(), step
+            self._start_clock(time.monotonic(), step)
         if self._is_due(step):
             self.flush()
             self._pending = step, {**self._timings(step), **_prefixed("train/", values)}
         else:
             self._undue = step, _prefixed("train/", values)
+
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The same. The share of the time in which the next one was waited for is logged as
+        data/wait_fraction."""
+        iterator = iter(batches)
+        while True:
+            begin = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - begin
+            yield batch
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Adds to the line of the last step, such as an evaluation after it."""
@@ -138,8 +152,12 @@ class Log:
         if step > before:
             now = time.monotonic()
             timings["train/images_per_second"] = (step - before) * self.batch_size / (now - then)
-            self._clock = now, step
+            timings["data/wait_fraction"] = self._waited / (now - then)
+            self._start_clock(now, step)
         return timings
+
+    def _start_clock(self, now, step):
+        self._clock, self._waited = (now, step), 0.0
 
     def _take_seconds(self):
         seconds, self._seconds = self._seconds, {}

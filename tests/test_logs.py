@@ -22,7 +22,8 @@ def train(log, steps, evaluate_at=()):
 
 
 def without_timing(lines):
-    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+    timings = ("second", "wait")
+    return [{k: v for k, v in line.items() if not any(t in k for t in timings)} for line in lines]
 
 
 def test_one_line_for_each_step_that_is_due_or_evaluated(tmp_path):
@@ -89,6 +90,27 @@ def test_what_is_done_beside_training_is_logged_and_not_counted(tmp_path, monkey
     assert "seconds/evaluation" not in lines[4]
 
 
+def test_the_share_of_the_time_that_was_spent_waiting_for_data_is_logged(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+
+    def batches():
+        for seconds in (50, 1, 1, 3, 0, 0):  # the first is not counted, nor is an evaluation
+            now[0] += seconds
+            yield seconds
+
+    with open_log(tmp_path) as log:
+        for step, _ in enumerate(log.timed(batches()), 1):
+            now[0] += 1
+            log.step(step, {"loss": jnp.float32(1)})
+            if step == 3:
+                with log.paused("evaluation"):
+                    now[0] += 100
+    lines = {line["step"]: line for line in logs.read(tmp_path / "metrics.jsonl")}
+    fractions = [lines[step]["data/wait_fraction"] for step in (2, 4, 6)]
+    assert fractions == [1 / 2, 4 / 6, 0]
+
+
 def test_lines_past_the_checkpoint_are_cut_off_and_written_again(tmp_path):
     with open_log(tmp_path) as log:
         train(log, range(1, 7), evaluate_at=(3, 6))
@@ -113,7 +135,7 @@ def test_without_a_terminal_the_log_is_plain_lines(tmp_path, capsys):
         train(log, range(1, 4))
     first, second = capsys.readouterr().out.splitlines()
     assert first == "hello [not markup]"
-    assert second.startswith("step 3/6 train/images_per_second ")
+    assert second.startswith("step 3/6 data/wait_fraction 0 train/images_per_second ")
     assert second.endswith(" train/loss 0.33333")
 
 
