@@ -110,13 +110,13 @@ def update(
     """
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    warm = 1 - (1 + state.step) ** (-2 / 3) if ema_warmup else 1.0
-    ema_params = {
-        str(decay): optax.incremental_update(
-            params, state.ema_params[str(decay)], 1 - jnp.minimum(decay, warm)
-        )
-        for decay in ema_decays
-    }
+    ema_params = {}
+    for decay in ema_decays:
+        share = 1 - decay  # of the new parameters; in float32, 1 - 0.9999 would lose four digits
+        if ema_warmup:
+            share = jnp.maximum(share, (1 + state.step) ** (-2 / 3))
+        average = state.ema_params[str(decay)]
+        ema_params[str(decay)] = optax.incremental_update(params, average, share)
     return TrainState(state.step + 1, params, opt_state, ema_params)
 
 

@@ -105,6 +105,17 @@ def test_the_averages_follow_their_definition(parts, one_device):
     assert_close(one_device[1][-1][0].ema_params, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("ema_warmup", [False, True])
+def test_a_slow_average_moves_by_a_ten_thousandth_to_the_last_digit(parts, ema_warmup):
+    params = jax.tree.map(jnp.ones_like, parts[2](jax.random.key(0)).params)
+    tx = optimizer.adamw(lambda step: 0.0)
+    state = steps.start(params, tx=tx, ema_decays=(0.9999,)).replace(step=jnp.int32(2_000_000))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = state.replace(ema_params={"0.9999": zeros})
+    state = steps.update(state, zeros, tx=tx, ema_decays=(0.9999,), ema_warmup=ema_warmup)
+    assert_close(state.ema_params["0.9999"], jax.tree.map(lambda p: 1e-4 * p, params), 1e-6, 0)
+
+
 def test_averages_may_warm_up(parts, batch):
     step = jax.jit(step_function(parts, ema_warmup=True))
     state, expected = parts[2](jax.random.key(0)), None
