@@ -41,7 +41,7 @@ class ImageProcessor:
     crop_pct: float = 224 / 256  # share of the resized side that the crop keeps
     resample: int = 3  # Pillow's number of the filter, 0 to 5: bicubic
     crop_mode: str | None = None  # None, "center" or "squash": see augment.eval_transform
-    crop_rounding: str = "round"  # "round" (paper, timm) or "floor": see augment.center_crop
+    crop_rounding: str = "round"  # "round" (paper, timm) or "floor": see augment.center
     do_resize: bool = True  # and crop
     do_rescale: bool = True
     rescale_factor: float = 1 / 255

@@ -140,7 +140,7 @@ def test_from_384_pixels_up_evaluation_warps():
 
 @pytest.mark.parametrize("side, first", [(5, 0), (7, 2), (8, 2), (9, 2), (11, 4)])
 def test_the_offset_of_the_centre_is_rounded_half_to_even(side, first):
-    crop = augment.center_crop(gradient(side, side), 4)
+    crop = gradient(side, side)[augment.center(side, side, 4)]
     assert (crop[0, 0, 0], crop[0, 0, 1]) == (first, first)
 
 

@@ -5,7 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from convnext.data import decode, sources
 from convnext.preprocessing import ImageProcessor
@@ -226,3 +228,38 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     content = encoded(Image.new("1", (50, 50)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1249)
     refused("2500 pixels", raw, content)
+
+
+def jpegs():
+    """Every kind that a JPEG file comes in, of sizes that blocks of 8 and 16 do not divide."""
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    for size in ((333, 251), (17, 9), (1, 1)):
+        for mode in ("RGB", "L", "CMYK"):
+            for subsampling in (0, 1, 2):
+                for progressive in (False, True):
+                    yield encoded(
+                        photo.resize(size).convert(mode), "JPEG",
+                        subsampling=subsampling, progressive=progressive,
+                    )  # fmt: skip
+
+
+def test_a_jpeg_of_any_kind_has_pillows_pixels():
+    for data in jpegs():
+        with Image.open(io.BytesIO(data)) as file:
+            expected = np.asarray(file.convert("RGB"))
+        np.testing.assert_array_equal(decode.decode_file(data, "a.jpg"), expected)
+
+
+def test_a_jpeg_with_a_few_wrong_bytes_is_read_as_pillow_reads_it():
+    whole = encoded(Image.fromarray(load_sample_image("china.jpg")), "JPEG")
+    data = whole[:-2] + bytes(90) + whole[-2:]  # libjpeg warns of them
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(data)
+    expected = decode.decode_file(whole, "a.jpg")
+    np.testing.assert_array_equal(decode.decode_file(data, "a.jpg"), expected)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -2000, -20])
+def test_a_jpeg_that_is_cut_off_is_refused_by_name(kept):
+    whole = encoded(Image.fromarray(load_sample_image("china.jpg")), "JPEG")
+    refused("cannot read the image some/a.jpg: ", decode.decode_file, whole[:kept], "some/a.jpg")

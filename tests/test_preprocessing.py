@@ -61,11 +61,10 @@ def test_the_defaults_are_the_papers():
     "margin, rounded, floored", [(0, 0, 0), (1, 0, 0), (3, 2, 1), (4, 2, 2), (5, 2, 2), (7, 4, 3)]
 )
 def test_round_and_floor_differ_where_the_margin_is_3_modulo_4(margin, rounded, floored):
-    rows = np.arange(8 + margin, dtype=np.uint8)[:, None].repeat(8 + margin, axis=1)
     for rounding, first in (("round", rounded), ("floor", floored)):
-        crop = augment.center_crop(rows, 8, rounding=rounding)
-        assert crop.shape == (8, 8) and crop[0, 0] == first
-    refused("crop_rounding is 'up'", augment.center_crop, rows, 8, rounding="up")
+        rows, columns = augment.center(8 + margin, 9, 8, rounding=rounding)
+        assert (rows, columns) == (slice(first, first + 8), slice(0, 8))
+    refused("crop_rounding is 'up'", augment.center, 9, 9, 8, rounding="up")
 
 
 def test_evaluation_while_training_knows_the_same_modes():

@@ -12,6 +12,7 @@ from PIL import Image
 
 from convnext.data import operations
 from convnext.data.randaugment import RandAugment
+from convnext.data.resample import bicubic
 from convnext.errors import InputError
 
 CROP_MODES = (None, "center", "squash")
@@ -78,7 +79,7 @@ def eval_transform(
     "center" (timm): the short side is resized to int(image_size / crop_pct), the centre cut out.
     "squash" (timm): both sides are resized to int(image_size / crop_pct), the centre cut out.
 
-    resample and crop_rounding: see `resize` and `center_crop`. Raises InputError for an image so
+    resample and crop_rounding: see `resize` and `center`. Raises InputError for an image so
     elongated that, resized, it would have more pixels than Pillow takes from a file.
     """
     height, width = image.shape[:2]
@@ -101,7 +102,8 @@ def eval_transform(
             f"an image {width} pixels wide and {height} high becomes {shape[1]} wide and "
             f"{shape[0]} high before it is cropped; accepted: at most {2 * limit} pixels then"
         )
-    return center_crop(resize(image, *shape, resample=resample), image_size, rounding=crop_rounding)
+    window = center(*shape, image_size, rounding=crop_rounding)
+    return resize(image, *shape, window, resample=resample)
 
 
 def random_resized_crop(
@@ -202,20 +204,28 @@ def random_affine(
 
 
 def resize(
-    image: np.ndarray, height: int, width: int, *, resample: int = Image.Resampling.BICUBIC
+    image: np.ndarray,
+    height: int,
+    width: int,
+    window: tuple[slice, slice] = (slice(None), slice(None)),
+    *,
+    resample: int = Image.Resampling.BICUBIC,
 ) -> np.ndarray:
-    """To [height, width], antialiased; resample is one of Pillow's filters."""
+    """To [height, width], antialiased, and of that the window, rows and columns; resample is one of
+    Pillow's filters."""
     if image.shape[:2] == (height, width):
-        return image
+        return image[window]
+    if resample == Image.Resampling.BICUBIC:
+        return bicubic(image, height, width, window)
     picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), resample))
+    return np.asarray(picture.resize((width, height), resample))[window]
 
 
-def center_crop(image: np.ndarray, size: int, *, rounding: str = "round") -> np.ndarray:
-    """The central [size, size]. Half of an odd margin is rounded: "round", half to even, as the
-    paper's code, torchvision and timm do, or "floor", as transformers does. They differ, by one
-    pixel, where the margin is 3 modulo 4."""
-    margins = [side - size for side in image.shape[:2]]
+def center(height: int, width: int, size: int, *, rounding: str = "round") -> tuple[slice, slice]:
+    """Rows and columns of the central [size, size]. Half of an odd margin is rounded: "round", half
+    to even, as the paper's code, torchvision and timm do, or "floor", as transformers does. They
+    differ, by one pixel, where the margin is 3 modulo 4."""
+    margins = height - size, width - size
     match rounding:
         case "round":
             top, left = (round(margin / 2) for margin in margins)
@@ -223,4 +233,4 @@ def center_crop(image: np.ndarray, size: int, *, rounding: str = "round") -> np.
             top, left = (margin // 2 for margin in margins)
         case _:
             raise InputError(f"crop_rounding is {rounding!r}; accepted: 'round', 'floor'")
-    return image[top : top + size, left : left + size]
+    return slice(top, top + size), slice(left, left + size)

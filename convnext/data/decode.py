@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convnext.errors import InputError, require
@@ -27,11 +28,46 @@ def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
             return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file)))
     except InputError:
         raise
-    except Exception as error:  # what Pillow raises for damaged files depends on the format
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        if isinstance(error, UnidentifiedImageError):
-            reason = "Pillow does not know what it is"
-        raise InputError(f"{reason}; accepted: a whole file of JPEG, PNG, WebP, ...") from error
+    except Exception as error:
+        raise InputError(_refusal(error)) from error
+
+
+def _refusal(error):
+    """What Pillow raises for damaged files depends on the format."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    if isinstance(error, UnidentifiedImageError):
+        reason = "Pillow does not know what it is"
+    return f"{reason}; accepted: a whole file of JPEG, PNG, WebP, ..."
+
+
+def decode_file(data: bytes, name: str) -> np.ndarray:
+    """uint8 [H, W, 3] of the bytes of an image file, as it lies, for training: Pillow's pixels.
+
+    Raises InputError, with the file's name, where it is no whole image.
+    """
+    try:
+        pixels = _decode_jpeg(data)
+        if pixels is None:
+            with Image.open(io.BytesIO(data)) as file:
+                pixels = np.asarray(frame_to_rgb(file))
+        return pixels
+    except Exception as error:
+        raise InputError(f"cannot read the image {name}: {_refusal(error)}") from error
+
+
+def _decode_jpeg(data):
+    """By libjpeg-turbo without a detour; None for what it refuses, or Pillow would refuse, or treats
+    differently: Pillow is asked then, which reads on where a file has a few wrong bytes."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        limit = Image.MAX_IMAGE_PIXELS
+        if colorspace == "CMYK" or (limit is not None and height * width > limit):
+            return None
+        return simplejpeg.decode_jpeg(data)
+    except ValueError:
+        return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

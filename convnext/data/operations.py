@@ -10,17 +10,35 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter
+
+LEVELS = np.arange(256)
 
 
 def auto_contrast(image: np.ndarray) -> np.ndarray:
     """Each channel stretched to 0 to 255."""
-    return np.asarray(ImageOps.autocontrast(_picture(image)))
+    return _by_level(image, [_stretched(np.flatnonzero(counts)) for counts in _histograms(image)])
+
+
+def _stretched(used):
+    low, high = int(used[0]), int(used[-1])
+    if low == high:
+        return LEVELS
+    scale = 255.0 / (high - low)
+    return np.clip((LEVELS * scale + -low * scale).astype(int), 0, 255)
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
     """Each channel's histogram made flat."""
-    return np.asarray(ImageOps.equalize(_picture(image)))
+    return _by_level(image, [_flattened(counts) for counts in _histograms(image)])
+
+
+def _flattened(counts):
+    used = counts[counts > 0]
+    step = int(used[:-1].sum()) // 255
+    if step == 0:
+        return LEVELS
+    return np.minimum((step // 2 + np.cumsum(counts) - counts) // step, 255)
 
 
 def invert(image: np.ndarray) -> np.ndarray:
@@ -34,12 +52,12 @@ def posterize(image: np.ndarray, bits: int) -> np.ndarray:
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
     """Values from the threshold up, 0 to 256, inverted."""
-    return np.where(image < threshold, image, 255 - image)
+    return _by_level(image, [np.where(threshold > LEVELS, LEVELS, 255 - LEVELS)])
 
 
 def solarize_add(image: np.ndarray, add: int) -> np.ndarray:
     """`add`, 0 to 127, added to values below 128."""
-    return np.where(image < 128, image + np.uint8(add), image)
+    return _by_level(image, [np.where(LEVELS < 128, LEVELS + add, LEVELS)])
 
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
@@ -49,17 +67,41 @@ def color(image: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from the mean grey level by the factor."""
-    return np.asarray(ImageEnhance.Contrast(_picture(image)).enhance(factor))
+    grey = int(np.asarray(_picture(image).convert("L")).mean() + 0.5)
+    return _by_level(image, [_blended(grey, LEVELS, factor)])
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from black by the factor."""
-    return np.asarray(ImageEnhance.Brightness(_picture(image)).enhance(factor))
+    return _by_level(image, [_blended(0, LEVELS, factor)])
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     """Away from the smoothed image by the factor."""
-    return np.asarray(ImageEnhance.Sharpness(_picture(image)).enhance(factor))
+    smooth = cv2.filter2D(image, -1, SMOOTH)
+    for edge in (0, -1):
+        smooth[edge], smooth[:, edge] = image[edge], image[:, edge]
+    return _blended(smooth, image, factor)
+
+
+SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+
+
+def _blended(start, end, factor):
+    """From start, at 0, past end, at 1: in float32 and cut off after the point, as Pillow does."""
+    start = np.float32(start)
+    values = start + np.float32(factor) * (np.float32(end) - start)
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def _histograms(image):
+    return [cv2.calcHist([image], [i], None, [256], [0, 256]).ravel().astype(int) for i in range(3)]
+
+
+def _by_level(image, tables):
+    """Each level replaced by that of the table, of one for all channels or one for each."""
+    table = np.stack(tables, axis=-1).astype(np.uint8)
+    return cv2.LUT(image, table[:, None] if len(tables) == 3 else table)
 
 
 def gaussian_blur(image: np.ndarray, radius: float) -> np.ndarray:
