@@ -1,6 +1,7 @@
 """Eight simulated CPU devices, and one compilation cache for the suite and its subprocesses."""
 
 import os
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # listings of folders
 
 import jax
 import jax.numpy as jnp

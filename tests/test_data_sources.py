@@ -1,108 +1,36 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from convnext import losses
-from convnext.data import sources
+from convnext.data import arrays, sources
 from convnext.errors import InputError
+from tests.inputs import refused
 
 
-def write_image(path, value=0, size=(6, 4)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (value, 10, 20)).save(path)
+def test_an_unknown_source_is_refused(tmp_path):
+    accepted = (
+        "accepted: digits, folder, arrayrecord, parquet, or a data set of TensorFlow Datasets"
+    )
+    refused(f"data.name is 'imagnet'; {accepted}", sources.load, "imagnet", str(tmp_path))
 
 
-@pytest.fixture
-def root(tmp_path):
-    """train: 3 cats, 2 dogs, 1 eel; val: 1 cat, 1 dog."""
-    for name, count in dict(cat=3, dog=2, eel=1).items():
-        for i in range(count):
-            write_image(tmp_path / "train" / name / f"{i}.png", value=i)
-    write_image(tmp_path / "val" / "cat" / "a.JPEG")
-    write_image(tmp_path / "val" / "dog" / "b.webp")
-    (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
-    return tmp_path
+def test_a_source_without_a_validation_part_is_split_at_random(monkeypatch):
+    images = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    whole = arrays.Arrays(images, np.arange(50, dtype=np.int32) % 5, list("abcde"))
+    monkeypatch.setattr(sources.records, "load", lambda root: (whole, None))
+    refused("arrayrecord has nothing to validate on; accepted: --config.data.val_fraction",
+            sources.load, "arrayrecord", "x")  # fmt: skip
+    train, val = sources.load("arrayrecord", "x", val_fraction=0.2)
+    found = [[int(part[i]["image"][0, 0, 0]) for i in range(len(part))] for part in (train, val)]
+    assert len(found[1]) == 10 and sorted(found[0] + found[1]) == list(range(50))
+    assert found[1] != list(range(10)) and train.class_names == list("abcde")
+    assert int(val[3]["label"]) == found[1][3] % 5
 
 
-def test_the_digits_are_split_by_writer():
-    train, val = sources.load("digits")
-    assert (len(train), len(val)) == (1437, 360)
-    assert list(train.class_names) == [str(i) for i in range(10)]
-    example = train[0]
-    assert example["image"].shape == (8, 8, 3) and example["image"].dtype == np.uint8
-    assert (example["image"].max(), example["label"]) == (239, 0)  # 15 of 16, a zero
-    labels = [int(val[i]["label"]) for i in range(360)]
-    assert np.bincount(labels).tolist() == [35, 36, 35, 37, 37, 37, 37, 36, 33, 37]
-
-
-def test_a_folder_of_classes_is_read_in_alphabetical_order(root):
-    train, val = sources.load("folder", str(root))
-    assert list(train.class_names) == list(val.class_names) == ["cat", "dog", "eel"]
-    assert [int(train[i]["label"]) for i in range(len(train))] == [0, 0, 0, 1, 1, 2]
-    assert [int(val[i]["label"]) for i in range(len(val))] == [0, 1]
-    image = train[2]["image"]
-    assert image.shape == (4, 6, 3) and (image == [2, 10, 20]).all()
-
-
-@pytest.mark.parametrize("nested", [True, False])
-def test_one_folder_is_split_class_by_class(tmp_path, nested):
-    base = tmp_path / "train" if nested else tmp_path
-    for name, count in dict(a=20, b=5, c=2, d=1).items():
-        for i in range(count):
-            write_image(base / name / f"{i:02d}.png")
-    train, val = sources.load("folder", str(tmp_path), val_fraction=0.2)
-    assert np.bincount(val.labels).tolist() == [4, 1, 1]
-    assert np.bincount(train.labels).tolist() == [16, 4, 1, 1]
-    assert not set(train.paths) & set(val.paths)
-    again = sources.load("folder", str(tmp_path), val_fraction=0.2)[1]
-    assert again.paths == val.paths
-    assert val.paths[:4] != [str(base / "a" / f"{i:02d}.png") for i in range(4)]  # drawn, not first
-
-
-def test_a_val_folder_counts_more_than_val_fraction(root):
-    _, val = sources.load("folder", str(root), val_fraction=0.5)
-    assert len(val) == 2
-
-
-def test_a_grey_image_is_read_as_rgb(tmp_path):
-    Image.new("L", (5, 5), 7).save(tmp_path / "grey.png")
-    assert (sources.read_image(str(tmp_path / "grey.png")) == np.full((5, 5, 3), 7)).all()
-
-
-def refused(message, *args, **keywords):
-    with pytest.raises(InputError, match=message) as caught:
-        sources.load(*args, **keywords)
-    assert "accepted: " in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_an_unknown_source_is_refused():
-    refused("data.name is 'imagenet'; accepted: digits, folder", "imagenet")
-
-
-def test_a_missing_or_empty_folder_is_refused(tmp_path):
-    refused("data.root is not set", "folder")
-    refused(f"no folder {tmp_path}/no/train", "folder", str(tmp_path / "no"))
-    (tmp_path / "train").mkdir()
-    refused(f"no class folders in {tmp_path}/train", "folder", str(tmp_path))
-    (tmp_path / "train" / "cat").mkdir()
-    refused(f"no images in {tmp_path}/train/cat", "folder", str(tmp_path))
-    write_image(tmp_path / "train" / "cat" / "1.png")
-    refused(f"no folder {tmp_path}/val", "folder", str(tmp_path))
-    refused("data.val_fraction is 1.5", "folder", str(tmp_path), val_fraction=1.5)
-
-
-def test_a_validation_class_that_is_not_trained_on_is_refused(root):
-    write_image(root / "val" / "fox" / "1.png")
-    refused(f"class 'fox' is in {root}/val but not in {root}/train", "folder", str(root))
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", None])
-def test_an_unreadable_image_is_named(root, content):
-    path = root / "train" / "cat" / "0.png"
-    path.write_bytes(path.read_bytes()[:-30] if content is None else content)
-    train, _ = sources.load("folder", str(root))
-    with pytest.raises(InputError, match=f"cannot read the image {path}: "):
-        train[0]
+@pytest.mark.parametrize("fraction", [0, 1, 1.5])
+def test_a_fraction_is_between_0_and_1(fraction):
+    refused(f"data.val_fraction is {fraction}; accepted: a number between 0 and 1", sources.load,
+            "folder", "x", val_fraction=fraction)  # fmt: skip
 
 
 def test_the_number_of_classes_is_the_datas():

@@ -56,8 +56,8 @@ def decode_file(data: bytes, name: str) -> np.ndarray:
 
 
 def _decode_jpeg(data):
-    """By libjpeg-turbo without a detour; None for what it refuses, or Pillow would refuse, or treats
-    differently: Pillow is asked then, which reads on where a file has a few wrong bytes."""
+    """By libjpeg-turbo without a detour. None for what it refuses and Pillow might read, such as a
+    file with a few wrong bytes, or Pillow might refuse, or converts in its own way."""
     if not data.startswith(b"\xff\xd8"):
         return None
     try:

@@ -1,0 +1,120 @@
+"""Data sets in the files that their authors publish."""
+
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import scipy.io
+from scipy.io.matlab import MatReadError
+
+from convnext.data import folders
+from convnext.errors import InputError
+
+IMAGENET_TRAIN = "ILSVRC2012_img_train.tar"
+IMAGENET_VAL = "ILSVRC2012_img_val.tar"
+IMAGENET_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+
+
+class Entry(NamedTuple):
+    """An image file of an archive."""
+
+    split: str  # "train" or "val"
+    class_name: str
+    name: str  # of the file, with the archives that it is in
+    read: Callable[[], bytes]  # to be called before the next entry is asked for
+    done: float  # the share of all that lies before it, 0 to 1
+
+
+def tar_entries(path: Path) -> Iterator[Entry]:
+    """The image files of a tar archive, in its order.
+
+    Their class is the folder that they are in, or the inner archive, of which ImageNet's have one
+    for each class; those below a folder "val" are to validate on.
+
+    ImageNet's ILSVRC2012_img_val.tar has its labels in ILSVRC2012_devkit_t12.tar.gz beside it.
+    Raises InputError where the archive is not whole or a class cannot be told.
+    """
+    labels = _imagenet_val_labels(path) if path.name == IMAGENET_VAL else None
+    size = path.stat().st_size
+    try:
+        with tarfile.open(path) as archive:
+            for member, name in _files(archive, path.name):
+                done = member.offset_data / size
+                if name.endswith(".tar"):
+                    with tarfile.open(fileobj=archive.extractfile(member)) as inner:
+                        class_name = PurePosixPath(name).stem
+                        for file, inner_name in _files(inner, name):
+                            read = inner.extractfile(file).read
+                            yield Entry("train", class_name, inner_name, read, done)
+                else:
+                    split, class_name = _class(member.name, name, labels)
+                    yield Entry(split, class_name, name, archive.extractfile(member).read, done)
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"cannot read {path}: {reason}; accepted: a whole tar archive") from error
+
+
+def _files(archive, prefix):
+    """The images and archives of an archive, and what to call them."""
+    for member in archive:
+        file = PurePosixPath(member.name).name
+        known = file.lower().endswith((*folders.IMAGE_SUFFIXES, ".tar"))
+        if member.isfile() and known and not file.startswith("."):
+            yield member, f"{prefix}/{member.name}"
+
+
+def _class(path, name, labels):
+    """(split, class) of an image."""
+    *above, file = PurePosixPath(path).parts
+    if labels is not None:
+        return "val", labels[file]
+    if not above:
+        raise InputError(f"{name} is in no folder; accepted: <class>/*.jpg, train/<class>/*.jpg "
+                         "and val/<class>/*.jpg, or a <class>.tar for each class")  # fmt: skip
+    return "val" if "val" in above[:-1] else "train", above[-1]
+
+
+def _imagenet_val_labels(path):
+    """{file: synset} of the 50,000 validation images, from the development kit beside them."""
+    devkit = path.with_name(IMAGENET_DEVKIT)
+    if not devkit.is_file():
+        raise InputError(f"{path} has no labels; accepted: with {IMAGENET_DEVKIT} beside it")
+    with tarfile.open(devkit) as archive:
+        members = {PurePosixPath(member.name).name: member for member in archive}
+        meta = scipy.io.loadmat(archive.extractfile(members["meta.mat"]), squeeze_me=True)
+        numbers = archive.extractfile(members["ILSVRC2012_validation_ground_truth.txt"]).read()
+    synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in meta["synsets"]}
+    return {
+        f"ILSVRC2012_val_{i:08d}.JPEG": synsets[int(number)]
+        for i, number in enumerate(numbers.split(), 1)
+    }
+
+
+def flowers(root: str) -> tuple[folders.Files, folders.Files]:
+    """Oxford's 102 flowers: root holds jpg/, of 102flowers.tgz, imagelabels.mat and setid.mat, of
+    https://www.robots.ox.ac.uk/~vgg/data/flowers/102. The published splits of 1,020 images each to
+    train and to validate on are both trained on, as is usual, and the 6,149 of the test validate.
+    """
+    pictures = Path(root) / "jpg"
+    if not pictures.is_dir():
+        raise InputError(f"no folder {pictures}; accepted: 102flowers.tgz unpacked in {root}")
+    labels = _matrix(root, "imagelabels.mat", "labels").astype(np.int32) - 1
+    splits = {name: _matrix(root, "setid.mat", name) for name in ("trnid", "valid", "tstid")}
+    class_names = [str(number) for number in range(1, labels.max() + 2)]
+
+    def files(numbers):
+        names = np.array([b"image_%05d.jpg" % number for number in numbers])
+        return folders.Files(pictures, class_names, names, labels[numbers - 1], folder=".")
+
+    return files(np.sort(np.append(splits["trnid"], splits["valid"]))), files(splits["tstid"])
+
+
+def _matrix(root, name, key):
+    path = Path(root) / name
+    try:
+        return scipy.io.loadmat(path)[key].ravel()
+    except (OSError, ValueError, KeyError, MatReadError) as error:
+        raise InputError(f"cannot read {path}: {error}; accepted: {name} as published") from error

@@ -1,0 +1,120 @@
+"""Data sets that TensorFlow Datasets or Hugging Face's datasets prepared: encoded images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnext.data import decode
+from convnext.errors import InputError
+
+
+class Encoded:
+    """Rows with the bytes of an image file and the index of a class."""
+
+    def __init__(self, rows: Any, class_names: Sequence[str], *, image: str, label: str, name: str):
+        self.rows, self.class_names = rows, class_names
+        self.image, self.label, self.name = image, label, name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        row = self.rows[int(index)]
+        data = row[self.image]
+        if isinstance(data, dict):  # of Hugging Face
+            data = data["bytes"]
+        image = decode.decode_file(data, f"{index} of {self.name}")
+        return {"image": image, "label": np.int32(row[self.label])}
+
+
+def tfds(
+    name: str, root: str | None, train_split: str | None, val_split: str | None
+) -> tuple[Encoded, Encoded | None]:
+    """A data set that TensorFlow Datasets prepared as ArrayRecord, read without TensorFlow.
+
+    name: such as "imagenet2012" or "imagenet2012:5.1.0". It is looked for in root, and then where
+    TFDS keeps data sets. Splits: in its notation, such as "train[:90%]"; None for "train", and for
+    the first of "validation" and "test" that there is.
+    """
+    import tensorflow_datasets
+
+    folder = name.partition(":")[0].partition("/")[0]
+    data_dir = root if root and (Path(root) / folder).is_dir() else None
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
+    except tensorflow_datasets.core.DatasetNotFoundError as error:
+        raise InputError(
+            f"data.name is {name!r}; accepted: digits, folder, arrayrecord, parquet, or a data set "
+            "of TensorFlow Datasets"
+        ) from error
+    prepared = "prepared by download_and_prepare(file_format='array_record')"
+    if not builder.info.splits:
+        raise InputError(f"data.name is {name!r}, but there is nothing in {builder.data_dir}; "
+                         f"accepted: a data set that is {prepared}, in data.root")  # fmt: skip
+    features = builder.info.features
+    image = _only(features, tensorflow_datasets.features.Image, "images", name)
+    label = _only(features, tensorflow_datasets.features.ClassLabel, "classes", name)
+    decoders = {image: tensorflow_datasets.decode.SkipDecoding()}
+
+    def source(split):
+        try:
+            rows = builder.as_data_source(split, decoders=decoders)
+        except NotImplementedError as error:
+            raise InputError(f"{builder.data_dir} is {builder.info.file_format}; accepted: a data "
+                             f"set that is {prepared}") from error  # fmt: skip
+        except ValueError as error:
+            raise InputError(f"the split is {split!r}; accepted: {', '.join(builder.info.splits)}, "
+                             "and parts and sums of them") from error  # fmt: skip
+        return Encoded(
+            rows, features[label].names, image=image, label=label, name=f"{name}/{split}"
+        )
+
+    val_split = val_split or _val_split(builder.info.splits)
+    return source(train_split or "train"), source(val_split) if val_split else None
+
+
+def parquet(
+    root: str | None, train_split: str | None, val_split: str | None
+) -> tuple[Encoded, Encoded | None]:
+    """A folder of Parquet files as the Hugging Face Hub has them, such as
+    root/data/train-00000-of-00010.parquet. Needs the package datasets."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(f"data.name is 'parquet', but datasets cannot be imported ({error}); "
+                         "accepted: pip install datasets") from error  # fmt: skip
+    if not root or not Path(root).is_dir():
+        raise InputError(f"data.root is {root!r}; accepted: a folder of Parquet files")
+    try:
+        splits = datasets.load_dataset(root)
+    except (ValueError, OSError) as error:  # what datasets raises for a folder without data
+        raise InputError(
+            f"data.root is {root!r}: {error}; accepted: a folder of Parquet files"
+        ) from error
+
+    def source(split):
+        if split not in splits:
+            raise InputError(f"the split is {split!r}; accepted: {', '.join(splits)}")
+        rows = splits[split]
+        image = _only(rows.features, datasets.Image, "images", root)
+        label = _only(rows.features, datasets.ClassLabel, "classes", root)
+        names = rows.features[label].names
+        rows = rows.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+        return Encoded(rows, names, image=image, label=label, name=f"{root}/{split}")
+
+    val_split = val_split or _val_split(splits)
+    return source(train_split or "train"), source(val_split) if val_split else None
+
+
+def _val_split(splits):
+    return next((split for split in ("validation", "val", "test") if split in splits), None)
+
+
+def _only(features, kind, what, name):
+    """The name of the one feature of a kind."""
+    found = [key for key, feature in features.items() if isinstance(feature, kind)]
+    if len(found) != 1:
+        raise InputError(f"{name} has {len(found)} features that are {what}; accepted: one")
+    return found[0]

@@ -1,0 +1,120 @@
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from convnext.data import arrays, sources
+from tests.inputs import refused
+
+
+def test_the_digits_are_split_by_writer():
+    train, val = sources.load("digits")
+    assert (len(train), len(val)) == (1437, 360)
+    assert list(train.class_names) == [str(i) for i in range(10)]
+    example = train[0]
+    assert example["image"].shape == (8, 8, 3) and example["image"].dtype == np.uint8
+    assert (example["image"].max(), example["label"]) == (239, 0)  # 15 of 16, a zero
+    labels = [int(val[i]["label"]) for i in range(360)]
+    assert np.bincount(labels).tolist() == [35, 36, 35, 37, 37, 37, 37, 36, 33, 37]
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes bytes as the strings that they are in Python 2, which wrote CIFAR's archives."""
+
+    dispatch = pickle._Pickler.dispatch.copy()
+
+    def save_string(self, value):
+        self.write(pickle.BINSTRING + len(value).to_bytes(4, "little") + value)
+        self.memoize(value)
+
+    dispatch[bytes] = save_string
+
+
+def add(archive, name, value):
+    """A file in an archive: of these bytes, or of what Python 2 would pickle."""
+    data = value
+    if not isinstance(value, bytes):
+        file = io.BytesIO()
+        Python2Pickler(file, protocol=2).dump(value)
+        data = file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+def planes(count, first):
+    """Rows of 3,072 bytes: 1,024 of red, of green, of blue. Red says which image it is."""
+    data = np.zeros((count, 3, 32, 32), np.uint8)
+    data[:, 0] = np.arange(first, first + count)[:, None, None]
+    data[:, 1] = np.arange(32)[:, None]
+    data[:, 2] = np.arange(32)
+    return data.reshape(count, 3072)
+
+
+@pytest.fixture
+def cifar10(tmp_path):
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for i in range(1, 6):
+            batch = {b"data": planes(4, 10 * i), b"labels": [i, 0, 9, 3], b"batch_label": b"x"}
+            add(archive, f"cifar-10-batches-py/data_batch_{i}", batch)
+        add(
+            archive,
+            "cifar-10-batches-py/test_batch",
+            {b"data": planes(3, 90), b"labels": [7, 8, 9]},
+        )
+        names = [f"class {i}".encode() for i in range(10)]
+        add(archive, "cifar-10-batches-py/batches.meta", {b"label_names": names})
+        add(archive, "cifar-10-batches-py/readme.html", b"<html>")
+    return str(tmp_path / "cifar-10-python.tar.gz")
+
+
+def test_cifar_10_is_read_from_its_archive(cifar10):
+    train, test = sources.load("cifar10", cifar10)
+    assert (len(train), len(test)) == (20, 3) and train.class_names[9] == "class 9"
+    assert [int(train[i]["label"]) for i in (0, 4, 8, 1)] == [1, 2, 3, 0]
+    assert train[5]["image"].dtype == np.uint8
+    assert train[5]["image"][6, 7].tolist() == [21, 6, 7]  # row and column in place
+    assert [int(test[i]["label"]) for i in range(3)] == [7, 8, 9]
+
+
+def test_cifar_100_is_read_with_its_fine_classes(tmp_path):
+    path = str(tmp_path / "cifar-100-python.tar.gz")
+    with tarfile.open(path, "w:gz") as archive:
+        for name, labels in dict(train=[99, 5], test=[42]).items():
+            data = planes(len(labels), 0)
+            batch = {b"data": data, b"fine_labels": labels, b"coarse_labels": [1] * len(labels)}
+            add(archive, f"cifar-100-python/{name}", batch)
+        fine = [f"fine {i}".encode() for i in range(100)]
+        meta = {b"fine_label_names": fine, b"coarse_label_names": [b"coarse"] * 20}
+        add(archive, "cifar-100-python/meta", meta)
+    train, test = sources.load("cifar100", path)
+    assert [int(train[i]["label"]) for i in range(2)] == [99, 5] and len(test) == 1
+    assert train.class_names[99] == "fine 99" and len(train.class_names) == 100
+
+
+def test_an_archive_that_is_not_cifars_is_refused(tmp_path, cifar10):
+    other = tmp_path / "other.tar.gz"
+    with tarfile.open(other, "w:gz") as archive:
+        add(archive, "cifar-10-batches-py/data_batch_1", {})
+    refused(f"{other} has no batches.meta; accepted: ", arrays.cifar, str(other))
+    other.write_bytes(b"no archive")
+    refused(f"cannot read {other}: ", arrays.cifar, str(other))
+    with open(cifar10, "rb") as file:
+        other.write_bytes(file.read()[:-100])
+    refused(f"cannot read {other}: ", arrays.cifar, str(other))
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+def test_a_pickle_in_an_archive_runs_nothing(tmp_path, capsys):
+    path = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("train", "test", "meta"):
+            add(archive, name, Hostile())
+    refused("print is no array", arrays.cifar, str(path))
+    assert "this ran" not in capsys.readouterr().out

@@ -1,0 +1,145 @@
+"""tools.prepare and what it writes, convnext.data.records."""
+
+import json
+
+import numpy as np
+import pytest
+
+from convnext.data import records, sources
+from convnext.errors import InputError
+from tests.inputs import refused
+from tests.test_data_archives import imagenet, jpeg, tar
+from tools import prepare
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """train: 5 of "a", 4 of "b"; val: 2 of "b". Levels of grey say which image it is."""
+    for part, name, values in (("train", "a", range(0, 50, 10)), ("train", "b", range(50, 90, 10)),
+                               ("val", "b", (200, 220))):  # fmt: skip
+        (tmp_path / "in" / part / name).mkdir(parents=True)
+        for value in values:
+            (tmp_path / "in" / part / name / f"{value:03d}.jpg").write_bytes(jpeg(value))
+    return tmp_path / "in"
+
+
+def summary(source):
+    """(grey, class) of each example."""
+    examples = [source[np.int64(i)] for i in range(len(source))]
+    return [
+        (round(float(example["image"].mean()), -1), source.class_names[example["label"]])
+        for example in examples
+    ]
+
+
+def test_a_folder_is_written_in_shards_and_read_again(folder, tmp_path, capsys):
+    prepare.main([f"--source={folder}", f"--out={tmp_path / 'out'}", "--images_per_shard=4",
+                  "--num_workers=2"])  # fmt: skip
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    shards = [f"train-0000{i}.array_record" for i in range(3)] + ["val-00000.array_record"]
+    assert names == ["dataset.json", *shards]
+    assert "train: 9 images in 3 shards\nval: 2 images in 1 shards\n" in capsys.readouterr().out
+    train, val = sources.load("arrayrecord", str(tmp_path / "out"))
+    assert summary(train) == [(v, "a") for v in range(0, 50, 10)] + [
+        (v, "b") for v in range(50, 90, 10)
+    ]
+    assert summary(val) == [(200, "b"), (220, "b")] and list(val.class_names) == ["a", "b"]
+    assert train[0]["label"].dtype == np.int32
+
+
+def test_a_damaged_image_is_reported_and_left_out(folder, tmp_path, capsys):
+    path = folder / "train" / "a" / "020.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    prepare.prepare(folder, tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert f"cannot read the image {path}" in printed.replace("\n", "")
+    assert "1 damaged images left out" in printed
+    train, _ = sources.load("arrayrecord", str(tmp_path / "out"))
+    assert [value for value, _ in summary(train)][:4] == [0, 10, 30, 40]
+
+
+@pytest.mark.parametrize("after", [0, 3, 4, 7, 9, 10])
+def test_the_same_command_goes_on_after_the_last_whole_shard(folder, tmp_path, monkeypatch, after):
+    (folder / "train" / "a" / "010.jpg").write_bytes(b"")
+    prepare.prepare(folder, tmp_path / "whole", images_per_shard=4)
+    add, count = prepare._Shard.add, 0
+
+    def killed(self, *args):
+        nonlocal count
+        if count == after:
+            raise KeyboardInterrupt
+        count += 1
+        add(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare._Shard, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare(folder, tmp_path / "out", images_per_shard=4)
+    if after >= 5:
+        refused("out is not complete; accepted: the same tools.prepare again", sources.load,
+                "arrayrecord", str(tmp_path / "out"))  # fmt: skip
+    read, read_entries = [], prepare._read
+    monkeypatch.setattr(prepare, "_read", lambda entry: read.append(entry) or read_entries(entry))
+    prepare.prepare(folder, tmp_path / "out", images_per_shard=4)
+    assert len(read) == {0: 11, 3: 11, 4: 11, 7: 6, 9: 2, 10: 2}[after]
+    for name in [path.name for path in (tmp_path / "whole").iterdir()]:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_a_complete_data_set_is_left_as_it_is(folder, tmp_path, monkeypatch):
+    prepare.prepare(folder, tmp_path / "out")
+    monkeypatch.setattr(prepare, "_write", None)
+    prepare.prepare(folder, tmp_path / "out")
+    refused("--images_per_shard is 7; accepted: 1024, as ", prepare.prepare, folder,
+            tmp_path / "out", images_per_shard=7)  # fmt: skip
+
+
+def test_imagenets_archives_are_one_source(tmp_path):
+    imagenet(tmp_path)
+    prepare.prepare(tmp_path, tmp_path / "out")
+    train, val = sources.load("arrayrecord", str(tmp_path / "out"))
+    assert list(train.class_names) == ["n01", "n02", "n03"]  # in the order of the synsets
+    assert summary(train) == [
+        (0, "n03"),
+        (0, "n03"),
+        (40, "n01"),
+        (40, "n01"),
+        (80, "n02"),
+        (80, "n02"),
+    ]
+    assert summary(val) == [(200, "n03"), (200, "n02"), (200, "n01")]
+    shares = [entry.done for entry in prepare._entries(tmp_path, None)]
+    assert shares == sorted(shares) and shares[0] < 0.2 and 0.5 < shares[-1] < 1
+
+
+def test_a_source_without_a_validation_part_can_keep_one(folder, tmp_path):
+    prepare.prepare(folder / "train", tmp_path / "one")
+    with pytest.raises(InputError, match="has nothing to validate on"):
+        sources.load("arrayrecord", str(tmp_path / "one"))
+    prepare.prepare(folder / "train", tmp_path / "two", val_fraction=0.25)
+    train, val = sources.load("arrayrecord", str(tmp_path / "two"))
+    assert (len(train), len(val)) == (7, 2)
+
+
+def test_what_cannot_be_prepared_is_refused(tmp_path):
+    refused("--source is '/no/such'; accepted: a folder, or a tar archive", prepare.prepare,
+            tmp_path.__class__("/no/such"), tmp_path / "out")  # fmt: skip
+    empty = tmp_path / "empty.tar"
+    empty.write_bytes(tar({"notes.txt": b"no image"}))
+    refused("--source is .*empty.tar'; accepted: one with images", prepare.prepare, empty,
+            tmp_path / "out")  # fmt: skip
+
+
+def test_shards_that_are_not_there_are_refused(folder, tmp_path):
+    out = tmp_path / "out"
+    refused("data.root is not set; accepted: ", sources.load, "arrayrecord")
+    refused(f"no dataset.json in {out}; accepted: ", sources.load, "arrayrecord", str(out))
+    prepare.prepare(folder, out)
+    (out / "val-00000.array_record").unlink()
+    refused(f"no shard {out}/val-00000.array_record; ", sources.load, "arrayrecord", str(out))
+    index = records.read_index(out)
+    del index["splits"]["train"]
+    (out / "val-00000.array_record").write_bytes(b"")
+    (out / records.INDEX).write_text(json.dumps(index))
+    refused(f"{out} has no split to train on; ", sources.load, "arrayrecord", str(out))

@@ -1,0 +1,212 @@
+"""Writes a data set of images into shards of ArrayRecord, for --config.data.name=arrayrecord.
+
+    python -m tools.prepare --source=FOLDER_OR_TAR --out=DIR
+
+The source is one of
+
+    a folder of train/<class>/*.jpg (or png, webp) and val/<class>/*.jpg, or of <class>/*.jpg
+    a folder of ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
+    a tar archive: one of these, of such folders, or of a <class>.tar for each class
+
+Every image is decoded once to check it; a damaged one is reported and left out. The same command
+again goes on after the last shard that is whole.
+"""
+
+import argparse
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+from array_record.python.array_record_module import ArrayRecordWriter
+from rich import progress
+
+from convnext.data import archives, decode, folders, records
+from convnext.errors import InputError, reported, require
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--source", type=Path, required=True, metavar="FOLDER_OR_TAR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--val_fraction", type=float, help="of each class, where there is no val")
+    parser.add_argument("--images_per_shard", type=int, default=1024, metavar="N")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), metavar="N",
+                        help="processes that check the images; 0: this one")  # fmt: skip
+    with reported():
+        prepare(**vars(parser.parse_args(argv)))
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    val_fraction: float | None = None,
+    images_per_shard: int = 1024,
+    num_workers: int = 0,
+) -> None:
+    """Writes the shards, and dataset.json after each. Raises InputError where the source cannot be
+    read or out is of another."""
+    require(images_per_shard > 0, "--images_per_shard", images_per_shard, "1 and more")
+    require(num_workers >= 0, "--num_workers", num_workers, "0 and more")
+    given = {
+        "source": str(source.resolve()),
+        "val_fraction": val_fraction,
+        "images_per_shard": images_per_shard,
+    }
+    new = {**given, "complete": False, "read": 0, "classes": [], "splits": {}, "damaged": []}
+    entries = _entries(source, val_fraction)
+    index = records.read_index(out) or new
+    for name, value in given.items():
+        require(index[name] == value, f"--{name}", value, f"{index[name]!r}, as {out} has")
+    if not index["complete"]:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(entries, out, index, num_workers)
+    for split, shards in index["splits"].items():
+        images = sum(shard["images"] for shard in shards)
+        print(f"{split}: {images:,} images in {len(shards):,} shards")
+    print(f"{len(index['classes']):,} classes; {len(index['damaged']):,} damaged images left out")
+
+
+def _entries(source: Path, val_fraction: float | None) -> Iterator[archives.Entry]:
+    if source.is_file():
+        return archives.tar_entries(source)
+    require(source.is_dir(), "--source", str(source), "a folder, or a tar archive")
+    tars = [source / name for name in (archives.IMAGENET_TRAIN, archives.IMAGENET_VAL)]
+    if tars[0].is_file():
+        return _tar_entries([path for path in tars if path.is_file()])
+    if val_fraction is None and not (source / "val").is_dir():
+        root = source / "train" if (source / "train").is_dir() else source
+        return _folder_entries({"train": folders.of_classes(root)})
+    return _folder_entries(
+        dict(zip(("train", "val"), folders.load(source, val_fraction), strict=True))
+    )
+
+
+def _tar_entries(paths):
+    sizes = [path.stat().st_size for path in paths]
+    for path, size, before in zip(paths, sizes, (0, *sizes[:-1]), strict=True):
+        for entry in archives.tar_entries(path):
+            yield entry._replace(done=(before + entry.done * size) / sum(sizes))
+
+
+def _folder_entries(splits):
+    total = sum(len(files) for files in splits.values())
+    done = 0
+    for split, files in splits.items():
+        for index in range(len(files)):
+            path = files.path(index)
+            class_name = files.class_names[files.labels[index]]
+            yield archives.Entry(split, class_name, str(path), path.read_bytes, done / total)
+            done += 1
+
+
+def _write(entries, out, index, num_workers):
+    bar = progress.Progress(
+        progress.TextColumn("{task.fields[read]:,} images"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    shard = None
+    with bar:
+        task = bar.add_task("", total=1.0, read=index["read"])
+        for entry, data, damage in _checked(islice(entries, index["read"], None), num_workers):
+            if shard and (shard.split != entry.split or shard.images == index["images_per_shard"]):
+                shard.close(index)
+                shard = None
+            shard = shard or _Shard(out, entry.split, len(index["splits"].get(entry.split, ())))
+            if damage:
+                bar.console.print(f"left out: {damage}", highlight=False, markup=False)
+            shard.add(entry, data, damage)
+            bar.update(task, completed=entry.done, read=index["read"] + shard.read)
+        if shard:
+            shard.close(index)
+        bar.update(task, completed=1.0)
+    require(index["splits"], "--source", index["source"], "one with images")
+    index["complete"] = True
+    records.write_index(out, index)
+
+
+class _Shard:
+    """A file that has its name when it is whole."""
+
+    def __init__(self, out: Path, split: str, number: int):
+        self.split, self.out = split, out
+        self.images = self.read = 0
+        self.damaged: list[str] = []
+        self.classes: set[str] = set()
+        self.file = f"{split}-{number:05d}.array_record"
+        self.unfinished = out / f"{self.file}.tmp"
+        # A chunk for each record, to be read in any order; an image does not shrink further.
+        self.writer = ArrayRecordWriter(str(self.unfinished), "group_size:1,uncompressed")
+
+    def add(self, entry: archives.Entry, data: bytes, damage: str | None) -> None:
+        self.read += 1
+        self.classes.add(entry.class_name)
+        if damage:
+            self.damaged.append(damage)
+        else:
+            self.writer.write(records.pack(data, entry.class_name, entry.name))
+            self.images += 1
+
+    def close(self, index: dict) -> None:
+        """Names the file, and then says so in dataset.json."""
+        self.writer.close()
+        if self.images:
+            self.unfinished.replace(self.out / self.file)
+            shard = {"file": self.file, "images": self.images}
+            index["splits"].setdefault(self.split, []).append(shard)
+        else:
+            self.unfinished.unlink()
+        index["read"] += self.read
+        index["damaged"] += self.damaged
+        index["classes"] = sorted({*index["classes"], *self.classes})
+        records.write_index(self.out, index)
+
+
+def _checked(entries, num_workers):
+    """(entry, its bytes, what is wrong with them or None), in order; few are held at a time."""
+    if num_workers == 0:
+        for entry in entries:
+            data = _read(entry)
+            yield entry, data, _damage(data, entry.name)
+        return
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        window = deque()
+        for entry in entries:
+            data = _read(entry)
+            window.append((entry, data, pool.submit(_damage, data, entry.name)))
+            if len(window) > 4 * num_workers:
+                first, data, damage = window.popleft()
+                yield first, data, damage.result()
+        for entry, data, damage in window:
+            yield entry, data, damage.result()
+
+
+def _read(entry):
+    try:
+        return entry.read()
+    except OSError:  # which decoding nothing will say
+        return b""
+
+
+def _damage(data, name):
+    try:
+        decode.decode_file(data, name)
+    except InputError as error:
+        return str(error).partition("; accepted")[0]
+    return None
+
+
+if __name__ == "__main__":
+    main()
