@@ -24,7 +24,7 @@ def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float
     """loss, top1, top5 (of a regression: loss, mae) and count over all validation images."""
     train_source, val_source = sources.load(**config.data)
     problem_type = losses.problem_type(
-        config.problem_type, config.model.num_classes, val_source[0]["label"].dtype
+        config.problem_type, config.model.num_classes, sources.first_label(val_source).dtype
     )
     num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     mesh = sharding.make_mesh(**config.mesh)
@@ -56,6 +56,7 @@ def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float
         partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
         batch_size=config.batch_size,
         rows=pipeline.process_rows(config.batch_size),
+        max_bad_images=config.max_bad_images,
     )
     batches = pipeline.to_devices(
         val_batches, sharding.of_batch(mesh), num_workers=config.num_workers

@@ -42,7 +42,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
     # Data.
     train_source, val_source = sources.load(**config.data)
     problem_type = losses.problem_type(
-        config.problem_type, config.model.num_classes, train_source[0]["label"].dtype
+        config.problem_type, config.model.num_classes, sources.first_label(train_source).dtype
     )
     num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
@@ -107,13 +107,13 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
         train_source,
         partial(augment.train_transform, image_size=config.image_size, **config.augment),
         seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
+        max_bad_images=config.max_bad_images,
     )  # fmt: skip
     val_batches = pipeline.EvalBatches(
         val_source,
         partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
-        batch_size=config.batch_size, rows=rows,
+        batch_size=config.batch_size, rows=rows, max_bad_images=config.max_bad_images,
     )  # fmt: skip
-    to_devices = partial(pipeline.to_devices, sharding=by_batch, num_workers=config.num_workers)
 
     # Loop.
     is_regression = problem_type == losses.REGRESSION
@@ -126,6 +126,8 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
         checkpoint.open_checkpoints(workdir, keep=config.keep_checkpoints,
                                     best_metric=best_metric, lowest=is_regression) as checkpoints,
     ):  # fmt: skip
+        to_devices = partial(pipeline.to_devices, sharding=by_batch,
+                             num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
         log.save("classes.json", list(train_source.class_names))
         log.print(summary.describe(
             model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,

@@ -27,13 +27,16 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict(
         dict(
-            name="folder",  # or "digits"
+            name="folder",  # "arrayrecord", "parquet", "digits", or of TFDS: "imagenet2012"
             root=config_dict.placeholder(str),  # of the folders train/<class> and val/<class>
             val_fraction=config_dict.placeholder(float),  # share of train kept to validate on
+            train_split=config_dict.placeholder(str),  # of TFDS and parquet; None: "train"
+            val_split=config_dict.placeholder(str),  # None: "validation", or else "test"
         )
     )
     config.data.root = "data/imagenet"
-    config.num_workers = 8  # processes that decode and augment; 0: threads of this one
+    config.num_workers = 8  # processes that decode and augment; 0: a thread of this one
+    config.max_bad_images = 0  # that cannot be read and are left out; one more ends the run
 
     config.augment = ConfigDict(
         dict(

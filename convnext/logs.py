@@ -51,6 +51,7 @@ class Log:
         self._seconds: dict[str, float] = {}
         self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
         self._waited = 0.0  # seconds since then, for data
+        self._bad_images: set[str] = set()
         if not self.active:
             return
         wandb = _import_wandb() if wandb_project else None
@@ -82,6 +83,13 @@ class Log:
         """A text for the console."""
         if self.active:
             self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def bad_image(self, message: str) -> None:
+        """What is wrong with an image that is left out. How many these are is logged as
+        data/bad_images."""
+        if message not in self._bad_images:
+            self._bad_images.add(message)
+            self.print(f"left out: {message}")
 
     def save(self, name: str, value: Any) -> None:
         """A JSON file in the workdir."""
@@ -132,7 +140,7 @@ class Log:
         if self._pending is None or self._pending[0] != self._last:
             self.flush()
             self._pending = self._undue
-        self._pending[1].update({**values, **self._take_seconds()})
+        self._pending[1].update({**values, **self._beside()})
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
@@ -148,7 +156,7 @@ class Log:
     def _timings(self, step):
         """The rate since the last line, and what was done beside training."""
         then, before = self._clock
-        timings = self._take_seconds()
+        timings = self._beside()
         if step > before:
             now = time.monotonic()
             timings["train/images_per_second"] = (step - before) * self.batch_size / (now - then)
@@ -159,9 +167,11 @@ class Log:
     def _start_clock(self, now, step):
         self._clock, self._waited = (now, step), 0.0
 
-    def _take_seconds(self):
+    def _beside(self):
+        """And how many images were left out, if any."""
         seconds, self._seconds = self._seconds, {}
-        return seconds
+        bad = {"data/bad_images": len(self._bad_images)} if self._bad_images else {}
+        return {**seconds, **bad}
 
     def flush(self) -> None:
         """Writes what is pending."""

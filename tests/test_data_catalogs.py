@@ -79,8 +79,8 @@ def test_splits_are_given_in_the_notation_of_tfds(prepared):
 def test_what_tfds_has_not_prepared_is_refused(prepared):
     refused("the split is 'trian'; accepted: train, validation, test", sources.load, "birds",
             prepared, train_split="trian")  # fmt: skip
-    refused("data.name is 'cifar10', but there is nothing in .*cifar10.*; accepted: a data set "
-            "that is prepared by download_and_prepare", sources.load, "cifar10", prepared)  # fmt: skip
+    refused("data.name is .cifar10., but there is nothing in .*cifar10.*; accepted: a data "
+            "set that is prepared", sources.load, "cifar10", prepared)  # fmt: skip
 
 
 @pytest.fixture

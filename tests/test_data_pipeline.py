@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from convnext import sharding
-from convnext.data import pipeline, sources
+from convnext.data import arrays, folders, pipeline
 from convnext.errors import InputError
 
 N = 22  # examples
@@ -13,7 +13,7 @@ N = 22  # examples
 def source():
     """Example i is an image of value i."""
     images = np.zeros((N, 4, 4, 3), np.uint8) + np.arange(N, dtype=np.uint8)[:, None, None, None]
-    return sources.Arrays(images, np.arange(N, dtype=np.int32) % 3, ["a", "b", "c"])
+    return arrays.Arrays(images, np.arange(N, dtype=np.int32) % 3, ["a", "b", "c"])
 
 
 def jitter(image, rng):
@@ -97,7 +97,9 @@ def test_batches_and_their_order_do_not_depend_on_the_workers(source, num_worker
     assert len(seen) == 6 - start
     for step, batch in enumerate(seen, start):
         assert batch["image"].sharding == by_batch
-        jax.tree.map(np.testing.assert_array_equal, batch, batches[step])
+        assert set(batch) == {"image", "label"}
+        for name, value in batch.items():
+            np.testing.assert_array_equal(value, batches[step][name])
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -106,11 +108,80 @@ def test_an_unreadable_image_ends_the_run_with_its_path(tmp_path, num_workers):
         (tmp_path / name).mkdir()
         for i in range(4):
             (tmp_path / name / f"{i}.png").write_bytes(b"broken")
-    source, _ = sources.folder(str(tmp_path), val_fraction=0.25)
+    source, _ = folders.load(str(tmp_path), val_fraction=0.25)
     batches = pipeline.TrainBatches(source, jitter, seed=0, num_epochs=1, batch_size=2)
     by_batch = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     with pytest.raises(InputError, match=rf"cannot read the image {tmp_path}/[ab]/\d.png: "):
         list(pipeline.to_devices(batches, by_batch, num_workers=num_workers))
+
+
+class Damaged(arrays.Arrays):
+    """Some of these images cannot be read."""
+
+    damaged = (0, 5, 6, N - 1)
+
+    def __getitem__(self, index):
+        if index in self.damaged:
+            raise InputError(f"cannot read the image {index}.jpg: cut off; accepted: whole ones")
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def damaged(source):
+    return Damaged(source.images, source.labels, source.class_names)
+
+
+def test_the_next_image_stands_in_for_one_that_cannot_be_read(source, damaged):
+    whole, patched = (
+        train_batches(s, num_epochs=1, batch_size=N, max_bad_images=4)[0] for s in (source, damaged)
+    )
+    asked, came = examples([whole]), examples([patched])
+    stand_in = {0: 1, 5: 7, 6: 7, N - 1: 1}
+    assert came == [stand_in.get(index, index) for index in asked]
+    assert patched["label"].tolist() == [index % 3 for index in came]
+    assert draws([patched]) == draws([whole])  # of the place, not of the image in it
+    assert patched["bad"].tolist() == [i if i in stand_in else -1 for i in asked]
+    assert set(whole["bad"]) == {-1}
+
+
+def test_an_image_that_cannot_be_read_does_not_count_in_an_evaluation(damaged):
+    batches = pipeline.EvalBatches(damaged, np.array, batch_size=N + 2, max_bad_images=4)
+    batch = batches[0]
+    expected = [0.0 if i in (*damaged.damaged, N, N + 1) else 1.0 for i in range(N + 2)]
+    assert batch["mask"].tolist() == expected
+    assert not batch["image"][list(damaged.damaged)].any()
+    assert batch["bad"].tolist() == [i if i in damaged.damaged else -1 for i in range(N + 2)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_each_image_that_is_left_out_is_reported_once(damaged, num_workers):
+    reported = []
+    by_batch = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    batches = train_batches(damaged, batch_size=2, num_epochs=2, max_bad_images=4)
+    made = list(
+        pipeline.to_devices(batches, by_batch, num_workers=num_workers, report=reported.append)
+    )
+    assert len(made) == N and set(made[0]) == {"image", "label"}
+    assert sorted(reported) == sorted(
+        f"cannot read the image {i}.jpg: cut off; accepted: whole ones" for i in damaged.damaged
+    )
+
+
+def test_more_images_than_may_be_left_out_end_the_run(damaged):
+    reported = []
+    by_batch = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    batches = train_batches(damaged, batch_size=2, num_epochs=2, max_bad_images=3)
+    with pytest.raises(InputError, match="4 images .*; accepted: max_bad_images, which is 3"):
+        list(pipeline.to_devices(batches, by_batch, report=reported.append))
+    assert len(reported) == 4
+    with pytest.raises(InputError, match="cannot read the image"):
+        list(pipeline.to_devices(train_batches(damaged), by_batch))
+
+
+def test_a_disk_that_is_gone_is_not_searched_for_images(damaged):
+    damaged.damaged = range(N)
+    with pytest.raises(InputError, match="cannot read the image 9.jpg"):
+        pipeline._readable(damaged, 4, 5)
 
 
 @pytest.mark.parametrize("batch_size", [0, N + 1])

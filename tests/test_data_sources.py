@@ -33,6 +33,19 @@ def test_a_fraction_is_between_0_and_1(fraction):
             "folder", "x", val_fraction=fraction)  # fmt: skip
 
 
+def test_the_first_label_is_of_an_image_that_can_be_read():
+    class Damaged(arrays.Arrays):
+        def __getitem__(self, index):
+            if index < 2:
+                raise InputError(f"cannot read {index}")
+            return super().__getitem__(index)
+
+    images, labels = np.zeros((3, 2, 2, 3), np.uint8), np.array([5, 6, 7], np.int32)
+    assert sources.first_label(Damaged(images, labels, [])) == 7
+    with pytest.raises(InputError, match="cannot read 1"):
+        sources.first_label(Damaged(images[:2], labels[:2], []))
+
+
 def test_the_number_of_classes_is_the_datas():
     train, _ = sources.load("digits")
     assert sources.check_num_classes(train, None, losses.SINGLE_LABEL) == 10

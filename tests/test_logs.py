@@ -111,6 +111,20 @@ def test_the_share_of_the_time_that_was_spent_waiting_for_data_is_logged(tmp_pat
     assert fractions == [1 / 2, 4 / 6, 0]
 
 
+def test_images_that_are_left_out_are_counted_once_and_named(tmp_path, capsys):
+    with open_log(tmp_path) as log:
+        train(log, (1, 2))
+        log.bad_image("cannot read a.jpg")
+        train(log, (3, 4))
+        log.bad_image("cannot read a.jpg")
+        log.bad_image("cannot read b.jpg")
+        log.add({"val/top1": 0.5})
+        train(log, (5, 6))
+    lines = logs.read(tmp_path / "metrics.jsonl")
+    assert [line.get("data/bad_images") for line in lines] == [None, 2.0, 2.0]
+    assert capsys.readouterr().out.count("left out: cannot read a.jpg\n") == 1
+
+
 def test_lines_past_the_checkpoint_are_cut_off_and_written_again(tmp_path):
     with open_log(tmp_path) as log:
         train(log, range(1, 7), evaluate_at=(3, 6))

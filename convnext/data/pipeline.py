@@ -6,8 +6,10 @@ the number of workers and processes: a run resumes from the number of its last s
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
+import cv2
 import grain
 import jax
 import numpy as np
@@ -28,10 +30,12 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
 
 
 class TrainBatches:
-    """Batches {image [n, H, W, 3], label [n]} of num_epochs epochs, by the updates made before.
+    """Batches {image [n, H, W, 3], label [n], bad [n]} of num_epochs epochs, by the updates made
+    before.
 
     Each epoch is shuffled anew and has floor(len(source) / batch_size) batches; what is left over
-    is dropped. n is batch_size, or this process's `rows` of it.
+    is dropped. n is batch_size, or this process's `rows` of it. With max_bad_images the next image
+    stands in for one that cannot be read, whose index is `bad`, -1 otherwise.
     """
 
     def __init__(
@@ -43,9 +47,10 @@ class TrainBatches:
         num_epochs: int,
         batch_size: int,
         rows: slice = slice(None),
+        max_bad_images: int = 0,
     ):
         self.source, self.transform, self.seed, self.rows = source, transform, seed, rows
-        self.batch_size = batch_size
+        self.batch_size, self.max_bad_images = batch_size, max_bad_images
         self.steps_per_epoch = steps_per_epoch(source, batch_size)
         self.num_epochs = num_epochs
 
@@ -60,9 +65,10 @@ class TrainBatches:
         return _stack(examples)
 
     def _example(self, epoch, index):
-        example = self.source[index]
+        example, bad = _readable(self.source, index, self.max_bad_images)
         rng = np.random.default_rng((self.seed, epoch, index))
-        return {"image": self.transform(example["image"], rng), "label": example["label"]}
+        image = self.transform(example["image"], rng)
+        return {"image": image, "label": example["label"], "bad": bad}
 
 
 @lru_cache(maxsize=2)  # two, because batches are prefetched across the end of an epoch
@@ -71,9 +77,10 @@ def _order(size, seed, epoch):
 
 
 class EvalBatches:
-    """Batches {image, label, mask} of every example once, in order.
+    """Batches {image, label, mask, bad} of every example once, in order.
 
-    The last one is filled up with blank images of mask 0.
+    The last one is filled up with blank images of mask 0. With max_bad_images so is the place of an
+    image that cannot be read, whose index is `bad`, -1 otherwise.
     """
 
     def __init__(
@@ -83,9 +90,11 @@ class EvalBatches:
         *,
         batch_size: int,
         rows: slice = slice(None),
+        max_bad_images: int = 0,
     ):
         self.source, self.transform = source, transform
         self.batch_size, self.rows = batch_size, rows
+        self.max_bad_images = max_bad_images
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
@@ -98,10 +107,23 @@ class EvalBatches:
 
     def _example(self, index):
         inside = index < len(self.source)
-        example = self.source[index if inside else 0]
+        example, bad = _readable(self.source, index if inside else 0, self.max_bad_images)
         image = self.transform(example["image"])
-        mask = np.float32(inside)
-        return {"image": image * np.uint8(inside), "label": example["label"], "mask": mask}
+        counts = inside and bad < 0
+        return {
+            "image": image * np.uint8(counts),
+            "label": example["label"],
+            "mask": np.float32(counts),
+            "bad": bad if inside else np.int32(-1),
+        }
+
+
+def _readable(source, index, max_bad_images):
+    """The example at index, or the next one that can be read; and index if it cannot, or -1."""
+    for offset in range(max_bad_images):
+        with suppress(InputError):
+            return source[(index + offset) % len(source)], np.int32(index if offset else -1)
+    return source[(index + max_bad_images) % len(source)], np.int32(index if max_bad_images else -1)
 
 
 def _stack(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -120,11 +142,15 @@ def to_devices(
     *,
     start: int = 0,
     num_workers: int = 0,
+    report: Callable[[str], None] = print,
 ) -> Iterator[dict[str, jax.Array]]:
     """Global arrays of the batches from number `start` on, made ahead of their use.
 
     By num_workers processes, or with 0 by a thread of this one: more would wait for the
     interpreter's lock.
+
+    What is wrong with an image that was replaced is reported when it first occurs. Raises
+    InputError where there are more than batches.max_bad_images of them.
     """
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
@@ -137,8 +163,17 @@ def to_devices(
         dataset = dataset.mp_prefetch(options, worker_init_fn=_init_worker)
 
     iterator = iter(dataset)
+    bad: set[int] = set()
     try:
         for batch in iterator:
+            for index in sorted(set(batch.pop("bad").tolist()) - {-1} - bad):
+                bad.add(index)
+                report(_damage(batches.source, index))
+            if len(bad) > batches.max_bad_images:
+                raise InputError(
+                    f"{len(bad)} images cannot be read, the last of them {index}; accepted: "
+                    f"max_bad_images, which is {batches.max_bad_images}"
+                )
             yield {
                 # Copied, since no view of a worker's memory may outlive the worker.
                 name: jax.make_array_from_process_local_data(sharding, np.array(value))
@@ -150,7 +185,16 @@ def to_devices(
             iterator.close()
 
 
+def _damage(source, index):
+    try:
+        source[index]
+    except InputError as error:
+        return str(error)
+    return f"image {index} could not be read at first, but can be now"
+
+
 def _init_worker(worker_index, worker_count):
+    cv2.setNumThreads(1)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
     # A signal to the whole process group must not end the workers before the trainer is done.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

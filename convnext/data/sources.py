@@ -5,6 +5,7 @@ size, label int32. `load` gives the two of a data set, to train and to validate 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -89,13 +90,21 @@ class Part:
         return self.source[self.indices[index]]
 
 
+def first_label(source: Source) -> np.ndarray:
+    """The label of the first example that can be read. Raises InputError where none can."""
+    for index in range(len(source) - 1):
+        with suppress(InputError):
+            return source[index]["label"]
+    return source[len(source) - 1]["label"]
+
+
 def check_num_classes(source: Source, num_classes: int | None, problem_type: str) -> int:
     """The number of classes of the data; of a regression, of the numbers in a label.
 
     Raises InputError where the config says another one; None takes what the data has.
     """
     if problem_type == losses.REGRESSION:
-        outputs = np.size(source[0]["label"])
+        outputs = np.size(first_label(source))
         if num_classes not in (None, outputs):
             raise InputError(
                 f"model.num_classes is {num_classes} in a regression; accepted: {outputs}, as many "
