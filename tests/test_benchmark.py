@@ -11,7 +11,7 @@ import pytest
 from convnext import VARIANTS, ConvNeXt, depthwise
 from convnext.errors import InputError
 from tools import benchmark
-from tools.benchmarks import layers, measure, models
+from tools.benchmarks import data, layers, measure, models
 
 ROOT = Path(__file__).parent.parent
 TINY = ConvNeXt(depths=(1,), dims=(4,), num_classes=3)
@@ -127,3 +127,23 @@ def test_the_benchmark_needs_no_packages_but_those_of_the_model():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout == "[]\n", result.stderr
+
+
+def test_the_data_benchmark_times_real_jpegs_and_writes_its_figures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        data, "_rate", lambda batches, workers: {0: 90.0, 1: 80.0, 2: 144.0}[workers]
+    )
+    path = tmp_path / "data.json"
+    benchmark.main(["data", "--images=40", "--rounds=1", f"--json={path}"])
+    printed = capsys.readouterr().out
+    assert "40 JPEG files of 500x375, 7" in printed and "| decode |" in printed
+    assert "| train | 2 | 144 | 1.8 |" in printed
+    figures = json.loads(path.read_text())
+    assert figures["train_images_per_s_per_core"] > 0 < figures["eval_images_per_s_per_core"]
+    assert figures["eval_images_per_s_2_workers"] == 144
+    assert not any("timm" in name or "ratio" in name for name in figures)
+
+
+def test_the_data_benchmark_takes_whole_batches(capsys):
+    with pytest.raises(SystemExit, match="--images is 39; accepted: 40 and more"):
+        benchmark.main(["data", "--images=39"])

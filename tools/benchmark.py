@@ -3,10 +3,12 @@
     python -m tools.benchmark model --variant=tiny --batch_size=8 --dtype=float32 --peer=timm
     python -m tools.benchmark layers --variant=tiny --batch_size=8 --dtype=float32
     python -m tools.benchmark tpu --variant=tiny --batch_size=16 --dtype=bfloat16
+    python -m tools.benchmark data --peer=timm
 
 Each cell is printed, and with --json appended to a file, as soon as it is measured. Times are
-milliseconds: least, median and greatest. Of packages it needs jax, flax, optax and numpy; the peer
-runs in a process, and if need be an environment, of its own.
+milliseconds: least, median and greatest. Of packages it needs jax, flax, optax and numpy, and
+`data` those of the data's side; the peer runs in a process, and if need be an environment, of its
+own.
 """
 
 import argparse
@@ -50,10 +52,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     ahead.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
     ahead.add_argument("--layers", action="store_true", help="the depthwise layers, not the model")
     ahead.set_defaults(command=tpu.benchmark)
+    host = commands.add_parser("data", help="JPEG files to batches, on the host")
+    host.add_argument("--images", type=int, default=400, metavar="N", help="files to make")
+    host.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
+    host.add_argument("--rounds", type=int, default=5, help="turns of the two")
+    host.add_argument("--peer", choices=("timm",), help="timm's transforms beside it")
+    host.add_argument("--peer_python", default=sys.executable, help="interpreter with timm")
+    host.add_argument("--json", type=Path, help="file for the figures, as one object")
     arguments = parser.parse_args(argv)
     with reported():
-        model, name = _model(arguments)
-        arguments.command(model, name, arguments)
+        if "command" in arguments:
+            model, name = _model(arguments)
+            arguments.command(model, name, arguments)
+        else:
+            _benchmark_data(arguments)
+
+
+def _benchmark_data(arguments):
+    """Apart, as it needs the packages of the data's side."""
+    from tools.benchmarks import data
+
+    require(arguments.images >= data.BATCH_SIZE, "--images", arguments.images,
+            f"{data.BATCH_SIZE} and more")  # fmt: skip
+    data.benchmark(arguments)
 
 
 def _model(arguments):

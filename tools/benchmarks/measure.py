@@ -1,10 +1,11 @@
-"""Times, the ceilings of a device, and the table of what was measured."""
+"""Times, the ceilings of a device, PyTorch in its process, and the table of what was measured."""
 
 import json
 import os
 import platform
 import re
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -19,7 +20,9 @@ import optax
 from jax import lax
 
 from convnext import outline
+from convnext.errors import InputError
 
+ROOT = Path(__file__).parent.parent.parent
 SECONDS = 1.0  # of each measurement, at least
 
 
@@ -86,6 +89,35 @@ def milliseconds(function: Callable, *arguments: Any, seconds: float = SECONDS) 
 
 def spread(values: Sequence[float]) -> list[float]:
     return [min(values), statistics.median(values), max(values)]
+
+
+class Peer:
+    """PyTorch in a process of its own, that measures when it is told to."""
+
+    def __init__(self, python: str, module: str, **request: Any):
+        self.process = subprocess.Popen(
+            [python, "-m", f"tools.benchmarks.{module}", json.dumps(request)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.versions: dict[str, str] = self._answer()
+
+    def measure(self) -> dict[str, Any]:
+        """Milliseconds of each call, by variant: eager, compiled; of data, images a second."""
+        self.process.stdin.write("measure\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise InputError(
+                f"the peer ended with exit status {self.process.wait()}; accepted: --peer_python "
+                "with PyTorch and the peer, such as .venv-parity/bin/python"
+            )
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.communicate()
 
 
 # Ceilings: what the device can do at best.

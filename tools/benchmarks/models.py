@@ -1,9 +1,7 @@
 """Inference and training steps of whole models, beside PyTorch's where it is asked for."""
 
 import argparse
-import json
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +15,8 @@ import numpy as np
 from convnext import optimizer, outline, steps, summary
 from convnext.errors import InputError, require
 from convnext.model import ConvNeXt
-from tools.benchmarks.measure import SECONDS, Cells, matmul_rate, milliseconds, spread
+from tools.benchmarks.measure import SECONDS, Cells, Peer, matmul_rate, milliseconds, spread
 
-ROOT = Path(__file__).parent.parent.parent
 NORMALIZE = partial(steps.normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -50,7 +47,7 @@ def _measure_model(model, mode, batch_size, peak, arguments):
     labels = rng.integers(0, model.num_classes, batch_size, dtype=np.int32)
     run, compiled, seconds = program(model, mode, images, labels)
     peer = arguments.peer and Peer(
-        arguments.peer_python, project=arguments.peer, mode=mode, dtype=arguments.dtype,
+        arguments.peer_python, "peer", project=arguments.peer, mode=mode, dtype=arguments.dtype,
         batch_size=batch_size, image_size=size, fields=peer_fields(model),
     )  # fmt: skip
     ours, theirs = [], {}
@@ -143,35 +140,6 @@ def peer_fields(model):
     names = ("depths", "dims", "num_classes", "in_chans", "patch_size", "use_grn", "drop_path_rate",
              "layer_scale_init_value", "head_norm_first", "head_hidden_size")  # fmt: skip
     return {name: getattr(model, name) for name in names}
-
-
-class Peer:
-    """PyTorch in a process of its own, that measures when it is told to."""
-
-    def __init__(self, python: str, **request: Any):
-        self.process = subprocess.Popen(
-            [python, "-m", "tools.benchmarks.peer", json.dumps(request)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.versions: dict[str, str] = self._answer()
-
-    def measure(self) -> dict[str, list[float]]:
-        """Milliseconds of each call, by variant: eager, compiled."""
-        self.process.stdin.write("measure\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise InputError(
-                f"the peer ended with exit status {self.process.wait()}; accepted: --peer_python "
-                "with PyTorch and the peer, such as .venv-parity/bin/python"
-            )
-        return json.loads(line)
-
-    def close(self) -> None:
-        self.process.communicate()
 
 
 def ratios_of(page: Path) -> dict[tuple, float]:

@@ -107,12 +107,12 @@ def main(request):
         except Exception as error:  # no compiler, say
             print(f"{name}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
     project = request["project"]
-    _answer({name: metadata.version(name) for name in ("torch", project)})
+    answer({name: metadata.version(name) for name in ("torch", project)})
     for _ in sys.stdin:
-        _answer({name: milliseconds(forward) for name, forward in variants.items()})
+        answer({name: milliseconds(forward) for name, forward in variants.items()})
 
 
-def _answer(value):
+def answer(value):
     print(json.dumps(value), flush=True)
 
 
