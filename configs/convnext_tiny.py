@@ -42,6 +42,8 @@ def get_config() -> ConfigDict:
         dict(
             crop_scale=config_dict.placeholder(tuple),  # of the area; None: the whole image
             crop_ratio=(3 / 4, 4 / 3),  # width / height
+            # Of a black frame that crops of the size of the image are taken from instead, pixels.
+            crop_padding=config_dict.placeholder(int),
             flip_prob=0.5,
             randaugment=dict(
                 num_ops=2,  # operations drawn for an image; 0: none

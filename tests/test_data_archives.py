@@ -99,14 +99,19 @@ def test_what_is_no_such_archive_is_refused(tmp_path):
     refused(f"cannot read {path}: ", entries, path)
 
 
+def write_flowers(folder, labels, levels, **splits):
+    """Oxford's flowers as published: numbers of images and labels count from 1."""
+    (folder / "jpg").mkdir()
+    for number, level in enumerate(levels, 1):
+        (folder / "jpg" / f"image_{number:05d}.jpg").write_bytes(jpeg(level))
+    scipy.io.savemat(folder / "imagelabels.mat", {"labels": np.array([labels])})
+    scipy.io.savemat(folder / "setid.mat", {k: np.array([v]) for k, v in splits.items()})
+
+
 def test_oxfords_flowers_are_read_as_published(tmp_path):
-    """Labels and numbers of images count from 1; both training splits are trained on."""
-    (tmp_path / "jpg").mkdir()
-    for number in range(1, 7):
-        (tmp_path / "jpg" / f"image_{number:05d}.jpg").write_bytes(jpeg(40 * number))
-    scipy.io.savemat(tmp_path / "imagelabels.mat", {"labels": np.array([[1, 2, 3, 1, 2, 3]])})
-    splits = dict(trnid=[[4, 2]], valid=[[3]], tstid=[[1, 6, 5]])
-    scipy.io.savemat(tmp_path / "setid.mat", {k: np.array(v) for k, v in splits.items()})
+    """Both of the splits that are meant for it are trained on."""
+    splits = dict(trnid=[4, 2], valid=[3], tstid=[1, 6, 5])
+    write_flowers(tmp_path, [1, 2, 3, 1, 2, 3], range(40, 280, 40), **splits)
     train, test = sources.load("oxford_flowers102", str(tmp_path))
     assert list(train.class_names) == ["1", "2", "3"]
     assert [int(train[i]["label"]) for i in range(3)] == [1, 2, 0]

@@ -1,11 +1,14 @@
+import importlib
 import io
 import pickle
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
 
-from convnext.data import arrays, sources
+from convnext import losses
+from convnext.data import arrays, augment, pipeline, sources
 from tests.inputs import refused
 
 
@@ -55,7 +58,12 @@ def planes(count, first):
 
 @pytest.fixture
 def cifar10(tmp_path):
-    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+    return write_cifar10(tmp_path)
+
+
+def write_cifar10(folder):
+    path = folder / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
         for i in range(1, 6):
             batch = {b"data": planes(4, 10 * i), b"labels": [i, 0, 9, 3], b"batch_label": b"x"}
             add(archive, f"cifar-10-batches-py/data_batch_{i}", batch)
@@ -67,7 +75,7 @@ def cifar10(tmp_path):
         names = [f"class {i}".encode() for i in range(10)]
         add(archive, "cifar-10-batches-py/batches.meta", {b"label_names": names})
         add(archive, "cifar-10-batches-py/readme.html", b"<html>")
-    return str(tmp_path / "cifar-10-python.tar.gz")
+    return str(path)
 
 
 def test_cifar_10_is_read_from_its_archive(cifar10):
@@ -77,6 +85,21 @@ def test_cifar_10_is_read_from_its_archive(cifar10):
     assert train[5]["image"].dtype == np.uint8
     assert train[5]["image"][6, 7].tolist() == [21, 6, 7]  # row and column in place
     assert [int(test[i]["label"]) for i in range(3)] == [7, 8, 9]
+
+
+def test_cifars_config_takes_whole_images_from_the_archive(cifar10):
+    config = importlib.import_module("configs.cifar10").get_config()
+    config.data.root = cifar10
+    train, test = sources.load(**config.data)
+    assert sources.check_num_classes(train, config.model.num_classes, losses.SINGLE_LABEL) == 10
+    transform = partial(augment.eval_transform, image_size=config.image_size, **config.preprocess)
+    batch = pipeline.EvalBatches(test, transform, batch_size=4)[0]
+    np.testing.assert_array_equal(batch["image"][:3], test.images)
+    transform = partial(augment.train_transform, image_size=config.image_size, **config.augment)
+    batch = pipeline.TrainBatches(train, transform, seed=0, num_epochs=1, batch_size=20)[0]
+    assert batch["image"].shape == (20, 32, 32, 3) and sorted(batch["label"]) == sorted(
+        train.labels
+    )
 
 
 def test_cifar_100_is_read_with_its_fine_classes(tmp_path):

@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -41,6 +42,29 @@ def test_a_crop_that_cannot_fit_is_the_largest_central_one():
     image = gradient(20, 200)
     crop = augment.random_resized_crop(image, rng(), 20, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3))
     np.testing.assert_array_equal(crop, augment.resize(image[:, 86:113], 20, 20))
+
+
+def test_a_padded_crop_is_the_image_moved_within_a_black_frame():
+    image = gradient(6, 8) + 1
+    shifts = set()
+    for seed in range(400):
+        crop = augment.random_crop(image, rng(seed), padding=2)
+        assert crop.shape == image.shape
+        top, left = (int(crop[3, 4, i]) - (4, 5)[i] for i in range(2))
+        shifts.add((top, left))
+        for y, x in ((0, 0), (0, 7), (5, 0), (5, 7)):
+            inside = 0 <= y + top < 6 and 0 <= x + left < 8
+            expected = (y + top + 1, x + left + 1, 1) if inside else (0, 0, 0)
+            assert tuple(crop[y, x]) == expected
+    assert shifts == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}  # all of them
+
+
+def test_a_padded_crop_takes_the_place_of_a_resized_one():
+    image = gradient(8, 8)
+    train = partial(augment.train_transform, image, image_size=8, flip_prob=0.0)
+    np.testing.assert_array_equal(train(rng(), crop_padding=0), image)
+    moved = [train(rng(seed), crop_padding=1) for seed in range(20)]
+    assert {int(m[4, 4, 0]) for m in moved} == {3, 4, 5}
 
 
 def test_a_flip_is_left_to_right_and_as_frequent_as_asked():

@@ -16,9 +16,11 @@ from PIL import Image
 import eval as eval_command
 import train as train_command
 from configs import digits, folder
+from configs import flowers as flowers_config
 from convnext import Classifier, logs, pretrained, save_pretrained
 from convnext.data import sources
 from convnext.errors import InputError
+from tests.test_data_archives import write_flowers
 
 ROOT = Path(__file__).parent.parent
 # 4 epochs of 11 steps.
@@ -207,6 +209,28 @@ def test_your_own_folder_trains(tmp_path):
     assert json.loads((workdir / "classes.json").read_text()) == ["blue", "red"]
     assert log_without_timing(workdir)[-1]["val/top1"] == 1.0
     assert eval_command.evaluate(config, workdir, "raw")["count"] == 8
+
+
+def test_flowers_as_published_are_fine_tuned_from_given_weights(finished, tmp_path):
+    source, _ = finished
+    labels = [*range(1, 103)] * 2
+    splits = dict(trnid=[*range(1, 52)], valid=[*range(52, 103)], tstid=[*range(103, 205)])
+    write_flowers(tmp_path, labels, [100] * len(labels), **splits)
+    config = flowers_config.get_config()
+    config.update_from_flattened_dict({
+        "data.root": str(tmp_path), "init_from": str(source), "num_workers": 0, "num_epochs": 2,
+        "batch_size": 32, "image_size": 16, "preprocess.crop_pct": 1.0,
+        "model.depths": (1, 1), "model.dims": (8, 16), "model.patch_size": 2,
+        "model.layer_scale_init_value": 1.0, "model.dtype": "float32",
+        "optimizer.layer_decay_type": "single", "schedule.warmup_epochs": 1,
+    })  # fmt: skip
+    state = train_command.train(config, tmp_path / "run")
+    params = pretrained.load(source, weights="ema").params
+    kernel = params["stem_conv"]["kernel"]
+    # The rate of the stem is 1e-4 at most, over 6 updates, and it has decayed by a third.
+    assert 0 < np.abs(state.params["stem_conv"]["kernel"] - kernel).max() < 6e-4
+    assert state.params["head"]["kernel"].shape == (16, 102)
+    assert eval_command.evaluate(config, tmp_path / "run", "raw")["count"] == 102
 
 
 # Weights from elsewhere, and other problems than one label.

@@ -26,6 +26,7 @@ def train_transform(
     image_size: int,
     crop_scale: tuple[float, float] | None = (0.08, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    crop_padding: int | None = None,
     flip_prob: float = 0.5,
     randaugment: Mapping[str, Any] | None = None,
     three_augment: bool = False,
@@ -37,8 +38,11 @@ def train_transform(
     gamma: float = 0.0,
 ) -> np.ndarray:
     """The training augmentation, in this order. crop_scale None resizes the whole image instead of
-    a crop; randaugment are the fields of `RandAugment`."""
-    if crop_scale is None:
+    a crop. crop_padding crops the whole image framed by so many pixels (`random_crop`), as the
+    official code does with 32 pixels and less. randaugment are the fields of `RandAugment`."""
+    if crop_padding is not None:
+        image = random_crop(resize(image, image_size, image_size), rng, padding=crop_padding)
+    elif crop_scale is None:
         image = resize(image, image_size, image_size)
     else:
         image = random_resized_crop(image, rng, image_size, scale=crop_scale, ratio=crop_ratio)
@@ -133,6 +137,15 @@ def random_resized_crop(
         crop_height = min(height, round(width / aspect))
         top, left = (height - crop_height) // 2, (width - crop_width) // 2
     return resize(image[top : top + crop_height, left : left + crop_width], size, size)
+
+
+def random_crop(image: np.ndarray, rng: np.random.Generator, *, padding: int) -> np.ndarray:
+    """A part of the image's own size, from anywhere in it framed by `padding` black pixels
+    (torchvision's RandomCrop)."""
+    height, width = image.shape[:2]
+    framed = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    top, left = rng.integers(2 * padding, size=2, endpoint=True)
+    return framed[top : top + height, left : left + width]
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator, *, prob: float) -> np.ndarray:
