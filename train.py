@@ -38,7 +38,7 @@ from convnext.model import ConvNeXt
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "Steps FIRST:END to trace into WORKDIR/profile, for xprof."
 )
-DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Say what would run, write nothing, and stop.")
+DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Say what would run, and stop.")
 
 
 def train(
