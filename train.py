@@ -56,9 +56,8 @@ def train(
         train_source, val_source = (
             sources.Announced(size, config.model.num_classes) for size in sizes
         )
-    problem_type = losses.problem_type(
-        config.problem_type, config.model.num_classes, sources.first_label(train_source).dtype
-    )
+    label = sources.first_label(train_source)
+    problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
     num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
     num_steps = steps_per_epoch * config.num_epochs
@@ -121,8 +120,8 @@ def train(
             summary.published(config.published.top1, config.published.source),
             memory.describe(
                 train_step, abstract_state, state_sharding, model=model, mesh=mesh,
-                image_size=config.image_size, batch_size=config.batch_size,
-                label=sources.first_label(train_source), accumulation_steps=config.accumulation_steps,
+                image_size=config.image_size, batch_size=config.batch_size, label=label,
+                accumulation_steps=config.accumulation_steps,
             ),
             summary.updates(abstract_state.params, frozen=config.frozen, **config.optimizer),
             sep="\n",
