@@ -1,9 +1,10 @@
 """Trains a ConvNeXt.
 
     python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.seed=1 ...]
-        [--profile_steps=10:15]
+        [--profile_steps=10:15] [--dry_run]
 
-The same command again goes on where the run stopped.
+The same command again goes on where the run stopped. With --dry_run it says what would run: the
+model, steps and rates, what happens to each parameter, memory, and the accuracy to expect.
 """
 
 from functools import partial
@@ -19,6 +20,7 @@ from convnext import (
     erasing,
     logs,
     losses,
+    memory,
     metrics,
     mixup,
     optimizer,
@@ -30,20 +32,32 @@ from convnext import (
     summary,
 )
 from convnext.data import augment, pipeline, sources
+from convnext.errors import InputError
 from convnext.model import ConvNeXt
 
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "Steps FIRST:END to trace into WORKDIR/profile, for xprof."
 )
+DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Say what would run, and stop.")
 
 
-def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -> steps.TrainState:
-    """Trains to the end of config.num_epochs; returns the last state."""
-    # Data.
-    train_source, val_source = sources.load(**config.data)
-    problem_type = losses.problem_type(
-        config.problem_type, config.model.num_classes, sources.first_label(train_source).dtype
-    )
+def train(
+    config: ConfigDict, workdir: Path, profile_steps: str | None = None, dry_run: bool = False
+) -> steps.TrainState:
+    """Trains to the end of config.num_epochs; returns the last state, of a dry run its shapes."""
+    # Data; a dry run makes do with its published size.
+    try:
+        train_source, val_source = sources.load(**config.data)
+    except InputError as error:
+        if not (dry_run and config.published.train_size and config.model.num_classes):
+            raise
+        print(f"data       {str(error).partition(';')[0]}; the sizes are those published")
+        sizes = (config.published.train_size, config.published.val_size)
+        train_source, val_source = (
+            sources.Announced(size, config.model.num_classes) for size in sizes
+        )
+    label = sources.first_label(train_source)
+    problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
     num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
     num_steps = steps_per_epoch * config.num_epochs
@@ -54,7 +68,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
     schedule = optimizer.warmup_cosine(steps_per_epoch, config.num_epochs, **config.schedule)
     tx = optimizer.adamw(schedule, num_steps=num_steps, frozen=config.frozen, **config.optimizer)
 
-    # State: sharded from birth, or from this workdir's last checkpoint.
+    # The state's shapes, and where its parts lie.
     mesh = sharding.make_mesh(**config.mesh)
     by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
     sharding.check_batch_size(config.batch_size, mesh, config.accumulation_steps)
@@ -63,20 +77,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
     init = partial(steps.init, model=model, tx=tx, image_size=config.image_size,
                    ema_decays=config.ema_decays)  # fmt: skip
     abstract_state = jax.eval_shape(init, init_key)
-    profiling.cache_compiled_programs(workdir)
     state_sharding = sharding.of_state(abstract_state, mesh)
-    start_step = checkpoint.latest_step(workdir)
-    if start_step:
-        state = checkpoint.restore(workdir, abstract_state, state_sharding)
-    elif config.init_from:
-        params = pretrained.initial_params(config.init_from, model, init_key)
-        start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
-        state = jax.jit(start, out_shardings=state_sharding)(params)
-    else:
-        state = jax.jit(init, out_shardings=state_sharding)(init_key)
-    if start_step >= num_steps:
-        print(f"{workdir} is complete at step {start_step}; nothing to do")
-        return state
 
     # Compiled steps.
     normalize = partial(steps.normalize, **config.normalize)
@@ -91,7 +92,6 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
         out_shardings=(state_sharding, replicated),
         donate_argnums=0,
     )  # fmt: skip
-    train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
     eval_step, confusion_step = (
         jax.jit(
             partial(steps.eval_step, model=model, normalize=normalize, measure=measure),
@@ -100,6 +100,47 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
         )
         for measure in (partial(metrics.accuracy, problem_type=problem_type), metrics.confusion)
     )
+
+    # What will run.
+    start_step = checkpoint.latest_step(workdir)
+    description = summary.describe(
+        model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,
+        train_size=len(train_source), val_size=len(val_source), batch_size=config.batch_size,
+        accumulation_steps=config.accumulation_steps, steps_per_epoch=steps_per_epoch,
+        num_epochs=config.num_epochs, warmup_epochs=config.schedule.warmup_epochs,
+        schedule=schedule,
+    )  # fmt: skip
+    if dry_run:
+        start = f"step {start_step:,} of {workdir}" if start_step else config.init_from
+        print(
+            description,
+            summary.mixing(config.batch_size, **config.mix),
+            summary.averages(config.ema_decays, config.ema_warmup),
+            f"start      {start or 'random weights'}",
+            summary.published(config.published.top1, config.published.source),
+            memory.describe(
+                train_step, abstract_state, state_sharding, model=model, mesh=mesh,
+                image_size=config.image_size, batch_size=config.batch_size, label=label,
+                accumulation_steps=config.accumulation_steps,
+            ),
+            summary.updates(abstract_state.params, frozen=config.frozen, **config.optimizer),
+            sep="\n",
+        )  # fmt: skip
+        return abstract_state
+
+    # State: sharded from birth, or from this workdir's last checkpoint.
+    profiling.cache_compiled_programs(workdir)
+    if start_step:
+        state = checkpoint.restore(workdir, abstract_state, state_sharding)
+    elif config.init_from:
+        params = pretrained.initial_params(config.init_from, model, init_key)
+        start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
+        state = jax.jit(start, out_shardings=state_sharding)(params)
+    else:
+        state = jax.jit(init, out_shardings=state_sharding)(init_key)
+    if start_step >= num_steps:
+        print(f"{workdir} is complete at step {start_step}; nothing to do")
+        return state
 
     # Batches.
     rows = pipeline.process_rows(config.batch_size)
@@ -116,6 +157,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
     )  # fmt: skip
 
     # Loop.
+    train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
     is_regression = problem_type == losses.REGRESSION
     best = "val_ema" if config.ema_decays else "val"
     best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
@@ -129,12 +171,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
         to_devices = partial(pipeline.to_devices, sharding=by_batch,
                              num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
         log.save("classes.json", list(train_source.class_names))
-        log.print(summary.describe(
-            model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,
-            train_size=len(train_source), val_size=len(val_source), batch_size=config.batch_size,
-            steps_per_epoch=steps_per_epoch, num_epochs=config.num_epochs,
-            warmup_epochs=config.schedule.warmup_epochs, schedule=schedule,
-        ))  # fmt: skip
+        log.print(description)
         batches = log.timed(to_devices(train_batches, start=start_step))
         for step, batch in enumerate(batches, start_step + 1):
             state, values = train_step(step, state, batch)
@@ -165,7 +202,7 @@ def train(config: ConfigDict, workdir: Path, profile_steps: str | None = None) -
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    train(config, workdir, PROFILE_STEPS.value)
+    train(config, workdir, PROFILE_STEPS.value, DRY_RUN.value)
 
 
 if __name__ == "__main__":

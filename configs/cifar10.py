@@ -26,6 +26,7 @@ def get_config(patch_size: str = "2") -> ConfigDict:
     config.batch_size = 1024
     config.image_size = 32
     config.data.update(name="cifar10", root=None)
+    config.published.update(top1=None, source=None, train_size=50_000, val_size=10_000)
     config.num_workers = 4
     config.augment.crop_padding = 4
     config.preprocess.crop_pct = 1.0  # nothing is cut off

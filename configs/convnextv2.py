@@ -51,6 +51,13 @@ FROM_22K = dict(
     large=(5e-5, 30, 0, 0.8, "group", 1e-8, 0.3, (0.0, 0.0), 0.1, (0.9999,)),
     huge=(5e-5, 30, 0, 0.85, "single", 1e-8, 0.5, (0.0, 0.0), 0.1, ()),
 )
+# README of ConvNeXt-V2.
+TOP1 = dict(
+    atto=76.7, femto=78.5, pico=80.3, nano=81.9, tiny=83.0, base=84.9, large=85.8, huge=86.3,
+    nano_22k_1k_224=82.1, tiny_22k_1k_224=83.9, base_22k_1k_224=86.8, large_22k_1k_224=87.3,
+    nano_22k_1k_384=83.4, tiny_22k_1k_384=85.1, base_22k_1k_384=87.7, large_22k_1k_384=88.2,
+    huge_22k_1k_384=88.7, huge_22k_1k_512=88.9,
+)  # fmt: skip
 # Name: row, batch, pixels, classes, weights to start from.
 ROWS = {
     **{size: (row, 1024, 224, 1000, f"timm/convnextv2_{size}.fcmae")
@@ -75,6 +82,14 @@ def get_config(name: str = "tiny") -> ConfigDict:
     config.init_from = weights
     if num_classes == 21841:
         config.data.root = "data/imagenet22k"
+        config.published.update(
+            top1=None,
+            source="of 22k itself; once fine-tuned, see the variants with 22k_1k",
+            train_size=14_197_122,
+            val_size=0,
+        )
+    else:
+        config.published.update(top1=TOP1[name], source="README of facebookresearch/ConvNeXt-V2")
     config.mix.update(
         mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha, label_smoothing=label_smoothing
     )

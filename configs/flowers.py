@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.data.update(
         name="oxford_flowers102", root=None, train_split="train+validation", val_split="test"
     )
+    config.published.update(top1=None, source=None, train_size=2_040, val_size=6_149)
     config.model.update(num_classes=102, drop_path_rate=0.1)
     config.schedule.update(peak_lr=1e-4, warmup_epochs=5)
     config.eval_every_epochs = 5

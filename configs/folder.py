@@ -23,6 +23,7 @@ def get_config(variant: str = "atto") -> ConfigDict:
     config.batch_size = 64
     config.image_size = 128
     config.data.update(root=None, val_fraction=0.2)
+    config.published.update(top1=None, source=None, train_size=None, val_size=None)
     config.num_workers = 2
     config.augment.crop_scale = (0.25, 1.0)  # milder than the recipe's: the run is short
 

@@ -27,4 +27,10 @@ def get_config(variant: str = "base") -> ConfigDict:
     config.model.update(num_classes=21841, drop_path_rate=DROP_PATH_RATES[variant])
     config.schedule.warmup_epochs = 5
     config.ema_decays = ()
+    config.published.update(
+        top1=None,
+        source="of 22k itself; once fine-tuned, see configs/imagenet22k_to_1k.py",
+        train_size=14_197_122,
+        val_size=0,
+    )
     return config

@@ -21,7 +21,11 @@ from convnext.errors import require
 from convnext.model import VARIANTS
 
 DROP_PATH_RATES = dict(tiny=0.0, small=0.1, base=0.2, large=0.3, xlarge=0.4)
-ROWS = tuple(f"{variant}_{size}" for variant in DROP_PATH_RATES for size in (224, 384))
+# Top-1 of the published weights (README of the official code).
+ROWS = dict(
+    tiny_224=82.9, small_224=84.6, base_224=85.8, large_224=86.6, xlarge_224=87.0,
+    tiny_384=84.1, small_384=85.8, base_384=86.8, large_384=87.5, xlarge_384=87.8,
+)  # fmt: skip
 
 
 def get_config(row: str = "base_224") -> ConfigDict:
@@ -33,8 +37,10 @@ def get_config(row: str = "base_224") -> ConfigDict:
     config.model.update(VARIANTS[variant])
     config.model.update(drop_path_rate=DROP_PATH_RATES[variant], head_init_scale=0.001)
     config.optimizer.layer_decay = 0.8
+    config.published.top1 = ROWS[row]
     if variant == "xlarge":
         config.ema_decays = (0.9999,)
+        config.published.source = "README of facebookresearch/ConvNeXt, averaged weights"
     return config
 
 
@@ -47,4 +53,5 @@ def fine_tuning() -> ConfigDict:
     config.schedule.update(peak_lr=5e-5, warmup_epochs=0)
     config.optimizer.weight_decay = 1e-8
     config.ema_decays = ()
+    config.published.source = "README of facebookresearch/ConvNeXt, raw weights"
     return config

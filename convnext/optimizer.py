@@ -136,10 +136,13 @@ def layer_scales(params: Any, layer_decay: float, layer_decay_type: str = "group
     "single", of ConvNeXt-V2, has a layer for each block; the stem is in the first. In both, a
     downsampling counts to what follows it.
 
-    Raises InputError for another type, and for "group" where there are not four stages.
+    Raises InputError for another type, and for "group" where there are not four stages and
+    layer_decay is not 1.
     """
     require(layer_decay_type in LAYER_DECAY_TYPES, "layer_decay_type", layer_decay_type,
             " or ".join(LAYER_DECAY_TYPES))  # fmt: skip
+    if layer_decay == 1:
+        return jax.tree.map(lambda _: 1.0, params)
     depths = _depths(params)
     if layer_decay_type == "single":
         firsts = [1 + sum(depths[:stage]) for stage in range(len(depths))]

@@ -151,6 +151,42 @@ def test_a_config_of_the_paper_has_the_papers_values(name):
     assert (config.erase.prob, config.erase.area) == (0.25, (0.02, 1 / 3))
 
 
+# README of the official code, and of ConvNeXt-V2: at 224 and 384 pixels, or at 384 and 512.
+PUBLISHED = {
+    "convnext_tiny": 82.1, "convnext_small": 83.1, "convnext_base": 83.8, "convnext_large": 84.3,
+    "isotropic_small": 78.7, "isotropic_base": 82.0, "isotropic_large": 82.6,
+    "imagenet1k_384": 85.1, "imagenet1k_384:base": 85.1, "imagenet1k_384:large": 85.5,
+    "imagenet22k_to_1k": 85.8, "convnextv2": 83.0,
+} | {
+    f"imagenet22k_to_1k:{variant}_{size}": top1
+    for variant, *values in (("tiny", 82.9, 84.1), ("small", 84.6, 85.8), ("base", 85.8, 86.8),
+                             ("large", 86.6, 87.5), ("xlarge", 87.0, 87.8))
+    for size, top1 in zip((224, 384), values, strict=True)
+} | {
+    f"convnextv2:{variant}": top1
+    for variant, top1 in (("atto", 76.7), ("femto", 78.5), ("pico", 80.3), ("nano", 81.9),
+                          ("tiny", 83.0), ("base", 84.9), ("large", 85.8), ("huge", 86.3))
+} | {
+    f"convnextv2:{variant}_22k_1k_{size}": top1
+    for variant, *values in (("nano", 82.1, 83.4), ("tiny", 83.9, 85.1), ("base", 86.8, 87.7),
+                             ("large", 87.3, 88.2), ("huge", 88.7, 88.9))
+    for size, top1 in zip((384, 512) if variant == "huge" else (224, 384), values, strict=True)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_expects_the_published_accuracy_of_its_row(name):
+    published, num_classes = load(name).published, load(name).model.num_classes
+    assert published.top1 == PUBLISHED.get(name)
+    of_imagenet = {1000: (1_281_167, 50_000), 21841: (14_197_122, 0)}
+    of_others = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "flowers": (2040, 6149)}
+    sizes = of_imagenet.get(num_classes) or of_others.get(name.partition(":")[0], (None, None))
+    assert (published.train_size, published.val_size) == sizes
+    averaged = "averaged" in (published.source or "")
+    assert not averaged or load(name).ema_decays
+    assert published.top1 is None or published.source
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_has_the_fields_of_the_recipe_and_no_other(name):
     assert sorted(flatten(load(name))) == sorted(flatten(load("convnext_tiny")))

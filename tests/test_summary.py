@@ -1,5 +1,9 @@
+import re
+from itertools import product
+
 import jax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from convnext import VARIANTS, ConvNeXt, optimizer, sharding, summary
 
@@ -26,12 +30,126 @@ def test_the_description_says_what_will_run():
     text = summary.describe(
         model=model, params=params, image_size=224, mesh=sharding.make_mesh(fsdp=2),
         train_size=1_281_167, val_size=50_000, batch_size=4096, steps_per_epoch=312,
-        num_epochs=300, warmup_epochs=20,
+        accumulation_steps=4, num_epochs=300, warmup_epochs=20,
         schedule=optimizer.warmup_cosine(312, 300, peak_lr=4e-3, warmup_epochs=20),
     )  # fmt: skip
     for fact in (
         "8 cpu, mesh data 4 x fsdp 2", "28,589,128 parameters", "4.456 GMACs at 224 px",
-        "1,281,167 images", "50,000", "312 per epoch", "4,096 images", "93,600 in all",
+        "1,281,167 images", "50,000", "312 per epoch", "93,600 in all",
+        "4,096 images: devices 8 x parts 4 x images 128",
         "0 at step 1, 0.004 at step 6,240, 0.003", "1e-06 at step 93,600",
     ):  # fmt: skip
         assert fact in text
+
+
+def test_without_warm_up_there_are_five_rates_too(params_of):
+    """Those of the official fine-tuning."""
+    model = ConvNeXt(**VARIANTS["tiny"])
+    text = summary.describe(
+        model=model, params=params_of(model), image_size=224, mesh=sharding.make_mesh(),
+        train_size=1_281_167, val_size=50_000, batch_size=512, accumulation_steps=1,
+        steps_per_epoch=2502, num_epochs=30, warmup_epochs=0,
+        schedule=optimizer.warmup_cosine(2502, 30, peak_lr=5e-5, warmup_epochs=0),
+    )  # fmt: skip
+    assert text.endswith(
+        "rate       5e-05 at step 1, 4.282e-05 at step 18,765, 2.55e-05 at step 37,530, "
+        "8.177e-06 at step 56,295, 1e-06 at step 75,060"
+    )
+
+
+RECIPE = dict(
+    weight_decay=0.05, weight_decay_end=None, b1=0.9, b2=0.999, eps=1e-8, clip_norm=None,
+    layer_decay=1.0, layer_decay_type="group", frozen=None,
+)  # fmt: skip
+
+
+def groups(params, **changes):
+    """{"rate x 1, decay 0": "65,128 in 123: ..."}, and the line before."""
+    text = summary.updates(params, **{**RECIPE, **changes})
+    first, *paragraphs = re.split(r"\n  (?! )", text)
+    return dict(re.sub(r"\n +", " ", part).split("; ", 1) for part in paragraphs), first
+
+
+def expanded(names):
+    """As a shell does: a_{1..2}/{b,c} -> a_1/b, a_1/c, a_2/b, a_2/c."""
+
+    def choices(part):
+        if ".." not in part:
+            return part.split(",")
+        first, last = part.split("..")
+        return [str(number) for number in range(int(first), int(last) + 1)]
+
+    for name in names.split():
+        yield from map("".join, product(*map(choices, re.split("[{}]", name))))
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [("base", dict(layer_decay=0.8)), ("v2_tiny", dict(layer_decay=0.9, layer_decay_type="single")),
+     ("isotropic_small", dict(frozen="^(?!head/)")), ("tiny", dict(frozen="_block_[02]/"))],
+)  # fmt: skip
+def test_every_parameter_is_named_once(params_of, name, options):
+    params = params_of(ConvNeXt(**VARIANTS[name]))
+    sizes = {path: leaf.size for path, leaf in flatten_dict(params, sep="/").items()}
+    found = []
+    for group in groups(params, **options)[0].values():
+        head, names = group.split(": ")
+        members = list(expanded(names))
+        assert head == f"{sum(sizes[path] for path in members):,} in {len(members)}"
+        found += members
+    assert sorted(found) == sorted(sizes)
+
+
+def test_the_recipe_decays_the_kernels_of_tiny(params_of):
+    """59 of the 182 arrays in the official code."""
+    found, first = groups(params_of(ConvNeXt(**VARIANTS["tiny"])))
+    assert first == "updates    AdamW, b1 0.9, b2 0.999, eps 1e-08, gradients not clipped"
+    assert list(found) == ["rate x 1, decay 0.05", "rate x 1, decay 0"]
+    assert found["rate x 1, decay 0.05"] == (
+        "28,524,000 in 59: downsample_{1..3}_conv/kernel head/kernel "
+        "stage_0_block_{0..2}/{dwconv/kernel,pwconv1/kernel,pwconv2/kernel} "
+        "stage_1_block_{0..2}/{dwconv/kernel,pwconv1/kernel,pwconv2/kernel} "
+        "stage_2_block_{0..8}/{dwconv/kernel,pwconv1/kernel,pwconv2/kernel} "
+        "stage_3_block_{0..2}/{dwconv/kernel,pwconv1/kernel,pwconv2/kernel} stem_conv/kernel"
+    )
+    assert found["rate x 1, decay 0"].startswith("65,128 in 123: ")
+
+
+def test_the_fine_tuning_of_base_has_the_official_scales(params_of):
+    """Twelve groups below the head; 0.8 of the paper's Table 6."""
+    params = params_of(ConvNeXt(**VARIANTS["base"]))
+    found, _ = groups(params, weight_decay=1e-8, layer_decay=0.8)
+    official = [0.0550, 0.0687, 0.0859, 0.1074, 0.1342, 0.1678, 0.2097, 0.2621, 0.3277, 0.4096,
+                0.5120, 0.6400, 0.8, 1]  # fmt: skip
+    rules = [re.fullmatch(r"rate x (\S+), decay (\S+)", rule).groups() for rule in found]
+    assert [round(float(scale), 4) for scale, _ in rules] == [x for x in official for _ in "ab"]
+    assert [decay for _, decay in rules] == ["1e-08", "0"] * 14
+    blocks = "stage_2_block_{9..11}/{dwconv/kernel,pwconv1/kernel,pwconv2/kernel}"
+    assert found["rate x 0.2097, decay 1e-08"].endswith(f" in 9: {blocks}")
+    assert found["rate x 0.05498, decay 0"] == "384 in 3: stem_conv/bias stem_norm/{bias,scale}"
+
+
+def test_what_is_frozen_clipped_or_on_a_cosine_is_said(params_of):
+    params = params_of(ConvNeXt(**VARIANTS["tiny"]))
+    found, first = groups(params, frozen="^(?!head/)", clip_norm=5.0, weight_decay_end=1e-4)
+    assert first.endswith("gradients clipped to a norm of 5")
+    assert list(found) == ["rate x 1, decay 0.05 to 0.0001", "rate x 1, decay 0", "frozen"]
+    assert found["rate x 1, decay 0.05 to 0.0001"] == "768,000 in 1: head/kernel"
+    assert found["frozen"].startswith("27,820,128 in 180: ")
+
+
+def test_the_rest_of_a_dry_run_is_said_in_a_line_each():
+    mix = dict(mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, label_smoothing=0.1,
+               mode="batch", group_size=128)  # fmt: skip
+    assert summary.mixing(4096, **mix) == (
+        "mixing     groups of 128, mode batch, mixup_alpha 0.8, cutmix_alpha 1, prob 1, "
+        "switch_prob 0.5, label_smoothing 0.1"
+    )
+    assert summary.mixing(64, **mix).startswith("mixing     groups of 64, mode batch, ")
+    off = {**mix, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+    assert summary.mixing(64, **off) == "mixing     none, label_smoothing 0.1"
+    assert summary.averages((0.9999,), False) == "averages   0.9999"
+    assert summary.averages((0.9, 0.99), True) == "averages   0.9, 0.99 with a warm-up"
+    assert summary.averages((), True) == "averages   none"
+    assert summary.published(82.0, "README") == "published  82.0 top-1 (README)"
+    assert summary.published(None, None) == "published  nothing"

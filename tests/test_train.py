@@ -15,7 +15,7 @@ from PIL import Image
 
 import eval as eval_command
 import train as train_command
-from configs import digits, folder
+from configs import convnext_tiny, digits, folder
 from configs import flowers as flowers_config
 from convnext import Classifier, logs, pretrained, save_pretrained
 from convnext.data import sources
@@ -141,6 +141,52 @@ def test_other_weights_in_the_workdir_are_refused_and_nothing_is_touched(finishe
     with pytest.raises(InputError, match=message):
         eval_command.evaluate(config, workdir, "ema")
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path):
+    workdir = tmp_path / "run"
+    result = run(*command("train.py", workdir, "--dry_run"))
+    assert result.returncode == 0, result.stderr
+    names = [line.split()[0] for line in result.stdout.splitlines() if line[0] != " "]
+    assert names == ["devices", "model", "data", "batch", "steps", "rate", "mixing", "averages",
+                     "start", "published", "memory", "updates"]  # fmt: skip
+    assert "\nstart      random weights\npublished  nothing\n" in result.stdout
+    assert " GB a device (analytic estimate): state " in result.stdout
+    assert not workdir.exists()
+
+
+def test_a_dry_run_leaves_a_run_as_it_is_and_an_accelerator_compiles_it(
+    finished, capsys, monkeypatch
+):
+    workdir, state = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    shapes = train_command.train(small(), workdir, dry_run=True)
+    assert jax.tree.map(np.shape, shapes) == jax.tree.map(np.shape, state)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+    text = capsys.readouterr().out
+    assert f"\nstart      step 44 of {workdir}\n" in text
+    assert " GB a device (compiled): arguments " in text
+
+
+def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys):
+    config = convnext_tiny.get_config()
+    config.data.root = str(tmp_path / "nowhere")
+    state = train_command.train(config, tmp_path / "run", dry_run=True)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == 28_589_128
+    text = capsys.readouterr().out
+    for fact in (
+        f"data       no folder {config.data.root}/train; the sizes are those published\n",
+        "1,281,167 images to train on, 50,000", "devices 8 x parts 1 x images 512", "93,600 in all",
+        "0.004 at step 6,240", "groups of 128", "averages   0.9999", "published  82.1 top-1",
+        "rate x 1, decay 0.05; 28,524,000 in 59: ",
+    ):  # fmt: skip
+        assert fact in text
+    assert list(tmp_path.iterdir()) == []
+
+    config.published.train_size = None
+    with pytest.raises(InputError, match="no folder .*; accepted: --config.data.root"):
+        train_command.train(config, tmp_path / "run", dry_run=True)
 
 
 @pytest.mark.parametrize(

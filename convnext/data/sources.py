@@ -98,6 +98,20 @@ def first_label(source: Source) -> np.ndarray:
     return source[len(source) - 1]["label"]
 
 
+class Announced:
+    """Blank examples: as many, and of as many classes, as a data set that is not at hand has."""
+
+    def __init__(self, size: int, num_classes: int):
+        self.size = size
+        self.class_names = [str(label) for label in range(num_classes)]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": np.zeros((1, 1, 3), np.uint8), "label": np.int32(0)}
+
+
 def check_num_classes(source: Source, num_classes: int | None, problem_type: str) -> int:
     """The number of classes of the data; of a regression, of the numbers in a label.
 

@@ -1,0 +1,111 @@
+"""What a training step needs of each device's memory, known before it runs."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convnext.model import ConvNeXt
+
+
+def describe(
+    train_step: Callable,
+    state: Any,
+    state_sharding: Any,
+    *,
+    model: ConvNeXt,
+    mesh: jax.sharding.Mesh,
+    image_size: int,
+    batch_size: int,
+    label: np.ndarray,
+    accumulation_steps: int = 1,
+) -> str:
+    """A line for a dry run, of the jitted train_step(state, batch); the state may be abstract.
+
+    An accelerator's compiler says what it plans, after the time that compiling takes. On CPU it is
+    an estimate, for whatever devices there will be as many of.
+    """
+    if jax.default_backend() == "cpu":
+        how = "analytic estimate"
+        rows = batch_size // mesh.size
+        parts = estimate(state, state_sharding, model=model, image_size=image_size, rows=rows,
+                         rows_at_once=rows // accumulation_steps)  # fmt: skip
+    else:
+        how = "compiled"
+        images = (batch_size, image_size, image_size, model.in_chans)
+        labels = (batch_size, *np.shape(label))
+        batch = {
+            "image": jax.ShapeDtypeStruct(images, np.uint8),
+            "label": jax.ShapeDtypeStruct(labels, np.asarray(label).dtype),
+        }
+        parts = compiled(train_step, state, batch)
+    told = ", ".join(f"{name} {size / 1e9:.4g}" for name, size in parts.items())
+    return f"memory     {sum(parts.values()) / 1e9:.4g} GB a device ({how}): {told}"
+
+
+def compiled(step: Callable, *arguments: Any) -> dict[str, int]:
+    """Bytes of each device that the compiler plans for a jitted function of these, which may be
+    abstract. "results" are those that do not take the place of a donated argument."""
+    plan = step.lower(*arguments).compile().memory_analysis()
+    return {
+        "arguments": plan.argument_size_in_bytes,
+        "results": plan.output_size_in_bytes - plan.alias_size_in_bytes,
+        "temporary": plan.temp_size_in_bytes,
+        "program": plan.generated_code_size_in_bytes,
+    }
+
+
+def estimate(
+    state: Any,
+    state_sharding: Any,
+    *,
+    model: ConvNeXt,
+    image_size: int,
+    rows: int,
+    rows_at_once: int,
+) -> dict[str, int]:
+    """Bytes of each device in a training step on `rows` images of the batch, of which rows_at_once
+    pass through the model together.
+
+    As if all of it were there at one time, and no parameter frozen. In bfloat16, on 16 images of
+    224 pixels, the sum is 1.01 to 1.20 of what the TPU compiler plans for tiny, base, xlarge and V2
+    tiny, with and without remat, and 0.87 for tiny on 128 images (docs/performance.md). Less the
+    state it is 0.87 to 1.65, the most for xlarge with remat.
+    """
+    pixels = rows * image_size**2 * model.in_chans
+    itemsize = jnp.dtype(model.dtype).itemsize
+    return {
+        "state": _sharded_bytes(state, state_sharding),
+        "gradients": _sharded_bytes(state.params, state_sharding.params),
+        "images": pixels * (1 + 4),  # as they come, and normalised
+        "activations": rows_at_once * activations(model, image_size) * itemsize,
+    }
+
+
+def _sharded_bytes(tree, shardings):
+    sizes = jax.tree.map(
+        lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings
+    )
+    return sum(jax.tree.leaves(sizes))
+
+
+def activations(model: ConvNeXt, image_size: int) -> int:
+    """How many numbers the layers keep of an image for the backward pass.
+
+    Of a block with C channels, 7 C a position: what it reads, the result of the depthwise
+    convolution, the same normalised, and the hidden layer, of which V2 keeps another 4 C after its
+    GRN. With remat what each block reads, and all of one block. Of what a stage begins with, the
+    map before and after its norm. The head is left out.
+    """
+    side, channels, read, widest, between = image_size, model.in_chans, 0, 0, 0
+    for i, (depth, dim) in enumerate(zip(model.depths, model.dims, strict=True)):
+        between += 2 * side**2 * channels
+        side //= 2 if i else model.patch_size
+        read += depth * side**2 * dim
+        widest = max(widest, side**2 * dim)
+        channels = dim
+    kept = 11 if model.use_grn else 7
+    return between + (read + kept * widest if model.remat else kept * read)
