@@ -137,7 +137,7 @@ def test_the_data_benchmark_times_real_jpegs_and_writes_its_figures(tmp_path, mo
     benchmark.main(["data", "--images=40", "--rounds=1", f"--json={path}"])
     printed = capsys.readouterr().out
     assert "40 JPEG files of 500x375, 7" in printed and "| decode |" in printed
-    assert "| train | 2 | 144 | 1.8 |" in printed
+    assert "| train | 2 | 144 / 144 / 144 | 1.8 / 1.8 / 1.8 |" in printed
     figures = json.loads(path.read_text())
     assert figures["train_images_per_s_per_core"] > 0 < figures["eval_images_per_s_per_core"]
     assert figures["eval_images_per_s_2_workers"] == 144

@@ -146,14 +146,15 @@ def to_devices(
 ) -> Iterator[dict[str, jax.Array]]:
     """Global arrays of the batches from number `start` on, made ahead of their use.
 
-    By num_workers processes, or with 0 by a thread of this one: more would wait for the
-    interpreter's lock.
+    By num_workers processes of one thread each, or with 0 by a thread of this one: more would wait
+    for the interpreter's lock.
 
     What is wrong with an image that was replaced is reported when it first occurs. Raises
     InputError where there are more than batches.max_bad_images of them.
     """
+    threads = 0 if num_workers else 1  # a worker is one core's work, its own thread's
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     )
     if num_workers:
         if not flags.FLAGS.is_parsed():

@@ -40,11 +40,13 @@ def benchmark(arguments: argparse.Namespace) -> None:
         figures = _on_one_core(batches, folder, arguments)
         for name, figure in figures.items():
             cells.add(pipeline=name, **figure)
-        for name in batches:
-            rates = {workers: _rate(batches[name], workers) for workers in (0, 1, 2)}
+        for name, rates in _by_workers(batches, arguments.rounds).items():
             for workers, rate in rates.items():
+                of_one = np.divide(rate, rates[1]).tolist()
                 cells.add(
-                    pipeline=name, workers=workers, **{"images/s": rate, "of one": rate / rates[1]}
+                    pipeline=name,
+                    workers=workers,
+                    **{"images/s": spread(rate), "of one": spread(of_one)},
                 )
             figures[name]["by workers"] = rates
     if arguments.json:
@@ -136,12 +138,22 @@ def _on_one_core(batches, folder, arguments):
     return figures
 
 
+def _by_workers(batches, rounds):
+    """{pipeline: {workers: images a second in each round}}, in turns."""
+    rates = {name: {workers: [] for workers in (0, 1, 2)} for name in batches}
+    for _ in range(rounds):
+        for name, by_workers in rates.items():
+            for workers, rounds_of_it in by_workers.items():
+                rounds_of_it.append(_rate(batches[name], workers))
+    return rates
+
+
 def _rate(batches: Iterable, workers: int) -> float:
     """Images a second that reach the device, when the workers have started."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     repeated = batches if isinstance(batches, pipeline.TrainBatches) else _Repeated(batches)
     made = pipeline.to_devices(repeated, sharding, num_workers=workers)
-    warm, count = 10, 75
+    warm, count = 10, 50
     for _ in islice(made, warm):
         pass
     begin = time.perf_counter()
@@ -172,7 +184,7 @@ def _flat(figures):
     for name, figure in figures.items():
         flat[f"{name}_images_per_s_per_core"] = figure["images/s"][1]
         for workers, rate in figure["by workers"].items():
-            flat[f"{name}_images_per_s_{workers}_workers"] = rate
+            flat[f"{name}_images_per_s_{workers}_workers"] = statistics.median(rate)
         for key, value in figure.items():
             if key.endswith(" images/s"):
                 flat[f"{name}_{key.split()[0]}_images_per_s_per_core"] = value[1]
