@@ -1,9 +1,13 @@
+import mmap
+from functools import partial
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 from convnext import sharding
-from convnext.data import arrays, folders, pipeline
+from convnext.data import arrays, augment, folders, pipeline
 from convnext.errors import InputError
 
 N = 22  # examples
@@ -188,3 +192,20 @@ def test_a_disk_that_is_gone_is_not_searched_for_images(damaged):
 def test_a_batch_larger_than_the_data_is_refused(source, batch_size):
     with pytest.raises(InputError, match=f"batch_size is {batch_size}; accepted: 1 to {N}"):
         pipeline.steps_per_epoch(source, batch_size)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_the_memory_of_the_host_stays_flat():
+    images = np.random.default_rng(0).integers(0, 256, (64, 36, 36, 3), np.uint8)
+    labels = np.zeros(len(images), np.int32)
+    transform = partial(augment.train_transform, image_size=32)
+    batches = pipeline.TrainBatches(
+        arrays.Arrays(images, labels, ["a"]), transform, seed=0, num_epochs=1251, batch_size=8
+    )
+    resident = {}
+    placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    for number, _ in enumerate(pipeline.to_devices(batches, placed), 1):
+        if number in (1_000, 10_000):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident[number] = pages * mmap.PAGESIZE
+    assert resident[10_000] - resident[1_000] < 50e6
