@@ -3,7 +3,8 @@
     python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.seed=1 ...]
         [--profile_steps=10:15] [--dry_run]
 
-The same command again goes on where the run stopped. With --dry_run it says what would run: the
+The same command again goes on where the run stopped; after SIGTERM or SIGINT it saves first, and
+exits with status 75. With --dry_run it says what would run: the
 model, steps and rates, what happens to each parameter, memory, and the accuracy to expect.
 """
 
@@ -18,6 +19,7 @@ from convnext import (
     checkpoint,
     cli,
     erasing,
+    interruption,
     logs,
     losses,
     memory,
@@ -30,6 +32,7 @@ from convnext import (
     sharding,
     steps,
     summary,
+    workdirs,
 )
 from convnext.data import augment, pipeline, sources
 from convnext.errors import InputError
@@ -102,7 +105,6 @@ def train(
     )
 
     # What will run.
-    start_step = checkpoint.latest_step(workdir)
     description = summary.describe(
         model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,
         train_size=len(train_source), val_size=len(val_source), batch_size=config.batch_size,
@@ -111,6 +113,7 @@ def train(
         schedule=schedule,
     )  # fmt: skip
     if dry_run:
+        start_step = checkpoint.latest_step(workdir)
         start = f"step {start_step:,} of {workdir}" if start_step else config.init_from
         print(
             description,
@@ -128,76 +131,93 @@ def train(
         )  # fmt: skip
         return abstract_state
 
-    # State: sharded from birth, or from this workdir's last checkpoint.
-    profiling.cache_compiled_programs(workdir)
-    if start_step:
-        state = checkpoint.restore(workdir, abstract_state, state_sharding)
-    elif config.init_from:
+    # Weights to start from: read before anything is written.
+    if config.init_from and not checkpoint.latest_step(workdir):
         params = pretrained.initial_params(config.init_from, model, init_key)
-        start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
-        state = jax.jit(start, out_shardings=state_sharding)(params)
-    else:
-        state = jax.jit(init, out_shardings=state_sharding)(init_key)
-    if start_step >= num_steps:
-        print(f"{workdir} is complete at step {start_step}; nothing to do")
-        return state
 
-    # Batches.
-    rows = pipeline.process_rows(config.batch_size)
-    train_batches = pipeline.TrainBatches(
-        train_source,
-        partial(augment.train_transform, image_size=config.image_size, **config.augment),
-        seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
-        max_bad_images=config.max_bad_images,
-    )  # fmt: skip
-    val_batches = pipeline.EvalBatches(
-        val_source,
-        partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
-        batch_size=config.batch_size, rows=rows, max_bad_images=config.max_bad_images,
-    )  # fmt: skip
-
-    # Loop.
-    train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
     is_regression = problem_type == losses.REGRESSION
     best = "val_ema" if config.ema_decays else "val"
     best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
+    written_config = {**config.to_dict(), "problem_type": problem_type}
     with (
-        logs.Log(workdir, start_step=start_step, num_steps=num_steps,
-                 batch_size=config.batch_size,
-                 config={**config.to_dict(), "problem_type": problem_type}, **config.log) as log,
-        checkpoint.open_checkpoints(workdir, keep=config.keep_checkpoints,
-                                    best_metric=best_metric, lowest=is_regression) as checkpoints,
+        workdirs.locked(workdir),
+        checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints, best_metric=best_metric,
+                               lowest=is_regression,
+                               on_save_error=config.on_save_error) as checkpoints,
     ):  # fmt: skip
-        to_devices = partial(pipeline.to_devices, sharding=by_batch,
-                             num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
-        log.save("classes.json", list(train_source.class_names))
-        log.print(description)
-        batches = log.timed(to_devices(train_batches, start=start_step))
-        for step, batch in enumerate(batches, start_step + 1):
-            state, values = train_step(step, state, batch)
-            log.step(step, {**values, "lr": schedule(step - 1)})
+        # State: sharded from birth, or from this workdir's last checkpoint.
+        profiling.cache_compiled_programs(workdir)
+        start_step = checkpoints.latest_step
+        if start_step:
+            workdirs.check_config(workdir, written_config)
+            state = checkpoints.restore(abstract_state, state_sharding)
+        elif config.init_from:
+            start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
+            state = jax.jit(start, out_shardings=state_sharding)(params)
+        else:
+            state = jax.jit(init, out_shardings=state_sharding)(init_key)
+        if start_step >= num_steps:
+            print(f"{workdir} is complete at step {start_step}; nothing to do")
+            return state
 
-            epoch, rest = divmod(step, steps_per_epoch)
-            last = step == num_steps
-            scores = None
-            if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
-                weights = steps.weights(state, config.ema_decays)
-                with log.paused("evaluation"):
-                    totals = steps.evaluate(eval_step, weights, to_devices(val_batches))
-                scores = metrics.scores(totals)
-                log.add(scores)
-            # The matrix is num_classes**2 large.
-            if last and problem_type == losses.SINGLE_LABEL and num_classes <= 1000:
-                reported = {best: weights[best]}
-                confusion = steps.evaluate(confusion_step, reported, to_devices(val_batches))
-                log.print(plots.confusion_table(confusion[best], train_source.class_names))
-            if last:
-                log.flush()
-                log.save_curves()
-            if rest == 0 and (epoch % config.checkpoint_every_epochs == 0 or last):
-                log.flush()  # what a checkpoint follows from is on disk before it is
-                with log.paused("checkpoint"):
-                    checkpoints.save_async(step, state, metrics=scores)
+        # Batches.
+        rows = pipeline.process_rows(config.batch_size)
+        train_batches = pipeline.TrainBatches(
+            train_source,
+            partial(augment.train_transform, image_size=config.image_size, **config.augment),
+            seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
+            max_bad_images=config.max_bad_images,
+        )  # fmt: skip
+        val_batches = pipeline.EvalBatches(
+            val_source,
+            partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
+            batch_size=config.batch_size, rows=rows, max_bad_images=config.max_bad_images,
+        )  # fmt: skip
+
+        # Loop.
+        train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
+        with (
+            logs.Log(workdir, start_step=start_step, num_steps=num_steps,
+                     batch_size=config.batch_size, config=written_config, **config.log) as log,
+            interruption.Interruption() as interrupted,
+        ):  # fmt: skip
+            to_devices = partial(pipeline.to_devices, sharding=by_batch,
+                                 num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
+            log.save("classes.json", list(train_source.class_names))
+            log.print(description)
+            batches = log.timed(to_devices(train_batches, start=start_step))
+            for step, batch in enumerate(batches, start_step + 1):
+                state, values = train_step(step, state, batch)
+                log.step(step, {**values, "lr": schedule(step - 1)})
+
+                epoch, rest = divmod(step, steps_per_epoch)
+                last = step == num_steps
+                stop = interrupted.stops_after(step) and not last
+                scores = None
+                if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
+                    weights = steps.weights(state, config.ema_decays)
+                    with log.paused("evaluation"):
+                        totals = steps.evaluate(eval_step, weights, to_devices(val_batches))
+                    scores = metrics.scores(totals)
+                    log.add(scores)
+                # The matrix is num_classes**2 large.
+                if last and problem_type == losses.SINGLE_LABEL and num_classes <= 1000:
+                    reported = {best: weights[best]}
+                    confusion = steps.evaluate(confusion_step, reported, to_devices(val_batches))
+                    log.print(plots.confusion_table(confusion[best], train_source.class_names))
+                if last:
+                    log.flush()
+                    log.save_curves()
+                due = rest == 0 and epoch % config.checkpoint_every_epochs == 0
+                if due or last or stop:
+                    log.flush()  # what a checkpoint follows from is on disk before it is
+                    with log.paused("checkpoint"):
+                        checkpoints.save(step, state, metrics=scores)
+                if stop:
+                    log.print(f"stopped after step {step}; the same command again goes on")
+                    break
+    if stop:
+        raise SystemExit(interruption.EXIT_STATUS)
     return state
 
 

@@ -148,6 +148,7 @@ def get_config() -> ConfigDict:
     config.eval_every_epochs = 1
     config.checkpoint_every_epochs = 1
     config.keep_checkpoints = 3  # the latest, beside the best
+    config.on_save_error = "stop"  # the run; or "continue", with the earlier checkpoints
     config.log = ConfigDict(
         dict(
             every_steps=50,

@@ -1,25 +1,132 @@
-"""Save and restore a run's state, through Orbax."""
+"""Save and restore a run's state, through Orbax, and tell whether what was saved is whole."""
 
+import hashlib
+import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from convnext.errors import InputError
+from convnext.errors import InputError, RunError, require
+
+MANIFEST = "manifest.json"
+ON_SAVE_ERROR = ("stop", "continue")
 
 
-def open_checkpoints(
-    workdir: str | os.PathLike, *, keep: int, best_metric: str, lowest: bool = False
-) -> ocp.training.Checkpointer:
+class Checkpoints:
     """The checkpoints of a run: its latest `keep`, and the one with the highest best_metric, or the
-    lowest.
+    lowest. A context manager: a save goes on in the background, and leaving waits for it.
 
-    A context manager: a save goes on in the background, and leaving without closing loses it.
+    latest_step is that of the newest sound one, 0 where there is none. What is damaged or was not
+    finished is moved to WORKDIR/damaged and reported when this is opened.
+
+    on_save_error: "stop" raises a save that failed as a RunError, by the next save at the latest;
+    "continue" reports it. Earlier checkpoints stay as they are.
     """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        keep: int,
+        best_metric: str,
+        lowest: bool = False,
+        on_save_error: str = "stop",
+        report: Callable[[str], None] = print,
+    ):
+        require(on_save_error in ON_SAVE_ERROR, "on_save_error", on_save_error,
+                " or ".join(ON_SAVE_ERROR))  # fmt: skip
+        self.workdir, self.on_save_error, self.report = Path(workdir), on_save_error, report
+        self._set_aside()
+        self.latest_step = latest_step(workdir)
+        self._open = partial(_open, workdir, keep, best_metric, lowest)
+        self._orbax = self._open()
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: tuple[int, Future] | None = None
+
+    def _set_aside(self):
+        """Moves away what is newer than the newest sound checkpoint; older ones are not read."""
+        if jax.process_index() == 0:
+            for step in reversed(_steps(self.workdir)):
+                damage = _damage(_folder(self.workdir) / str(step))
+                if damage is None:
+                    break
+                place = self.workdir / "damaged" / str(step)
+                while place.exists():
+                    place = place.with_name(f"{place.name}_again")
+                place.parent.mkdir(exist_ok=True)
+                (_folder(self.workdir) / str(step)).rename(place)
+                self.report(f"the checkpoint of step {step} is set aside in {place}: {damage}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints")
+
+    def restore(self, abstract_state: Any, state_sharding: Any) -> Any:
+        """The state of latest_step, with the shapes of abstract_state and the given shardings.
+
+        Raises InputError where there is no checkpoint, or it is another model's.
+        """
+        return _load(self.workdir, self.latest_step, abstract_state, state_sharding, ())
+
+    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
+        """Begins to save the state after update `step`, when the save before is done. Returns when
+        the state has been copied and may be donated."""
+        self._finish()
+        try:
+            response = self._orbax.save_async(step, state, metrics=metrics)
+        except Exception as error:
+            self._failed(step, error)
+        else:
+            self._saving = step, self._thread.submit(self._complete, step, response)
+
+    def _complete(self, step, response):
+        response.result()
+        if jax.process_index() == 0:
+            _write_manifest(_folder(self.workdir) / str(step))
+
+    def _finish(self):
+        if self._saving is None:
+            return
+        (step, future), self._saving = self._saving, None
+        try:
+            future.result()
+        except Exception as error:
+            self._failed(step, error)
+
+    def _failed(self, step, error):
+        while error.__cause__:
+            error = error.__cause__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"the checkpoint of step {step} could not be saved: {reason}"
+        if self.on_save_error == "stop":
+            raise RunError(message) from error
+        self.report(f"{message}; the run goes on, as on_save_error says")
+        self._close()  # the next save would raise the same again
+        self._orbax = self._open()
+
+    def _close(self):
+        with suppress(Exception):  # that of a save, which was said
+            self._orbax.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self._finish()
+        finally:
+            self._thread.shutdown()
+            self._close()
+
+
+def _open(workdir, keep, best_metric, lowest):
     policies = ocp.training.preservation_policies
 
     def best(metrics: Mapping[str, float]) -> float:
@@ -43,25 +150,60 @@ def open_checkpoints(
     )
 
 
+def latest_step(workdir: str | os.PathLike) -> int:
+    """Updates made at the newest sound checkpoint; 0 where there is none."""
+    folder = _folder(workdir)
+    steps = reversed(_steps(workdir))
+    return next((step for step in steps if _damage(folder / str(step)) is None), 0)
+
+
+def _steps(workdir):
+    """Of all that Orbax finished, in order."""
+    folder = _folder(workdir)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def _folder(workdir):
     return Path(workdir).absolute() / "checkpoints"  # Orbax refuses relative paths
 
 
-def latest_step(workdir: str | os.PathLike) -> int:
-    """Updates made at the latest checkpoint; 0 where there is none."""
-    folder = _folder(workdir)
-    if not folder.is_dir():
-        return 0
-    with ocp.training.Checkpointer(folder) as checkpoints:
-        return checkpoints.latest.step if checkpoints.latest else 0
+def _write_manifest(folder):
+    """Sizes and checksums of the files of a checkpoint, as Orbax keeps none of them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": _sha256(path),
+        }
+        for path in files
+    }
+    unfinished = folder / f"{MANIFEST}.tmp"
+    unfinished.write_text(json.dumps(manifest, indent=1))
+    unfinished.replace(folder / MANIFEST)
 
 
-def restore(workdir: str | os.PathLike, abstract_state: Any, state_sharding: Any) -> Any:
-    """The latest state, with the shapes of abstract_state and the given shardings.
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    Raises InputError where there is no checkpoint, or it is another model's.
-    """
-    return _load(workdir, abstract_state, state_sharding, ())
+
+def _damage(folder):
+    """What is wrong with a checkpoint; None: nothing."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, expected in manifest.items():
+            path = folder / name
+            if path.stat().st_size != expected["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
+            if _sha256(path) != expected["sha256"]:
+                return f"{name} has another checksum"
+    except FileNotFoundError as error:
+        missing = Path(error.filename).relative_to(folder)
+        return "it was not finished" if missing.name == MANIFEST else f"{missing} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} cannot be read"
+    return None
 
 
 def restore_params(
@@ -70,23 +212,22 @@ def restore_params(
     sharding: jax.sharding.Sharding,
     ema_decay: float | None = None,
 ) -> Any:
-    """The parameters of the latest state, or their average of that decay, and nothing else of it.
+    """The parameters of the newest sound state, or their average of that decay, and nothing else.
 
     Raises InputError where there is no checkpoint, or it is another model's.
     """
     path = ("params",) if ema_decay is None else ("ema_params", str(ema_decay))
     sharding = jax.tree.map(lambda _: sharding, abstract_params)
-    return _load(workdir, abstract_params, sharding, path)
+    return _load(workdir, latest_step(workdir), abstract_params, sharding, path)
 
 
-def _load(workdir, abstract, sharding, path):
-    """What lies at `path` in the latest state."""
+def _load(workdir, step, abstract, sharding, path):
+    """What lies at `path` in the state of a step."""
     context = ocp.Context()
     context.pytree.loading.partial_load = True
-    if not latest_step(workdir):
+    if not step:
         raise InputError(f"no checkpoint in {workdir}; accepted: the workdir of a training run")
     with ocp.training.Checkpointer(_folder(workdir), context=context) as checkpoints:
-        step = checkpoints.latest.step
         stored = checkpoints.metadata(step).metadata
         target = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, sharding

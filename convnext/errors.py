@@ -1,4 +1,4 @@
-"""The one exception that is not a bug, and how a command says it."""
+"""The exceptions that are not bugs, and how a command says them."""
 
 import sys
 from collections.abc import Iterator
@@ -11,6 +11,10 @@ class InputError(ValueError):
     accepted; the commands print it without a traceback."""
 
 
+class RunError(RuntimeError):
+    """A run cannot go on, through no fault of what the user gave. The message is one line, too."""
+
+
 def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
     """Raises InputError where the condition is false."""
     if not condition:
@@ -20,8 +24,9 @@ def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """An InputError inside ends the command with its message in one line and exit status 1."""
+    """An InputError or RunError inside ends the command with its message in one line and exit
+    status 1."""
     try:
         yield
-    except InputError as error:
+    except (InputError, RunError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")

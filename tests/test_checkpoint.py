@@ -1,5 +1,9 @@
 import math
+import re
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -34,9 +38,18 @@ def shape_and_place(init, fsdp=1):
     return abstract, sharding.of_state(abstract, mesh)
 
 
-def save(workdir, state, metrics=None, keep=3):
-    with checkpoint.open_checkpoints(workdir, keep=keep, best_metric="val_ema/top1") as checkpoints:
-        checkpoints.save_async(int(state.step), state, metrics=metrics)
+def opened(workdir, keep=3, **keywords):
+    return checkpoint.Checkpoints(workdir, keep=keep, best_metric="val_ema/top1", **keywords)
+
+
+def save(workdir, state):
+    with opened(workdir) as checkpoints:
+        checkpoints.save(int(state.step), state)
+
+
+def restore(workdir, abstract_state, state_sharding):
+    with opened(workdir) as checkpoints:
+        return checkpoints.restore(abstract_state, state_sharding)
 
 
 def assert_equal(a, b):
@@ -52,7 +65,7 @@ def test_two_and_two_steps_with_a_restore_between_are_four(run, tmp_path, fsdp):
         straight = step(straight)
     state = step(step(init(jax.random.key(0))))
     save(tmp_path, state)
-    restored = checkpoint.restore(tmp_path, *shape_and_place(init, fsdp))
+    restored = restore(tmp_path, *shape_and_place(init, fsdp))
     assert isinstance(restored, steps.TrainState)
     assert_equal(restored, state)
     kernel = restored.params["stage_1_block_0"]["pwconv1"]["kernel"]
@@ -78,12 +91,11 @@ def test_the_parameters_or_an_average_are_read_alone(run, tmp_path):
 def test_the_latest_and_the_best_are_kept(run, tmp_path):
     state = run[0](jax.random.key(0))
     top1 = {1: 0.3, 2: 0.9, 3: math.nan, 4: 0.5, 5: None, 6: 0.4}
-    with checkpoint.open_checkpoints(tmp_path, keep=2, best_metric="val_ema/top1") as checkpoints:
+    with opened(tmp_path, keep=2) as checkpoints:
         for step, value in top1.items():
             metrics = None if value is None else {"val_ema/top1": value, "val/loss": 1.0}
-            checkpoints.save_async(step, state, metrics=metrics)
-    with checkpoint.open_checkpoints(tmp_path, keep=2, best_metric="val_ema/top1") as checkpoints:
-        assert [c.step for c in checkpoints.checkpoints] == [2, 5, 6]
+            checkpoints.save(step, state, metrics=metrics)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
     assert checkpoint.latest_step(tmp_path) == 6
 
 
@@ -92,7 +104,7 @@ def test_an_empty_or_missing_workdir_is_at_step_zero(tmp_path):
     assert checkpoint.latest_step(tmp_path / "nowhere") == 0
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(InputError, match="no checkpoint in .*; accepted: the workdir of a"):
-        checkpoint.restore(tmp_path, {}, {})
+        restore(tmp_path, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -116,9 +128,131 @@ def test_the_checkpoint_of_another_model_is_refused_by_name(
     init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
     abstract, place = shape_and_place(init)
     with pytest.raises(InputError, match=f"holds another model: {message}"):
-        checkpoint.restore(tmp_path, abstract, place)
+        restore(tmp_path, abstract, place)
     with pytest.raises(InputError, match="holds another model: ema_params/0.99/"):
         checkpoint.restore_params(
             tmp_path, abstract.params, sharding.replicated(sharding.make_mesh()), ema_decay=0.99
         )
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def three(run, tmp_path):
+    """A workdir with checkpoints of steps 1 to 3, and the state after each."""
+    init, step = run
+    states = [step(init(jax.random.key(0)))]
+    states += [step(states[-1])]
+    states += [step(states[-1])]
+    with opened(tmp_path) as checkpoints:
+        for state in states:
+            checkpoints.save(int(state.step), state)
+    return tmp_path, states
+
+
+def flip_a_bit(folder):
+    """In the largest file."""
+    path = max(folder.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut_short(folder):
+    path = folder / "state" / "_METADATA"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lose_a_file(folder):
+    (folder / "state" / "_METADATA").unlink()
+
+
+def lose_the_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+def garble_the_manifest(folder):
+    (folder / "manifest.json").write_text("[1, 2")
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (flip_a_bit, "state/.* has another checksum"),
+        (cut_short, r"state/_METADATA has \d+ bytes, not \d+"),
+        (lose_a_file, "state/_METADATA is missing"),
+        (lose_the_manifest, "it was not finished"),
+        (garble_the_manifest, "manifest.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(run, three, damage, message):
+    workdir, states = three
+    damage(workdir / "checkpoints" / "3")
+    assert checkpoint.latest_step(workdir) == 2
+    said = []
+    with opened(workdir, report=said.append) as checkpoints:
+        assert checkpoints.latest_step == 2
+        assert_equal(checkpoints.restore(*shape_and_place(run[0])), states[1])
+        checkpoints.save(3, states[2])
+    assert len(said) == 1 and re.search(f"step 3 is set aside in .*damaged/3: {message}", said[0])
+    assert (workdir / "damaged" / "3").is_dir() and checkpoint.latest_step(workdir) == 3
+
+
+def test_the_damage_of_an_older_checkpoint_is_left_where_it_is(three):
+    workdir, _ = three
+    flip_a_bit(workdir / "checkpoints" / "2")
+    said = []
+    with opened(workdir, report=said.append) as checkpoints:
+        assert checkpoints.latest_step == 3
+    assert said == [] and not (workdir / "damaged").exists()
+
+
+def test_a_second_damaged_checkpoint_of_a_step_does_not_replace_the_first(three):
+    workdir, states = three
+    for _ in range(2):
+        flip_a_bit(workdir / "checkpoints" / "3")
+        with opened(workdir) as checkpoints:
+            checkpoints.save(3, states[2])
+    assert sorted(path.name for path in (workdir / "damaged").iterdir()) == ["3", "3_again"]
+
+
+LIMITED = """
+import resource, signal, sys
+from tests.test_checkpoint import opened
+import jax.numpy as jnp, numpy as np
+from convnext import checkpoint
+workdir, on_save_error = sys.argv[1:]
+state = {"noise": jnp.asarray(np.random.default_rng(0).random(300_000, np.float32))}
+with opened(workdir, on_save_error=on_save_error) as checkpoints:
+    checkpoints.save(1, state)
+    checkpoints._finish()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    checkpoints.save(2, state)
+    checkpoints._finish()
+    print("at step", checkpoint.latest_step(workdir))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    checkpoints.save(3, state)
+print("at step", checkpoint.latest_step(workdir))
+"""
+
+
+@pytest.mark.parametrize("on_save_error", checkpoint.ON_SAVE_ERROR)
+def test_a_save_that_fails_leaves_the_earlier_ones_and_stops_or_not(tmp_path, on_save_error):
+    """As on a full disk: no file may grow beyond 100 kB."""
+    pytest.importorskip("resource")
+    root = Path(__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", LIMITED, tmp_path, on_save_error], cwd=root,
+                            capture_output=True, text=True, timeout=120)  # fmt: skip
+    failed = "the checkpoint of step 2 could not be saved: .*File too large"
+    if on_save_error == "stop":
+        assert result.returncode == 1 and re.search(f"RunError: {failed}", result.stderr)
+        assert checkpoint.latest_step(tmp_path) == 1
+    else:
+        assert result.returncode == 0, result.stderr
+        assert re.search(failed, result.stdout)
+        assert result.stdout.splitlines()[-2:] == ["at step 1", "at step 3"]
+
+
+def test_a_mistake_in_on_save_error_is_named(tmp_path):
+    with pytest.raises(InputError, match="on_save_error is 'ignore'; accepted: stop or continue"):
+        opened(tmp_path, on_save_error="ignore")

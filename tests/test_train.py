@@ -1,7 +1,7 @@
 """The commands, as a user runs them, on a very small model."""
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +17,14 @@ import eval as eval_command
 import train as train_command
 from configs import convnext_tiny, digits, folder
 from configs import flowers as flowers_config
-from convnext import Classifier, logs, pretrained, save_pretrained
+from convnext import (
+    Classifier,
+    checkpoint,
+    interruption,
+    logs,
+    pretrained,
+    save_pretrained,
+)
 from convnext.data import sources
 from convnext.errors import InputError
 from tests.test_data_archives import write_flowers
@@ -53,6 +60,16 @@ def command(script, workdir, *flags):
 
 def run(*arguments):
     return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def signalled_at(line_start, number, workdir):
+    """stdout from that line on, stderr and exit status of a run."""
+    with subprocess.Popen(command("train.py", workdir), cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # fmt: skip
+        next(line for line in process.stdout if line.startswith(line_start))
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=120)
+        return said, errors, process.returncode
 
 
 def log_without_timing(workdir):
@@ -106,16 +123,15 @@ def test_eval_gives_the_logged_numbers_to_the_last_digit(finished, weights, pref
     }
 
 
-def test_killed_and_started_again_a_run_ends_as_if_nothing_had_happened(finished, tmp_path):
-    process = subprocess.Popen(
-        command("train.py", tmp_path), cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        if line.startswith("step 35/44"):  # past the checkpoint of step 22 or 33
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
+def test_stopped_killed_and_started_again_a_run_ends_as_if_nothing_had_happened(finished, tmp_path):
+    said, errors, status = signalled_at("step 10/44", signal.SIGTERM, tmp_path)
+    assert status == interruption.EXIT_STATUS == 75
+    assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in errors
+    step = int(re.search(r"stopped after step (\d+); the same command again goes on", said)[1])
+    assert checkpoint.latest_step(tmp_path) == step and 10 < step < 35
+    # Past the checkpoint of step 22 or 33.
+    *_, status = signalled_at("step 35/44", signal.SIGKILL, tmp_path)
+    assert status == -signal.SIGKILL
     resumed = run(*command("train.py", tmp_path))
     assert resumed.returncode == 0, resumed.stderr
     assert "step 44/44" in resumed.stdout and "step 5/44" not in resumed.stdout
@@ -131,14 +147,14 @@ def test_killed_and_started_again_a_run_ends_as_if_nothing_had_happened(finished
     ]
 
 
-def test_other_weights_in_the_workdir_are_refused_and_nothing_is_touched(finished):
+def test_another_recipe_in_the_workdir_is_refused_and_nothing_is_touched(finished):
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-    message = r"params/\S+ is \(\S+ ?\S*\) there and"
-    config = small(**{"model.dims": (8, 24), "num_epochs": 6})
-    with pytest.raises(InputError, match=message):
+    config = small(**{"model.dims": (8, 24), "num_epochs": 6, "num_workers": 1})
+    changes = r"model.dims is \[8, 24\] and was \[8, 16\], num_epochs is 6 and was 4; accepted"
+    with pytest.raises(InputError, match=f"is of another recipe: {changes}"):
         train_command.train(config, workdir)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=r"params/\S+ is \(\S+ ?\S*\) there and"):
         eval_command.evaluate(config, workdir, "ema")
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 

@@ -1,0 +1,77 @@
+"""The folder of a run: one run at a time is at work in it, and with one recipe."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import jax
+
+from convnext.errors import InputError
+
+# Fields that change neither the updates nor what is in the log but timings, or that say where the
+# same data lies: a run may go on with others.
+FREE = ("checkpoint_every_epochs", "data.root",
+        "eval_every_epochs", "init_from", "keep_checkpoints", "log", "max_bad_images", "mesh",
+        "model.remat", "num_workers", "on_save_error", "published")  # fmt: skip
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes the folder, and keeps other runs out of it as long as this process lives.
+
+    Raises InputError where another one is at work in it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(workdir / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(
+            f"another run is at work in {workdir}; accepted: another --workdir, or the same "
+            "command when that run has ended"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_config(
+    workdir: Path, config: Mapping[str, Any], report: Callable[[str], None] = print
+) -> None:
+    """Compares with config.json, with which the checkpoints of the folder were made.
+
+    Reports fields that may change. Raises InputError for those that may not.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        return
+    before = _fields(json.loads(path.read_text()))
+    now = _fields(json.loads(json.dumps(config)))
+    changed = [name for name in now if name in before and now[name] != before[name]]
+    free = [name for name in changed if any(f"{name}.".startswith(f"{f}.") for f in FREE)]
+    refused = [
+        f"{name} is {now[name]!r} and was {before[name]!r}" for name in changed if name not in free
+    ]
+    if refused:
+        raise InputError(
+            f"{workdir} is of another recipe: {', '.join(refused)}; accepted: the values of "
+            f"{path}, or another --workdir"
+        )
+    for name in free:
+        report(f"changed since the run began: {name} is {now[name]!r} and was {before[name]!r}")
+
+
+def _fields(config, prefix=""):
+    """{"model.depths": [3, 3, 9, 3], ...}"""
+    fields = {}
+    for name, value in config.items():
+        nested = isinstance(value, dict)
+        fields |= _fields(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return fields

@@ -1,0 +1,69 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from convnext import workdirs
+from convnext.logs import Log
+from tests.inputs import refused
+
+ROOT = Path(__file__).parent.parent
+HOLDER = """
+import sys
+from pathlib import Path
+from convnext import workdirs
+with workdirs.locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def lock(workdir):
+    with workdirs.locked(workdir):
+        pass
+
+
+def test_a_second_run_in_a_workdir_is_refused_until_the_first_is_killed(tmp_path):
+    workdir = tmp_path / "new"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, workdir], cwd=ROOT, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:  # fmt: skip
+        assert holder.stdout.readline() == "locked\n"
+        refused("another run is at work in .*new; accepted: another --workdir", lock, workdir)
+        refused("another run is at work", lock, workdir)  # and not let go of
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    lock(workdir)
+    lock(workdir)
+
+
+def write_config(workdir, config):
+    Log(workdir, start_step=0, num_steps=1, batch_size=1, config=config, every_steps=1)
+
+
+BEFORE = {"seed": 0, "model": {"dims": (8, 16), "remat": False}, "log": {"every_steps": 5},
+          "data": {"root": "a", "name": "folder"}, "gone": 1}  # fmt: skip
+
+
+def test_what_a_run_may_go_on_with_is_reported(tmp_path):
+    write_config(tmp_path, BEFORE)
+    after = {"seed": 0, "model": {"dims": (8, 16), "remat": True}, "log": {"every_steps": 7},
+             "data": {"root": "b", "name": "folder"}, "new": 2}  # fmt: skip
+    said = []
+    workdirs.check_config(tmp_path, after, said.append)
+    assert said == [
+        "changed since the run began: model.remat is True and was False",
+        "changed since the run began: log.every_steps is 7 and was 5",
+        "changed since the run began: data.root is 'b' and was 'a'",
+    ]
+    workdirs.check_config(tmp_path / "nowhere", after, said.append)
+    workdirs.check_config(tmp_path, BEFORE, said.append)
+    assert len(said) == 3
+
+
+def test_what_makes_another_run_of_it_is_refused(tmp_path):
+    write_config(tmp_path, BEFORE)
+    after = {**BEFORE, "seed": 1, "model": {"dims": (8, 24), "remat": True}}
+    message = (
+        r"seed is 1 and was 0, model.dims is \[8, 24\] and was \[8, 16\]; accepted: the values"
+    )
+    refused(message, workdirs.check_config, tmp_path, after)
