@@ -35,7 +35,7 @@ from convnext import (
     workdirs,
 )
 from convnext.data import augment, pipeline, sources
-from convnext.errors import InputError
+from convnext.errors import InputError, RunError
 from convnext.model import ConvNeXt
 
 PROFILE_STEPS = flags.DEFINE_string(
@@ -181,6 +181,7 @@ def train(
                      batch_size=config.batch_size, config=written_config, **config.log) as log,
             interruption.Interruption() as interrupted,
         ):  # fmt: skip
+            divergence = interruption.Divergence(config.max_skipped)
             to_devices = partial(pipeline.to_devices, sharding=by_batch,
                                  num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
             log.save("classes.json", list(train_source.class_names))
@@ -188,11 +189,13 @@ def train(
             batches = log.timed(to_devices(train_batches, start=start_step))
             for step, batch in enumerate(batches, start_step + 1):
                 state, values = train_step(step, state, batch)
+                in_a_row = values.pop("skipped_in_a_row")
                 log.step(step, {**values, "lr": schedule(step - 1)})
 
                 epoch, rest = divmod(step, steps_per_epoch)
                 last = step == num_steps
-                stop = interrupted.stops_after(step) and not last
+                diverged = divergence.stops_after(step, in_a_row)
+                stop = (interrupted.stops_after(step) or diverged) and not last
                 scores = None
                 if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
                     weights = steps.weights(state, config.ema_decays)
@@ -216,6 +219,8 @@ def train(
                 if stop:
                     log.print(f"stopped after step {step}; the same command again goes on")
                     break
+    if divergence.message:
+        raise RunError(divergence.message)
     if stop:
         raise SystemExit(interruption.EXIT_STATUS)
     return state

@@ -140,6 +140,7 @@ def get_config() -> ConfigDict:
             layer_decay_type="group",  # or "single": a layer for each block
         )
     )
+    config.max_skipped = 10  # updates in a row whose loss or gradients are not finite, to stop at
     config.frozen = config_dict.placeholder(str)  # regular expression; "^(?!head/)": linear probe
     config.ema_decays = (0.9999,)  # averages of the weights; the first is the one reported
     config.ema_warmup = False  # averages that forget faster at first, for short runs

@@ -1,4 +1,7 @@
-"""Signals that end a run early: SIGTERM of a scheduler, SIGINT of a keyboard."""
+"""What ends a run early: SIGTERM of a scheduler, SIGINT of a keyboard, updates without numbers.
+
+Neither waits for the device: what it says of a step is read STEPS_BEHIND steps later.
+"""
 
 import os
 import signal
@@ -13,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from convnext.errors import require
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -57,6 +62,29 @@ class Interruption:
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class Divergence:
+    """Counts down to the end of a run in which updates are skipped (steps.train_step)."""
+
+    def __init__(self, max_skipped: int):
+        require(max_skipped > 0, "max_skipped", max_skipped, "1 and more")
+        self.max_skipped = max_skipped
+        self.message: str | None = None  # what happened, if the run is to end
+        self._counts: deque[tuple[int, jax.Array]] = deque()
+
+    def stops_after(self, step: int, skipped_in_a_row: jax.Array) -> bool:
+        """Whether the run is to end after this step; to be called after each."""
+        self._counts.append((step, skipped_in_a_row))
+        if len(self._counts) > STEPS_BEHIND:
+            step, skipped_in_a_row = self._counts.popleft()
+            count = int(skipped_in_a_row)
+            if count >= self.max_skipped:
+                self.message = (
+                    f"loss or gradients were not finite at steps {step - count + 1} to {step}, and "
+                    f"max_skipped is {self.max_skipped}; the state of before is saved"
+                )
+        return self.message is not None
 
 
 def _any_process(flag):

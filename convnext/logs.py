@@ -180,6 +180,8 @@ class Log:
         step, values = self._pending
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(values).items()}
+        if not values.get("train/skipped"):
+            values.pop("train/skipped", None)
         if not self.active:
             return
         self._write(step, values)

@@ -5,6 +5,7 @@ with or without jit, mesh and config.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +26,8 @@ class TrainState:
     params: Any
     opt_state: Any
     ema_params: dict[str, Any]  # moving averages of params, keyed by str(decay)
+    skipped: jax.Array  # int32, updates left out
+    skipped_in_a_row: jax.Array  # int32, of these the last ones without another between
 
 
 def init(
@@ -49,6 +52,8 @@ def start(
         params=params,
         opt_state=tx.init(params),
         ema_params={str(decay): jax.tree.map(jnp.copy, params) for decay in ema_decays},
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
     )
 
 
@@ -70,9 +75,10 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. batch: image uint8 [N, H, W, 3], label int [N] or [N, K] (losses.targets).
 
-    Returns the new state, and loss and grad_norm of the update as scalars. `frozen` are parameters
-    without a gradient (optimizer.frozen_mask). With accumulation_steps > 1 the batch passes through
-    the model in that many parts.
+    Returns the new state, and as scalars loss and grad_norm of the update, skipped and
+    skipped_in_a_row of the new state: an update is left out where loss or grad_norm is not finite.
+    `frozen` are parameters without a gradient (optimizer.frozen_mask). With accumulation_steps > 1
+    the batch passes through the model in that many parts.
     """
     step_key = jax.random.fold_in(key, state.step)
     mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
@@ -91,8 +97,15 @@ def train_step(
         loss_and_grads = accumulate(loss_and_grads, accumulation_steps)
     loss, grads = loss_and_grads(state.params, images, targets, dropout_key)
 
+    grad_norm = optax.tree.norm(grads)
     new_state = update(state, grads, tx=tx, ema_decays=ema_decays, ema_warmup=ema_warmup)
-    return new_state, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+    new_state = made_or_skipped(jnp.isfinite(loss) & jnp.isfinite(grad_norm), new_state, state)
+    return new_state, {
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "skipped": new_state.skipped,
+        "skipped_in_a_row": new_state.skipped_in_a_row,
+    }
 
 
 def update(
@@ -117,7 +130,31 @@ def update(
             share = jnp.maximum(share, (1 + state.step) ** (-2 / 3))
         average = state.ema_params[str(decay)]
         ema_params[str(decay)] = optax.incremental_update(params, average, share)
-    return TrainState(state.step + 1, params, opt_state, ema_params)
+    return state.replace(
+        step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
+    )
+
+
+def made_or_skipped(made: jax.Array, new_state: TrainState, state: TrainState) -> TrainState:
+    """new_state where the update was made. Otherwise it is counted as skipped: parameters, averages
+    and moments stay, while the step and the schedules, which follow it, go on."""
+
+    def select(new, old):
+        return jax.tree.map(partial(jnp.where, made), new, old)
+
+    def is_adam(node):
+        return isinstance(node, optax.ScaleByAdamState)
+
+    return new_state.replace(
+        params=select(new_state.params, state.params),
+        ema_params=select(new_state.ema_params, state.ema_params),
+        opt_state=jax.tree.map(
+            lambda new, old: select(new, old) if is_adam(new) else new,
+            new_state.opt_state, state.opt_state, is_leaf=is_adam,
+        ),
+        skipped=state.skipped + ~made,
+        skipped_in_a_row=jnp.where(made, 0, state.skipped_in_a_row + 1),
+    )  # fmt: skip
 
 
 def accumulate(loss_and_grads: Callable, steps: int) -> Callable:

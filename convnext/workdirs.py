@@ -13,9 +13,9 @@ from convnext.errors import InputError
 
 # Fields that change neither the updates nor what is in the log but timings, or that say where the
 # same data lies: a run may go on with others.
-FREE = ("checkpoint_every_epochs", "data.root",
-        "eval_every_epochs", "init_from", "keep_checkpoints", "log", "max_bad_images", "mesh",
-        "model.remat", "num_workers", "on_save_error", "published")  # fmt: skip
+FREE = ("checkpoint_every_epochs", "data.root", "eval_every_epochs", "init_from",
+        "keep_checkpoints", "log", "max_bad_images", "max_skipped", "mesh", "model.remat",
+        "num_workers", "on_save_error", "published")  # fmt: skip
 
 
 @contextmanager

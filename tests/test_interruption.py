@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convnext import interruption
+from tests.inputs import refused
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,3 +42,15 @@ def test_a_second_signal_ends_the_process_at_once(first, second):
     assert result.returncode == -signal.Signals[second]
     assert result.stdout == "goes on\n"
     assert result.stderr == f"{first}: the run saves and stops; a second one stops it at once\n"
+
+
+def test_a_run_diverges_where_too_many_updates_in_a_row_are_skipped():
+    counts = [0, 1, 0, 1, 2, 3, 4, 5]
+    divergence = interruption.Divergence(max_skipped=3)
+    behind = interruption.STEPS_BEHIND
+    stops = [
+        divergence.stops_after(1 + i, np.int32(c)) for i, c in enumerate(counts + behind * [6])
+    ]
+    assert stops == [False] * (5 + behind) + [True] * 3
+    assert divergence.message.startswith("loss or gradients were not finite at steps 4 to 8, and")
+    refused("max_skipped is 0; accepted: 1 and more", interruption.Divergence, 0)

@@ -175,7 +175,34 @@ def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch
         return value, jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads)))
 
     loss, norm = loss_and_norm(state.params)
-    assert_close(values, {"loss": loss, "grad_norm": norm}, rtol=1e-4)
+    expected = {"loss": loss, "grad_norm": norm, "skipped": 0, "skipped_in_a_row": 0}
+    assert_close(values, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.inf, 3e38])  # a loss, or only its gradients
+def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value):
+    def mix(key, images, labels):
+        """Targets that are too large where an image is white."""
+        factor = jnp.where(images.min() > 0.9, value, 1.0)
+        return images, jax.nn.one_hot(labels, 5) * factor
+
+    step = jax.jit(step_function(parts, mix=mix, normalize=lambda images: images / 255))
+    white = {**batch, "image": np.full_like(batch["image"], 255)}
+    before, _ = step(parts[2](jax.random.key(0)), batch)
+    state = before
+    for count in (1, 2):
+        state, values = step(state, white)
+        assert int(values["skipped"]) == int(values["skipped_in_a_row"]) == count
+        assert not np.isfinite(values["grad_norm"])
+    assert int(state.step) == 3
+    for name in ("params", "ema_params"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
+    adam, schedule = state.opt_state[1], state.opt_state[3]
+    jax.tree.map(np.testing.assert_array_equal, adam, before.opt_state[1])
+    assert int(schedule.count) == 3  # the rate is that of the step
+    state, values = step(state, batch)
+    assert (int(values["skipped"]), int(values["skipped_in_a_row"])) == (2, 0)
+    assert np.isfinite(values["loss"]) and int(state.opt_state[1].count) == 2
 
 
 @pytest.mark.usefixtures("uncached")

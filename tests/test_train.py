@@ -26,7 +26,7 @@ from convnext import (
     save_pretrained,
 )
 from convnext.data import sources
-from convnext.errors import InputError
+from convnext.errors import InputError, RunError
 from tests.test_data_archives import write_flowers
 
 ROOT = Path(__file__).parent.parent
@@ -145,6 +145,19 @@ def test_stopped_killed_and_started_again_a_run_ends_as_if_nothing_had_happened(
         f"top5  {last['val_ema/top5']!r}",
         "count 360",
     ]
+
+
+def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):
+    config = small(max_skipped=3, **{"schedule.peak_lr": 1e30, "schedule.warmup_epochs": 0})
+    message = (
+        "not finite at steps [2-6] to [4-9], and max_skipped is 3; the state of before is saved"
+    )
+    with pytest.raises(RunError, match=message):
+        train_command.train(config, tmp_path)
+    step = int(re.search(r"stopped after step (\d+)", capsys.readouterr().out)[1])
+    assert checkpoint.latest_step(tmp_path) == step < 20
+    lines = log_without_timing(tmp_path)
+    assert lines[-1]["train/loss"] is None and lines[-1]["train/skipped"] >= 3
 
 
 def test_another_recipe_in_the_workdir_is_refused_and_nothing_is_touched(finished):
