@@ -34,7 +34,7 @@ def test_the_estimate_is_near_what_a_compiler_plans(params_of, name, remat, rows
 
 
 def test_the_state_is_counted_exactly_and_split_over_fsdp(params_of):
-    """Parameters, two moments and an average in float32, and three counters in int32."""
+    """Parameters, two moments and an average in float32, and five counters in int32."""
     model = ConvNeXt(**VARIANTS["tiny"])
     state = abstract_state(params_of(model), ema_decays=(0.9999,))
     size = 4 * 28_589_128
