@@ -1,4 +1,8 @@
 import mmap
+import os
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -209,3 +213,28 @@ def test_the_memory_of_the_host_stays_flat():
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             resident[number] = pages * mmap.PAGESIZE
     assert resident[10_000] - resident[1_000] < 50e6
+
+
+KILLED = """
+import os, signal, sys
+import jax, numpy as np
+from convnext.data import arrays, pipeline
+from tests.test_data_pipeline import train_batches
+if __name__ == "__main__":
+    images = np.zeros((64, 4, 4, 3), np.uint8)
+    source = arrays.Arrays(images, np.zeros(64, np.int32), ["a"])
+    placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    batches = pipeline.to_devices(train_batches(source, num_epochs=100), placed, num_workers=1)
+    next(batches)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    script = tmp_path / "killed.py"  # of its own, as workers import it again
+    script.write_text(KILLED)
+    root = Path(__file__).parent.parent
+    # Returns when all processes that write to the pipe have ended.
+    result = subprocess.run([sys.executable, script], cwd=root, timeout=60, capture_output=True,
+                            env={**os.environ, "PYTHONPATH": str(root)})  # fmt: skip
+    assert result.returncode == -signal.SIGKILL, result.stderr

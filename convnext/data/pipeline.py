@@ -4,7 +4,10 @@ A batch is a pure function of (seed, step), and an example in it of (seed, epoch
 the number of workers and processes: a run resumes from the number of its last step alone.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -197,6 +200,13 @@ def _damage(source, index):
 def _init_worker(worker_index, worker_count):
     cv2.setNumThreads(1)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
-    # A signal to the whole process group must not end the workers before the trainer is done.
+    # A signal to the whole process group must not end the workers before the trainer is done. Its
+    # own end, however sudden, must.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
