@@ -51,7 +51,8 @@ class Log:
         self._seconds: dict[str, float] = {}
         self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
         self._waited = 0.0  # seconds since then, for data
-        self._bad_images: set[str] = set()
+        self._fetching = False  # the batch of the next step
+        self._bad_images: dict[str, int] = {}  # what is wrong with each, and the step that met it
         if not self.active:
             return
         wandb = _import_wandb() if wandb_project else None
@@ -62,6 +63,11 @@ class Log:
         kept = [line for line in read(path) if line["step"] <= start_step]
         _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
+        bad_images = self.workdir / "bad_images.json"
+        if bad_images.exists():
+            met = json.loads(bad_images.read_text())
+            self._bad_images = {message: at for message, at in met.items() if at <= start_step}
+            self.save("bad_images.json", self._bad_images)
         self._tensorboard = SummaryWriter(
             str(self.workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
         )
@@ -86,9 +92,10 @@ class Log:
 
     def bad_image(self, message: str) -> None:
         """What is wrong with an image that is left out. How many these are is logged as
-        data/bad_images."""
+        data/bad_images, and which is in bad_images.json."""
         if message not in self._bad_images:
-            self._bad_images.add(message)
+            self._bad_images[message] = self._last + self._fetching
+            self.save("bad_images.json", self._bad_images)
             self.print(f"left out: {message}")
 
     def save(self, name: str, value: Any) -> None:
@@ -128,10 +135,13 @@ class Log:
         iterator = iter(batches)
         while True:
             begin = time.monotonic()
+            self._fetching = True
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
+            finally:
+                self._fetching = False
             self._waited += time.monotonic() - begin
             yield batch
 

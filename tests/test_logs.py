@@ -183,3 +183,35 @@ def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path, monkeypatch):
     assert [run["steps"] for run in runs] == [[2], [4]]
     assert runs[0]["id"] == runs[1]["id"] and runs[0]["project"] == "digits"
     assert runs[0]["config"] == {"seed": 0} and runs[1]["finished"]
+
+
+def batches_of(log, steps, bad):
+    """Fetching that of a step meets the bad images of it."""
+    for step in steps:
+        for name in bad.get(step, ()):
+            log.bad_image(name)
+        yield step
+
+
+def run_with_bad_images(workdir, start_step, end):
+    with open_log(workdir, start_step=start_step, every_steps=1) as log:
+        for step in log.timed(batches_of(log, range(start_step + 1, end + 1), {2: "a", 4: "bc"})):
+            train(log, [step])
+            if step == 3:
+                log.bad_image("of an evaluation")
+
+
+def test_images_that_were_left_out_are_counted_across_a_restart(tmp_path):
+    run_with_bad_images(tmp_path / "straight", 0, 6)
+    expected = [
+        line.get("data/bad_images") for line in logs.read(tmp_path / "straight/metrics.jsonl")
+    ]
+    assert expected == [None, 1, 1, 4, 4, 4]
+    for start_step in (3, 4):
+        workdir = tmp_path / f"from_{start_step}"
+        run_with_bad_images(workdir, 0, 5)  # the fifth is lost
+        run_with_bad_images(workdir, start_step, 6)
+        lines = logs.read(workdir / "metrics.jsonl")
+        assert [line.get("data/bad_images") for line in lines] == expected
+        met = json.loads((workdir / "bad_images.json").read_text())
+        assert met == {"a": 2, "of an evaluation": 3, "b": 4, "c": 4}
