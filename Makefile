@@ -1,5 +1,5 @@
 # make train: installs into .venv, once, and trains on the digits.
-# make test:  installs into .venv, once, and runs the tests.
+# make test:  installs into .venv, once, and runs the tests, two at a time: compilation has one thread.
 # make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
@@ -25,7 +25,7 @@ eval: .venv/train.installed
 	.venv/bin/python eval.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
 
 test: .venv/test.installed
-	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile  # compilation has one thread
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest tests/parity

@@ -186,6 +186,8 @@ def train(
                                  num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
             log.save("classes.json", list(train_source.class_names))
             log.print(description)
+            if start_step:
+                log.print(f"goes on from step {start_step}")
             batches = log.timed(to_devices(train_batches, start=start_step))
             for step, batch in enumerate(batches, start_step + 1):
                 state, values = train_step(step, state, batch)

@@ -61,3 +61,10 @@ def batch():
         "label": rng.integers(0, 5, 16, dtype=np.int32),
         "mask": (np.arange(16) < 13).astype(np.float32),
     }
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest first, so that no process is left alone with one at the end."""
+    longest = ("test_train.py", "test_soak.py", "test_steps.py", "test_model.py", "test_mixup.py")
+    rank = {name: number for number, name in enumerate(longest)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))

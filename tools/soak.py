@@ -1,0 +1,184 @@
+"""Trains the digits while ending the run at random, and compares with a run left alone.
+
+    python -m tools.soak --minutes=10
+
+Faults are SIGKILL and SIGTERM at random moments, SIGKILL while a checkpoint is being saved, and
+bits of the newest checkpoint flipped while nothing runs. The two runs must end with the same
+parameters, averages, optimizer state and metrics.jsonl, all but timings, to the last bit. The exit
+status is 1 where they do not.
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from convnext import checkpoint, interruption, logs
+from convnext.errors import reported, require
+
+ROOT = Path(__file__).parent.parent
+EPOCHS_PER_MINUTE = 30
+FAULTS = ("kill", "kill in a save", "terminate", "damage")
+SHARES = (0.4, 0.25, 0.2, 0.15)
+TIMING = re.compile("second|wait")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="in which faults happen")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    with reported(), tempfile.TemporaryDirectory() as folder:
+        require(arguments.minutes > 0, "--minutes", arguments.minutes, "more than 0")
+        flags = [f"--config.num_epochs={max(round(EPOCHS_PER_MINUTE * arguments.minutes), 10)}"]
+        rng = np.random.default_rng(arguments.seed)
+        is_same = soak(Path(folder), flags, _faults(60 * arguments.minutes, rng), rng)
+    sys.exit(not is_same)
+
+
+def _faults(seconds, rng):
+    """At random, for so long from the first on."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield str(rng.choice(FAULTS, p=SHARES))
+
+
+def soak(
+    folder: Path,
+    flags: list[str],
+    faults: Iterable[str],
+    rng: np.random.Generator,
+    moment: tuple[float, float] = (0.0, 10.0),
+) -> bool:
+    """Whether a run of the digits with these flags, to which the faults happen one after another,
+    ends as one without. moment: seconds after a new checkpoint, from and to, in which one happens.
+    Prints what happened."""
+    straight, soaked = folder / "straight", folder / "soaked"
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+    }
+    command = [sys.executable, "train.py", "--config=configs/digits.py",
+               "--config.checkpoint_every_epochs=1", *flags]  # fmt: skip
+
+    def start(workdir):
+        with (folder / "said").open("w") as file:
+            return subprocess.Popen([*command, f"--workdir={workdir}"], cwd=ROOT, env=environment,
+                                    stdout=file, stderr=subprocess.STDOUT)  # fmt: skip
+
+    def said():
+        return (folder / "said").read_text()
+
+    status = start(straight).wait()
+    require(status == 0, "the run without faults", said()[-300:], "one that ends")
+    print(f"the run without faults ended at step {_newest(straight).name}", flush=True)
+
+    faults = iter(faults)
+    counts: Counter[str] = Counter()
+    status = None
+    while status != 0:
+        process = start(soaked)
+        fault = next(faults, None)
+        if fault:
+            saved = _saved_step(soaked)
+            _wait_for(process, lambda saved=saved: _saved_step(soaked) > saved)
+            _wait_for(process, lambda: False, seconds=rng.uniform(*moment))
+        if fault == "kill in a save":
+            _wait_for(process, lambda: _is_saving(soaked))
+        if fault:
+            process.send_signal(signal.SIGTERM if fault == "terminate" else signal.SIGKILL)
+        status = process.wait()
+        ended = (0, -signal.SIGKILL, -signal.SIGTERM, interruption.EXIT_STATUS)
+        require(status in ended, "a run", said()[-500:], "one that ends, or is ended")
+        counts["resumes above step 0"] += "goes on from step" in said()
+        counts["checkpoints set aside"] += said().count(" is set aside in ")
+        if status != 0:
+            counts[fault] += 1
+            counts["kills"] += status == -signal.SIGKILL
+            print(f"{fault} at step {_newest(soaked).name} or later", flush=True)
+        if fault == "damage" and status != 0:
+            _damage(_newest(soaked), rng)
+    is_same = same(straight, soaked)
+    for name, count in counts.items():
+        print(f"{name}: {count}")
+    print(f"identical: {'yes' if is_same else 'no'}")
+    return is_same
+
+
+def _wait_for(process, condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end and not condition():
+        time.sleep(0.002)
+
+
+def _saved_step(workdir):
+    manifests = (workdir / "checkpoints").glob(f"*/{checkpoint.MANIFEST}")
+    return max((int(path.parent.name) for path in manifests), default=0)
+
+
+def _newest(workdir):
+    """The folder of the newest checkpoint, finished or not."""
+    steps = [path for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()]
+    return max(steps, key=lambda path: int(path.name), default=Path("0"))
+
+
+def _is_saving(workdir):
+    newest = _newest(workdir)
+    unfinished = newest.exists() and not (newest / checkpoint.MANIFEST).exists()
+    return unfinished or any((workdir / "checkpoints").glob("*tmp*"))
+
+
+def _damage(folder, rng):
+    """Flips a bit of its largest file."""
+    if not folder.exists():
+        return
+    path = max(folder.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    data = bytearray(path.read_bytes())
+    data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+
+
+def same(*workdirs: Path) -> bool:
+    """Whether the last states and the metrics, all but timings, are the same to the last bit."""
+    states, lines = [], []
+    for workdir in workdirs:
+        with ocp.training.Checkpointer((workdir / "checkpoints").absolute()) as checkpoints:
+            step = int(_newest(workdir).name)
+            states.append(checkpoints.load(step, _shapes(checkpoints.metadata(step).metadata)))
+        lines.append(
+            [
+                {name: value for name, value in line.items() if not TIMING.search(name)}
+                for line in logs.read(workdir / "metrics.jsonl")
+            ]
+        )
+    equal = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), *states)
+    return all(jax.tree.leaves(equal)) and lines[0] == lines[1]
+
+
+def _shapes(stored):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), stored
+    )
+
+
+if __name__ == "__main__":
+    main()
