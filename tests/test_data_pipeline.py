@@ -1,8 +1,10 @@
 import mmap
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -238,3 +240,26 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
     result = subprocess.run([sys.executable, script], cwd=root, timeout=60, capture_output=True,
                             env={**os.environ, "PYTHONPATH": str(root)})  # fmt: skip
     assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def test_a_worker_that_is_killed_is_an_error_and_no_hang(source):
+    placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    batches = pipeline.to_devices(train_batches(source, num_epochs=9999), placed, num_workers=1)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(RuntimeError, match="Worker process was terminated .* exit code -9"):
+        for _ in batches:
+            pass
+
+
+def broken(image, rng):
+    raise KeyError("the reason")
+
+
+def test_what_breaks_in_a_worker_is_raised_with_its_traceback(source):
+    batches = pipeline.TrainBatches(source, broken, seed=0, num_epochs=1, batch_size=8)
+    placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with pytest.raises(KeyError, match="the reason") as caught:
+        next(pipeline.to_devices(batches, placed, num_workers=1))
+    assert ", in broken" in "".join(traceback.format_exception(caught.value))
