@@ -10,9 +10,23 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message, one line, says what was given and what is
     accepted; the commands print it without a traceback."""
 
+    def __init__(self, message: str):
+        super().__init__(_line(message))
+
 
 class RunError(RuntimeError):
     """A run cannot go on, through no fault of what the user gave. The message is one line, too."""
+
+    def __init__(self, message: str):
+        super().__init__(_line(message))
+
+
+def _line(message):
+    line = " ".join(part.strip() for part in message.splitlines())
+    if len(line) > 2000:  # names in a file may be of any length
+        line = f"{line[:1000]} ... {line[-1000:]}"
+    # They may also hold what a terminal takes for commands.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
@@ -24,9 +38,8 @@ def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """An InputError or RunError inside ends the command with its message in one line and exit
-    status 1."""
+    """An InputError or RunError inside ends the command with its message and exit status 1."""
     try:
         yield
     except (InputError, RunError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {error}")

@@ -70,7 +70,7 @@ class Format:
     def _patterns(self):
         prefix = "|".join(re.escape(prefix) for prefix in self.prefixes)
         return {
-            ours: re.compile(f"(?:{prefix})?" + re.escape(theirs).replace(r"\#", r"(\d+)"))
+            ours: re.compile(f"(?:{prefix})?" + re.escape(theirs).replace(r"\#", "([0-9]{1,4})"))
             for ours, theirs in self.keys.items()
         }
 

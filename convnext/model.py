@@ -336,4 +336,5 @@ def smallest_image(model: ConvNeXt) -> jax.Array:
 
 def abstract_params(model: ConvNeXt) -> Any:
     """Shapes and dtypes of the model's parameters, without making them."""
-    return jax.eval_shape(model.init, jax.random.key(0), smallest_image(model))["params"]
+    init = lambda key: model.init(key, smallest_image(model))["params"]  # noqa: E731
+    return jax.eval_shape(init, jax.random.key(0))

@@ -34,6 +34,9 @@ TIMM_ARGUMENTS = dict(
     conv_bias=(True,), act_layer=("gelu",), norm_layer=("layernorm",),
 )  # fmt: skip
 
+MAX_SIZE = 65_536  # of all that is counted
+SIZES = f"a list of integers from 1 to {MAX_SIZE}"
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -47,13 +50,14 @@ class ModelConfig:
 def read(config: Mapping[str, Any]) -> ModelConfig:
     """Raises InputError where the model is not a ConvNeXt, or has what none here has."""
     try:
-        if "architecture" in config:
-            return _read_timm(config)
-        if "model_type" in config:
-            return _read_transformers(config)
+        if "architecture" in config or "model_type" in config:
+            is_timm = "architecture" in config
+            said = _read_timm(config) if is_timm else _read_transformers(config)
+            check(said.fields)
+            return said
     except InputError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"config.json is malformed ({error}); accepted: the one of a ConvNeXt by transformers "
             "or timm"
@@ -98,11 +102,42 @@ def _read_transformers(config):
     return ModelConfig(fields, _labels(config.get("id2label")), _problem_type(config))
 
 
+def check(fields: Mapping[str, Any]) -> None:
+    """Raises InputError for a keyword of ConvNeXt of which no model can be made."""
+    for name, value in fields.items():
+        match name:
+            case "depths" | "dims":
+                ok, accepted = _are_sizes(value), SIZES
+            case "in_chans" | "patch_size":
+                ok, accepted = _is_size(value), f"an integer from 1 to {MAX_SIZE}"
+            case "num_classes" | "head_hidden_size":
+                ok = value is None or value == 0 or _is_size(value)
+                accepted = f"None, or an integer from 0 to {MAX_SIZE}"
+            case "stem_norm" | "use_grn" | "head_norm_first" | "remat":
+                ok, accepted = isinstance(value, bool), "true or false"
+            case "drop_path_rate" | "norm_eps" | "final_norm_eps":
+                ok, accepted = _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"
+            case "layer_scale_init_value":
+                ok, accepted = value is None or _is_number(value), "None, or a number"
+            case _:
+                continue
+        require(ok, f"{name} of config.json", value, accepted)
+
+
+def _is_size(value):
+    return type(value) is int and 1 <= value <= MAX_SIZE
+
+
+def _are_sizes(values):
+    return isinstance(values, list | tuple) and all(map(_is_size, values))
+
+
+def _is_number(value):
+    return type(value) in (int, float) and abs(value) < 3e38  # as float32 has it
+
+
 def _sizes(name, values):
-    """A tuple of positive integers."""
-    is_list = isinstance(values, list | tuple)
-    ok = is_list and all(type(value) is int and value > 0 for value in values)
-    require(ok, f"{name} of config.json", values, "a list of positive integers")
+    require(_are_sizes(values), f"{name} of config.json", values, SIZES)
     return tuple(values)
 
 

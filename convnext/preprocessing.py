@@ -7,7 +7,6 @@ Pillow backend of transformers.
 
 import dataclasses
 import json
-import math
 import numbers
 import os
 import re
@@ -19,6 +18,7 @@ import numpy as np
 from convnext.data import augment, decode
 from convnext.errors import InputError, require
 
+MAX_SIZE = 13_377  # a square of that side has as many pixels as a file may have
 FORMATS = ("channels_last", "channels_first")
 CONFIG_FILES = ("preprocessor_config.json", "config.json")  # of transformers, of timm
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's 0 to 5
@@ -53,12 +53,13 @@ class ImageProcessor:
         for name in ("image_mean", "image_std"):
             if isinstance(value := getattr(self, name), list | np.ndarray):
                 object.__setattr__(self, name, tuple(value))
-        is_size = _is_number(self.size, numbers.Integral) and self.size >= 1
+        is_size = _is_number(self.size, numbers.Integral) and 1 <= self.size <= MAX_SIZE
         is_filter = _is_number(self.resample, numbers.Integral) and 0 <= self.resample <= 5
-        is_share = _is_number(self.crop_pct) and 0 < self.crop_pct <= 1
+        is_share = is_size and _is_number(self.crop_pct) and 0 < self.crop_pct <= 1
+        is_share = is_share and self.size <= self.crop_pct * MAX_SIZE
         for name, ok, accepted in (
-            ("size", is_size, "an integer from 1 up"),
-            ("crop_pct", is_share, "a number above 0, at most 1"),
+            ("size", is_size, f"an integer from 1 to {MAX_SIZE}"),
+            ("crop_pct", is_share, f"a number from size / {MAX_SIZE} to 1"),
             ("resample", is_filter, "an integer from 0 to 5"),
             ("crop_mode", self.crop_mode in augment.CROP_MODES, augment.CROP_MODES),
             ("crop_rounding", self.crop_rounding in augment.CROP_ROUNDINGS, augment.CROP_ROUNDINGS),
@@ -209,9 +210,10 @@ def _transformers_fields(config):
 
 
 def _is_number(value, kind=numbers.Real):
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    return is_number and abs(value) < 3e38  # which float32 has
 
 
-def _is_triple(value, above=-math.inf):
+def _is_triple(value, above=-3e38):
     is_triple = isinstance(value, tuple) and len(value) == 3
     return is_triple and all(_is_number(x) and x > above for x in value)

@@ -169,9 +169,14 @@ def _read(source, weights, revision):
         if file.name in weight_files.WEIGHT_FILES and (file.parent / "config.json").is_file():
             config = weight_files.read_json(file.parent / "config.json")
         said = model_config.read(config) if config else model_config.ModelConfig()
-        fields = {**_architecture(state), **said.fields}
+        found = _architecture(state)
+        fields = {**found, **said.fields}
         if name == "timm" and fields["patch_size"] != 4:  # timm dilates or drops stages then
             raise InputError(f"patch_size is {fields['patch_size']}; accepted from timm: 4")
+        # Before a model is made of them, for which there is no limit to the time.
+        accepted = f"{found['depths']}, as the weights have"
+        is_same = fields["depths"] == found["depths"]
+        require(is_same, "depths of config.json", fields["depths"], accepted)
     except InputError as error:
         where = "" if str(source) in str(error) else f"{source}: "
         raise InputError(f"{where}{error}") from error
@@ -246,8 +251,11 @@ def _read_workdir(workdir, weights):
     config = weight_files.read_json(workdir / "config.json")
     try:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
+        model_config.check(fields)
         decays, problem_type = config["ema_decays"], config.get("problem_type")
         class_names = tuple(json.loads((workdir / "classes.json").read_text(encoding="utf-8")))
+        ok = all(isinstance(name, str) for name in class_names)
+        require(ok, "classes.json", class_names, "names of classes")
         processor = ImageProcessor(
             size=config["image_size"], **config["preprocess"],
             image_mean=config["normalize"]["mean"], image_std=config["normalize"]["std"],
@@ -292,21 +300,25 @@ def _fit(found, model, key):
         state = {key: value for key, value in state.items() if not key.startswith("head/")}
     try:
         abstract = flatten_dict(abstract_params(model), sep="/")
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except Exception as error:  # of Flax or jax, which know no sizes of 0 and none above 2**63
         raise InputError(f"{found.origin} makes no model: {error}") from error
     made = [
         key
         for key in abstract.keys() - state.keys()
         if (new_head and key.startswith("head/")) or (found.is_fcmae and key.startswith("norm/"))
     ]
-    state.update(_fresh(model, key, made))
     problems = {
-        "missing": sorted(abstract.keys() - state.keys()),
+        "missing": sorted(abstract.keys() - state.keys() - {*made}),
         "unexpected": sorted(state.keys() - abstract.keys()),
         "misshapen": [
             f"{key} {np.shape(state[key])} instead of {abstract[key].shape}"
             for key in sorted(abstract.keys() & state.keys())
             if np.shape(state[key]) != abstract[key].shape
+        ],
+        "not of floats": [
+            f"{key} ({array.dtype})"
+            for key, array in state.items()
+            if not jnp.issubdtype(array.dtype, jnp.floating)
         ],
     }
     if any(problems.values()):
@@ -314,6 +326,7 @@ def _fit(found, model, key):
             f"{found.origin} does not fit a model of depths {tuple(model.depths)}, dims "
             f"{tuple(model.dims)}: {formats.listed(problems)}"
         )
+    state.update(_fresh(model, key, made))
     return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 

@@ -1,20 +1,20 @@
 """Reads what torch.save wrote, without torch, and executes nothing that is in the file.
 
 Such a file is a zip archive: data.pkl, a pickle in which each tensor is a call that rebuilds it,
-and one entry data/<key> a storage, raw numbers (torch/serialization.py). The unpickler here knows
-these calls and plain containers, and refuses every other name.
+and one entry data/<key> a storage, raw numbers (torch/serialization.py). The unpickler knows these
+calls and plain containers, and refuses every other name.
 """
 
 import io
+import math
 import os
-import pickle
 import zipfile
-from collections import OrderedDict
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from convnext import unpickling
 from convnext.errors import InputError
 
 STORAGES = {
@@ -41,8 +41,10 @@ def read(path: str | os.PathLike) -> Any:
         return _read(path)
     except InputError:
         raise
-    except _RefusedError as error:
-        raise InputError(f"{path} is refused: {error}") from error
+    except unpickling.RefusedError as error:
+        raise InputError(
+            f"{path} is refused: {error}; accepted: tensors and plain containers, by torch.save"
+        ) from error
     except zipfile.BadZipFile as error:
         raise InputError(
             f"{path} is no whole zip archive ({error}); accepted: a file by torch.save in the "
@@ -67,58 +69,34 @@ def _read(path):
             order = _entry(archive, f"{root}byteorder")
             if order != b"little":
                 raise InputError(f"{path} has byte order {order!r}; accepted: little")
-        return _Unpickler(io.BytesIO(_entry(archive, names[0])), archive, root).load()
-
-
-class _RefusedError(Exception):
-    """The file asks for what is not rebuilt here."""
+        size = os.stat(path).st_size
+        return _Unpickler(io.BytesIO(_entry(archive, names[0])), archive, root, size).load()
 
 
 def _entry(archive, name):
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a bomb would
-        raise _RefusedError(f"its entry {name} is compressed; accepted: a file by torch.save")
+        raise unpickling.RefusedError(f"its entry {name} is compressed")
     return archive.read(info)
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python, of which an instruction can be replaced
-    """Knows a few names, and leaves out the instruction that sets attributes, with which a file
-    could change what a name stands for."""
-
-    def __init__(self, stream, archive, root):
-        super().__init__(stream, encoding="utf-8")
+class _Unpickler(unpickling.Unpickler):
+    def __init__(self, stream, archive, root, size):
+        super().__init__(stream, _NAMES, encoding="utf-8")
         self._archive, self._root, self._storages = archive, root, {}
-
-    def find_class(self, module, name):
-        match module, name:
-            case "torch._utils", "_rebuild_tensor_v2":
-                return _rebuild_tensor
-            case "torch._utils", "_rebuild_parameter":
-                return _rebuild_parameter
-            case "collections", "OrderedDict":
-                return OrderedDict
-            case "torch", "Size":
-                return tuple
-            case "argparse", "Namespace":  # the arguments that the official train script saves
-                return _Namespace
-            case "torch", _ if name in STORAGES:
-                return STORAGES[name]
-        raise _RefusedError(f"it refers to {module}.{name}; accepted: tensors and plain containers")
-
-    def load_build(self):
-        """What it sets of an OrderedDict (_metadata) or a Namespace is not used."""
-        self.stack.pop()
-
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+        self._unread = size
 
     def persistent_load(self, reference):
         kind, dtype, key, _, size = reference
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise _RefusedError(f"it refers to {reference!r}; accepted: storages of tensors")
+        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str):
+            raise ValueError("a reference to something else than a storage")
         if key not in self._storages:
             values = np.frombuffer(_entry(self._archive, f"{self._root}data/{key}"), dtype)
+            self._unread -= values.nbytes
             if len(values) != size:
                 raise ValueError(f"storage {key} has {len(values)} numbers instead of {size}")
+            if self._unread < 0:  # entries of an archive may lie upon each other
+                raise ValueError("its storages are larger than itself")
             self._storages[key] = values
         return self._storages[key]
 
@@ -128,14 +106,14 @@ class _Namespace:
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
-    """A view of the storage, which it may not leave."""
+    """A view of the storage, which it may not leave, nor be larger."""
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError(f"a tensor of size {size} and stride {stride} at {offset}")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        raise ValueError("a tensor whose offset, size and stride do not go together")
     if 0 in size:
         return np.zeros(size, storage.dtype)
-    if last >= len(storage):
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if last >= len(storage) or math.prod(size) > len(storage):
         raise ValueError(f"a tensor of size {tuple(size)} reaches past its storage")
     strides = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
@@ -143,3 +121,12 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
 
 def _rebuild_parameter(data, *_):
     return data
+
+
+_NAMES = {
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch", "Size"): tuple,
+    ("argparse", "Namespace"): _Namespace,  # the arguments that the official train script saves
+    **{("torch", name): dtype for name, dtype in STORAGES.items()},
+}

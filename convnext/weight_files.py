@@ -98,7 +98,11 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
             state.update(read_tensors(path.parent / shard, weights))
         return state
     if path.suffix != ".safetensors":
-        return unwrap(torch_files.read(path), weights)
+        state = unwrap(torch_files.read(path), weights)
+        # Tensors may be views of one storage, and there is no end to how many.
+        size, limit = sum(array.nbytes for array in state.values()), path.stat().st_size
+        require(size <= limit, f"the size of the tensors in {path}", size, f"its own, {limit}")
+        return state
     if weights == "ema":
         raise InputError("weights is 'ema', but a safetensors file has one set; accepted: 'raw'")
     try:
@@ -109,9 +113,13 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
 
 def _shards(index):
     files = read_json(index).get("weight_map")
-    ok = isinstance(files, dict) and all(isinstance(name, str) for name in files.values())
-    require(ok, f"weight_map of {index.name}", files, "an object of names of files")
+    ok = isinstance(files, dict) and all(map(_is_shard, files.values()))
+    require(ok, f"weight_map of {index.name}", files, "an object of names of files beside it")
     return sorted(set(files.values()))
+
+
+def _is_shard(name):
+    return isinstance(name, str) and name == Path(name).name and name.endswith(SUFFIXES)
 
 
 def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
@@ -133,7 +141,11 @@ def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
     state = stored if state is None else state
     if not isinstance(state, Mapping):
         raise InputError(f"a {type(state).__name__} is stored; accepted: a dict of tensors")
-    others = [str(key) for key, value in state.items() if not isinstance(value, np.ndarray)]
+    others = [
+        str(key)
+        for key, value in state.items()
+        if not isinstance(value, np.ndarray) or not isinstance(key, str)
+    ]
     if others:
         raise InputError(f"{', '.join(others[:4])} are no tensors; accepted: a dict of tensors")
     return dict(state)

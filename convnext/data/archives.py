@@ -1,5 +1,6 @@
 """Data sets in the files that their authors publish."""
 
+import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -8,10 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.io
-from scipy.io.matlab import MatReadError
 
 from convnext.data import folders
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 
 IMAGENET_TRAIN = "ILSVRC2012_img_train.tar"
 IMAGENET_VAL = "ILSVRC2012_img_val.tar"
@@ -52,7 +52,7 @@ def tar_entries(path: Path) -> Iterator[Entry]:
                 else:
                     split, class_name = _class(member.name, name, labels)
                     yield Entry(split, class_name, name, archive.extractfile(member).read, done)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"cannot read {path}: {reason}; accepted: a whole tar archive") from error
 
@@ -62,7 +62,9 @@ def _files(archive, prefix):
     for member in archive:
         file = PurePosixPath(member.name).name
         known = file.lower().endswith((*folders.IMAGE_SUFFIXES, ".tar"))
-        if member.isfile() and known and not file.startswith("."):
+        # A sparse file is as large as it says, whatever the archive has.
+        is_whole = member.isreg() and not member.issparse()
+        if is_whole and known and not file.startswith("."):
             yield member, f"{prefix}/{member.name}"
 
 
@@ -70,6 +72,7 @@ def _class(path, name, labels):
     """(split, class) of an image."""
     *above, file = PurePosixPath(path).parts
     if labels is not None:
+        require(file in labels, "a file", name, "those of the 50,000 that have labels")
         return "val", labels[file]
     if not above:
         raise InputError(f"{name} is in no folder; accepted: <class>/*.jpg, train/<class>/*.jpg "
@@ -82,15 +85,18 @@ def _imagenet_val_labels(path):
     devkit = path.with_name(IMAGENET_DEVKIT)
     if not devkit.is_file():
         raise InputError(f"{path} has no labels; accepted: with {IMAGENET_DEVKIT} beside it")
-    with tarfile.open(devkit) as archive:
-        members = {PurePosixPath(member.name).name: member for member in archive}
-        meta = scipy.io.loadmat(archive.extractfile(members["meta.mat"]), squeeze_me=True)
-        numbers = archive.extractfile(members["ILSVRC2012_validation_ground_truth.txt"]).read()
-    synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in meta["synsets"]}
-    return {
-        f"ILSVRC2012_val_{i:08d}.JPEG": synsets[int(number)]
-        for i, number in enumerate(numbers.split(), 1)
-    }
+    try:
+        with tarfile.open(devkit) as archive:
+            members = {PurePosixPath(member.name).name: member for member in archive}
+            meta = scipy.io.loadmat(archive.extractfile(members["meta.mat"]), squeeze_me=True)
+            numbers = archive.extractfile(members["ILSVRC2012_validation_ground_truth.txt"]).read()
+        synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in meta["synsets"]}
+        return {
+            f"ILSVRC2012_val_{i:08d}.JPEG": synsets[int(number)]
+            for i, number in enumerate(numbers.split(), 1)
+        }
+    except Exception as error:  # of tarfile, of scipy, of what is not where it is looked for
+        raise InputError(f"cannot read {devkit}: {error}; accepted: as published") from error
 
 
 def flowers(root: str) -> tuple[folders.Files, folders.Files]:
@@ -116,5 +122,5 @@ def _matrix(root, name, key):
     path = Path(root) / name
     try:
         return scipy.io.loadmat(path)[key].ravel()
-    except (OSError, ValueError, KeyError, MatReadError) as error:
+    except Exception as error:  # scipy's, of damaged files, are of every kind
         raise InputError(f"cannot read {path}: {error}; accepted: {name} as published") from error

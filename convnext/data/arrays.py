@@ -1,15 +1,16 @@
 """Data sets that fit into memory."""
 
 import io
-import pickle
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from convnext.errors import InputError
+from convnext import unpickling
+from convnext.errors import InputError, require
+
+MAX_BYTES = 2**28  # of a file in CIFAR's archives; the largest, CIFAR-100's for training, has 155e6
 
 
 class Arrays:
@@ -49,22 +50,18 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
     """CIFAR-10, or CIFAR-100 with its fine classes, from cifar-10-python.tar.gz or
     cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html."""
     accepted = "accepted: cifar-10-python.tar.gz or cifar-100-python.tar.gz, as published"
+    cifar_10 = ([f"data_batch_{i}" for i in range(1, 6)], "test_batch", "batches.meta")
+    cifar_100 = (["train"], "test", "meta")
     try:
-        with tarfile.open(path) as archive:
-            files = {
-                PurePosixPath(member.name).name: archive.extractfile(member).read()
-                for member in archive
-                if member.isfile()
-            }
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        files = _files(path, {*cifar_10[0], *cifar_10[1:], *cifar_100[0], *cifar_100[1:]})
+    except Exception as error:  # of tarfile, of zlib, of the file system
         reason = str(error).partition("\n")[0]
         raise InputError(f"cannot read {path}: {reason}; {accepted}") from error
-    if "train" in files:
-        train, test, meta = ["train"], "test", "meta"
-        labels, names = b"fine_labels", b"fine_label_names"
-    else:
-        train, test, meta = [f"data_batch_{i}" for i in range(1, 6)], "test_batch", "batches.meta"
-        labels, names = b"labels", b"label_names"
+    (train, test, meta), labels, names = (
+        (cifar_100, b"fine_labels", b"fine_label_names")
+        if "train" in files
+        else (cifar_10, b"labels", b"label_names")
+    )
     missing = sorted({*train, test, meta} - set(files))
     if missing:
         raise InputError(f"{path} has no {missing[0]}; {accepted}")
@@ -74,31 +71,56 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
             _of_batches([_unpickled(files[name]) for name in batches], labels, class_names)
             for batches in (train, [test])
         )
-    except (pickle.UnpicklingError, KeyError) as error:
+    except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
         raise InputError(f"cannot read {path}: {error}; {accepted}") from error
 
 
+def _files(path, names):
+    """{name: bytes} of those in the archive that are wanted."""
+    found = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name).name
+            if member.isreg() and name in names:
+                require(member.size <= MAX_BYTES, f"the size of {name}", member.size, MAX_BYTES)
+                found[name] = archive.extractfile(member).read()
+    return found
+
+
 def _of_batches(batches, labels, class_names):
-    images = np.concatenate([batch[b"data"] for batch in batches])
+    images = np.concatenate([batch[b"data"].values for batch in batches])
     images = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # of planes, one for each colour
-    return Arrays(
-        np.ascontiguousarray(images),
-        np.concatenate([batch[labels] for batch in batches]).astype(np.int32),
-        class_names,
-    )
+    classes = np.concatenate([batch[labels] for batch in batches]).astype(np.int32)
+    if classes.shape != images.shape[:1] or not np.isin(classes, range(len(class_names))).all():
+        raise ValueError("labels that are not one for each image, or of no class")
+    return Arrays(np.ascontiguousarray(images), classes, class_names)
 
 
 def _unpickled(data):
-    return _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+    return unpickling.Unpickler(io.BytesIO(data), _NAMES, encoding="bytes").load()
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes numpy arrays and what pickle itself has, so that no file can run anything."""
+class _Bytes(unpickling.Stateful):
+    """Stands for an array of uint8. numpy would take more from the file than numbers: what they
+    mean, which may be addresses."""
 
-    def find_class(self, module, name):
-        match module, name:
-            case "numpy", "ndarray" | "dtype":
-                return getattr(np, name)
-            case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
-                return np.empty(0).__reduce__()[0]
-        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+    def __init__(self, *_):
+        self.values = np.empty(0, np.uint8)
+
+    def take(self, state):
+        _, shape, dtype, is_fortran, data = state
+        if dtype != "u1" or is_fortran:
+            raise ValueError("an array that is not of uint8")
+        self.values = np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _dtype(name, *_):
+    return name if isinstance(name, str) else name.decode()
+
+
+_NAMES = {
+    ("numpy", "ndarray"): None,  # as an argument only
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Bytes,
+    ("numpy._core.multiarray", "_reconstruct"): _Bytes,
+}

@@ -10,6 +10,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convnext.errors import InputError, require
 
+MAX_PIXELS = 2 * 89_478_485  # of an image; where Pillow, as it comes, refuses a file
+# That Pillow may open: for some of the others it starts programs, such as Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
+
 
 def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
     """uint8 [H, W, 3] of a file, bytes, PIL image or array; see ImageProcessor.preprocess.
@@ -23,7 +27,7 @@ def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
     try:
         if isinstance(image, Image.Image):
             return np.asarray(to_rgb(image))
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
+        with _opened(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
             _require_still(file)
             return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file)))
     except InputError:
@@ -32,12 +36,24 @@ def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
         raise InputError(_refusal(error)) from error
 
 
+def _opened(source):
+    """Pillow's image of a file, of which no more than the header has been read."""
+    image = Image.open(source, formats=FORMATS)
+    _require_pixels(*image.size)
+    return image
+
+
+def _require_pixels(width, height):
+    accepted = f"at most {MAX_PIXELS:,} pixels"
+    require(width * height <= MAX_PIXELS, "the size in pixels", (width, height), accepted)
+
+
 def _refusal(error):
     """What Pillow raises for damaged files depends on the format."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError):
-        reason = "Pillow does not know what it is"
-    return f"{reason}; accepted: a whole file of JPEG, PNG, WebP, ..."
+        reason = "it is of none of the formats"
+    return f"{reason}; accepted: a whole file of {', '.join(FORMATS)}"
 
 
 def decode_file(data: bytes, name: str) -> np.ndarray:
@@ -48,9 +64,11 @@ def decode_file(data: bytes, name: str) -> np.ndarray:
     try:
         pixels = _decode_jpeg(data)
         if pixels is None:
-            with Image.open(io.BytesIO(data)) as file:
+            with _opened(io.BytesIO(data)) as file:
                 pixels = np.asarray(frame_to_rgb(file))
         return pixels
+    except InputError as error:
+        raise InputError(f"cannot read the image {name}: {error}") from error
     except Exception as error:
         raise InputError(f"cannot read the image {name}: {_refusal(error)}") from error
 
@@ -62,10 +80,12 @@ def _decode_jpeg(data):
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        limit = Image.MAX_IMAGE_PIXELS
-        if colorspace == "CMYK" or (limit is not None and height * width > limit):
+        _require_pixels(width, height)
+        if colorspace == "CMYK":
             return None
         return simplejpeg.decode_jpeg(data)
+    except InputError:
+        raise
     except ValueError:
         return None
 
