@@ -192,7 +192,9 @@ def to_ours(state: Mapping[str, np.ndarray]) -> tuple[str, State]:
         "twice": [key for key, ours in keys.items() if ours and counts[ours] > 1],
     }
     if any(problems.values()):
-        raise InputError(f"weights that no ConvNeXt of {name} has: {listed(problems)}")
+        raise InputError(
+            f"weights that no ConvNeXt of {name} has: {listed(problems)}; accepted: those of one"
+        )
     return name, {ours: _to_our_layout(ours, state[key]) for key, ours in keys.items()}
 
 

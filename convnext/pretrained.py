@@ -301,7 +301,7 @@ def _fit(found, model, key):
     try:
         abstract = flatten_dict(abstract_params(model), sep="/")
     except Exception as error:  # of Flax or jax, which know no sizes of 0 and none above 2**63
-        raise InputError(f"{found.origin} makes no model: {error}") from error
+        raise InputError(f"{found.origin} makes no model: {error}; accepted: one") from error
     made = [
         key
         for key in abstract.keys() - state.keys()
@@ -324,7 +324,8 @@ def _fit(found, model, key):
     if any(problems.values()):
         raise InputError(
             f"{found.origin} does not fit a model of depths {tuple(model.depths)}, dims "
-            f"{tuple(model.dims)}: {formats.listed(problems)}"
+            f"{tuple(model.dims)}: {formats.listed(problems)}; accepted: all of its parameters, "
+            "and no others"
         )
     state.update(_fresh(model, key, made))
     return {key: np.asarray(value, np.float32) for key, value in state.items()}

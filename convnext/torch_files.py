@@ -51,7 +51,8 @@ def read(path: str | os.PathLike) -> Any:
             "format that it has since PyTorch 1.6"
         ) from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise InputError(f"cannot read {path}: {reason}; accepted: a file by torch.save") from error
     except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
         raise InputError(f"{path} is damaged: {error}; accepted: a file by torch.save") from error
 

@@ -108,7 +108,9 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
     try:
         return safetensors.numpy.load_file(path)
     except Exception as error:  # of safetensors, of the file system, of a dtype numpy has not
-        raise InputError(f"cannot read the safetensors file {path}: {error}") from error
+        raise InputError(
+            f"cannot read the safetensors file {path}: {error}; accepted: a whole one, of numbers"
+        ) from error
 
 
 def _shards(index):
@@ -156,7 +158,7 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {error}; accepted: a JSON object") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no object; accepted: a JSON object")
     return value

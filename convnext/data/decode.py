@@ -108,7 +108,7 @@ def frame_to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(_from_16_bits(levels))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies
 
 
 def _require_still(image):
