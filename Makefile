@@ -3,6 +3,8 @@
 # make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
+# make audit: installs pip-audit into .venv, once, and asks PyPI for known advisories against the
+#              versions in constraints.txt; one that cannot be looked up is a failure.
 #
 # PYTHON is the interpreter of a new .venv, 3.11 or newer. CONSTRAINTS may name a file of exact
 # versions: make test CONSTRAINTS=constraints.txt. CONFIG and FLAGS go to train.py.
@@ -16,7 +18,7 @@ CONSTRAINTS ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval test parity bench lint clean
+.PHONY: train eval test parity bench lint audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -39,6 +41,9 @@ lint: .venv/test.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
+audit: .venv/audit.installed
+	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt
+
 clean:
 	rm -rf .venv .venv-parity
 
@@ -53,6 +58,10 @@ clean:
 
 .venv/test.installed: requirements.txt requirements-dev.txt | .venv/bin/python
 	.venv/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+.venv/audit.installed: | .venv/bin/python
+	.venv/bin/python $(PIP_INSTALL) pip-audit
 	@touch $@
 
 .venv-parity/installed: requirements.txt requirements-dev.txt requirements-parity.txt \

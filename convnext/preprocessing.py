@@ -144,7 +144,7 @@ class ImageProcessor:
         pixels = [this._pixels(image, input_data_format) for image in images]
         shapes = sorted({array.shape for array in pixels})
         require(len(shapes) == 1, "do_resize is False and shapes", shapes, "one shape")
-        levels = np.arange(256) * (this.rescale_factor if this.do_rescale else 1)
+        levels = np.arange(256) * (float(this.rescale_factor) if this.do_rescale else 1)
         x = levels.astype(np.float32)[np.stack(pixels)]
         if this.do_normalize:
             x -= np.float32(this.image_mean)

@@ -141,3 +141,42 @@ def test_a_pickle_in_an_archive_runs_nothing(tmp_path, capsys):
             add(archive, name, Hostile())
     refused("it refers to __builtin__.print; accepted: ", arrays.cifar, str(path))
     assert "this ran" not in capsys.readouterr().out
+
+
+class Array:
+    """Pickled as an array of another kind than it is."""
+
+    def __init__(self, *state):
+        self.state = state
+
+    def __reduce__(self):
+        return np.empty(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"data": np.array([[None] * 3072])}, "not of uint8"),  # whose bytes would be addresses
+        ({"data": np.zeros((1, 3072))}, "not of uint8"),
+        ({"data": Array(1, (10**9, 3072), np.dtype("u1"), False, b"123")}, "reshape"),
+        ({"data": 3}, "values"),
+        ({"fine_labels": [100]}, "of no class"),
+        ({"fine_labels": [-1]}, "of no class"),
+        ({"fine_labels": [1, 2]}, "not one for each image"),
+        ({"fine_labels": "x"}, ""),
+    ],
+)
+def test_an_archive_with_other_things_in_it_is_refused(change, message, tmp_path):
+    path = tmp_path / "cifar-100-python.tar.gz"
+    batch = {b"data": planes(1, 0), b"fine_labels": [3]}
+    change = {key.encode(): value for key, value in change.items()}
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "cifar-100-python/meta", {b"fine_label_names": [b"x"] * 100})
+        for name, value in dict(train=batch | change, test=batch).items():
+            add(archive, f"cifar-100-python/{name}", value)
+    refused(f"cannot read {path}: .*{message}", arrays.cifar, str(path))
+
+
+def test_a_file_of_an_archive_has_a_size(cifar10, monkeypatch):
+    monkeypatch.setattr(arrays, "MAX_BYTES", 1000)
+    refused("the size of data_batch_1 is .*; accepted: 1000", arrays.cifar, cifar10)

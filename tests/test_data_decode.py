@@ -1,7 +1,9 @@
 """Images of every kind, as the image processor and the data sources read them."""
 
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -263,3 +265,31 @@ def test_a_jpeg_with_a_few_wrong_bytes_is_read_as_pillow_reads_it():
 def test_a_jpeg_that_is_cut_off_is_refused_by_name(kept):
     whole = encoded(Image.fromarray(load_sample_image("china.jpg")), "JPEG")
     refused("cannot read the image some/a.jpg: ", decode.decode_file, whole[:kept], "some/a.jpg")
+
+
+def with_size(data, width, height):
+    """A JPEG or PNG file with another size in its header."""
+    if data.startswith(b"\x89PNG"):
+        header = data[12:16] + struct.pack(">II", width, height) + data[24:29]
+        return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    frame = data.index(b"\xff\xc0") + 5
+    return data[:frame] + struct.pack(">HH", height, width) + data[frame + 4 :]
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("pillow", [True, False], ids=["", "Pillow has no limit"])
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(file_format, pillow, monkeypatch):
+    data = with_size(encoded(Image.fromarray(noise(40, 50, 3)), file_format), 13_500, 13_400)
+    if not pillow:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)  # not to be called
+    size, limit = r"(180900000 pixels|\(13500, 13400\))", "178,?956,?970"
+    refused(f"the image a: .*{size}.*{limit}", decode.decode_file, data, "a")
+    refused(f"{size}.*{limit}", raw, data)
+
+
+def test_only_formats_that_start_no_program_are_opened(monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started"))
+    postscript = encoded(Image.new("RGB", (4, 4)), "EPS")
+    refused("of none of the formats; accepted: a whole file of JPEG, PNG", raw, postscript)
+    refused("of none of the formats", decode.decode_file, postscript, "a.jpg")

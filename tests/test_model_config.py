@@ -165,3 +165,31 @@ def test_what_timm_can_do_beyond_is_refused(arguments):
 def test_a_config_of_neither_is_refused():
     with pytest.raises(InputError, match="neither model_type"):
         model_config.read({"depths": [3, 3, 9, 3]})
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("depths", value) for value in ([10**9], [0], [-1], [1.0], [True], "3", {"a": 1})),
+        *(("hidden_sizes", value) for value in ([96, 192, 384, 10**30], [96, 192, 384, -768])),
+        *(("num_channels", value) for value in (0, -3, 3.0, True, "3", 10**9)),
+        *(("patch_size", value) for value in (0, 4.0, [4, 4], 10**6)),
+        *(("drop_path_rate", value) for value in (-0.1, 1, float("nan"), "0", [0], True)),
+        *(("layer_norm_eps", value) for value in (-1e-6, 1, float("nan"), float("inf"), 10**400)),
+        *(("layer_scale_init_value", value) for value in (float("inf"), 10**400)),
+    ],
+)
+def test_a_value_that_makes_no_model_is_refused(name, value):
+    config = model_config.transformers_config(ConvNeXt(**VARIANTS["tiny"]), None, 224)
+    model_config.read(config)
+    with pytest.raises(InputError, match=r"config\.json.*; accepted: "):
+        model_config.read({**config, name: value})
+
+
+@pytest.mark.parametrize(
+    "name, value", [("use_grn", 1), ("head_norm_first", "no"), ("head_hidden_size", -1)]
+)
+def test_an_argument_that_makes_no_model_is_refused(name, value):
+    config = {"architecture": "convnext_tiny", "model_args": {name: value}}
+    with pytest.raises(InputError, match=f"{name} of config.json is {value!r}; accepted: "):
+        model_config.read(config)

@@ -2,8 +2,10 @@
 
 import json
 
+import msgpack
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from convnext.data import records, sources
 from convnext.errors import InputError
@@ -143,3 +145,81 @@ def test_shards_that_are_not_there_are_refused(folder, tmp_path):
     (out / "val-00000.array_record").write_bytes(b"")
     (out / records.INDEX).write_text(json.dumps(index))
     refused(f"{out} has no split to train on; ", sources.load, "arrayrecord", str(out))
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """Of four records; to be written again with others."""
+
+    def write(*contents):
+        writer = ArrayRecordWriter(
+            str(tmp_path / "train-00000.array_record"), "group_size:1,uncompressed"
+        )
+        for content in contents:
+            writer.write(content)
+        writer.close()
+        shards = [{"file": "train-00000.array_record", "images": len(contents)}]
+        index = dict(source="", val_fraction=None, images_per_shard=9, complete=True, read=4,
+                     classes=["a", "b"], splits={"train": shards}, damaged=[])  # fmt: skip
+        records.write_index(tmp_path, index)
+        return index
+
+    return write
+
+
+def test_a_damaged_record_is_named_by_its_shard_and_place(shard, tmp_path):
+    image = jpeg(1)
+    damaged = [
+        b"", b"\xc1", b"\xdf\xff\xff\xff\xff", b"\x91" * 5000,
+        msgpack.packb(3), msgpack.packb({"image": image}),
+        msgpack.packb({"image": image, "class": ["a"], "name": "x"}),
+        records.pack("text", "a", "x"), records.pack(image, "a", b"x"),
+        records.pack(image, "c", "x"),
+        records.pack(image, "a", "x")[:-1], records.pack(image, "a", "x") + b"x",
+    ]  # fmt: skip
+    shard(records.pack(image, "b", "x"), *damaged)
+    train, _ = records.load(str(tmp_path))
+    assert train[0]["label"] == 1
+    for place in range(1, len(damaged) + 1):
+        message = f"record {place} of {tmp_path}/train-00000.array_record.*; accepted: "
+        refused(message, train.__getitem__, place)
+
+
+def test_a_shard_that_was_changed_is_named(shard, tmp_path):
+    shard(*[records.pack(jpeg(1), "a", "x" * 1000)] * 3)
+    path = tmp_path / "train-00000.array_record"
+    path.write_bytes(path.read_bytes()[:70_000])
+    refused(f"cannot read the shards in {tmp_path}: .*; accepted: ", records.load, str(tmp_path))
+    shard(*[records.pack(jpeg(1), "a", "x" * 1000)] * 3)
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"xxxx")] ^= 1
+    path.write_bytes(data)
+    train, _ = records.load(str(tmp_path))
+    refused(f"cannot read record [012] of {path}: .*; accepted: ",
+            lambda: [train[place] for place in range(3)])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"splits": {"train": [{"file": "../train-00000.array_record", "images": 1}]}},
+        {"splits": {"train": [{"file": "train-00000.array_record[0:9]", "images": 1}]}},
+        {"splits": {"train": [{"file": "train-00000.array_record", "images": 0}]}},
+        {"splits": {"train": [{"file": "train-00000.array_record", "images": 2}]}},
+        {"splits": {"train": [{"file": "train-00000.array_record", "images": 10**30}]}},
+        {"splits": {"train": ["train-00000.array_record"]}},
+        {"splits": []}, {"complete": 1}, {"classes": ["a", "a"]}, {"classes": "ab"},
+        {"classes": [1]}, {"damaged": None}, {"read": "4"},
+    ],
+)  # fmt: skip
+def test_an_index_is_checked(change, shard, tmp_path):
+    index = shard(records.pack(jpeg(1), "a", "x"))
+    records.load(str(tmp_path))
+    (tmp_path / records.INDEX).write_text(json.dumps(index | change))
+    refused(f"{tmp_path}.*accepted: ", records.load, str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_an_index_is_a_json_object(content, tmp_path):
+    (tmp_path / records.INDEX).write_bytes(content)
+    refused(f"{tmp_path}/dataset.json.*; accepted: ", records.load, str(tmp_path))

@@ -159,12 +159,12 @@ def test_the_limit_of_an_elongated_image_is_pillows(monkeypatch):
 @pytest.mark.parametrize(
     "name, value",
     [
-        *(("size", value) for value in (0, 224.0, True, "224", None)),
-        *(("crop_pct", value) for value in (0, 1.01, float("nan"), None)),
+        *(("size", value) for value in (0, 224.0, True, "224", None, 13_378, 10**400)),
+        *(("crop_pct", value) for value in (0, 1.01, float("nan"), None, 0.016, 5e-324)),
         *(("resample", value) for value in (-1, 6, 3.0, "bicubic")),
         *(("crop_mode", value) for value in ("border", "none")),
         *(("crop_rounding", value) for value in ("ceil", None)),
-        *(("rescale_factor", value) for value in ("1/255", float("inf"))),
+        *(("rescale_factor", value) for value in ("1/255", float("inf"), 10**400)),
         *(
             ("image_mean", value)
             for value in (0.5, (0.5, 0.5), ["a", "b", "c"], np.ones((3, 2, 2)))
@@ -350,3 +350,10 @@ def test_the_file_of_a_wrong_setting_is_named(tmp_path):
     refused(f"cannot read {path}: No such file", ImageProcessor.from_pretrained, path)
     path.write_text('{"size": 0}')
     refused(f"{path}: size is 0", ImageProcessor.from_pretrained, path)
+
+
+def test_a_factor_may_be_a_large_integer():
+    pixels = ImageProcessor(size=8, rescale_factor=10**30, do_normalize=False).preprocess(
+        np.ones((8, 8, 3), np.uint8)
+    )
+    np.testing.assert_allclose(pixels, 1e30, rtol=1e-6)

@@ -415,3 +415,37 @@ def test_a_run_without_a_whole_config_is_refused(content, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="is no whole run: .*; accepted: the workdir of a run"):
         convnext.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("depths", [[10**4] * 4, [1, 1, 1, 1], [1, 2, 1]])
+def test_a_config_of_other_depths_is_refused_before_a_model_is_made(depths, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "abstract_params", None)
+    shutil.copytree(FOLDER / "transformers_ConvNext", tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    changes = dict(depths=depths, hidden_sizes=[4] * len(depths), num_stages=len(depths))
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(InputError, match=r"depths of config.json .*; accepted: \(1, 2, 1, 1\), as"):
+        convnext.from_pretrained(tmp_path)
+
+
+def test_weights_are_floats(state, tmp_path):
+    counts = {key: array.astype(np.int32) for key, array in state.items()}
+    with pytest.raises(InputError, match=r"not of floats .* \(int32\)"):
+        convnext.from_pretrained(saved(counts, tmp_path / "weights.safetensors"))
+
+
+def test_the_number_of_a_block_is_one(state, tmp_path):
+    far = {key.replace("5.0.", f"5.{'9' * 5000}."): array for key, array in state.items()}
+    with pytest.raises(InputError, match="unexpected features"):
+        convnext.from_pretrained(saved(far, tmp_path / "weights.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name, value", [("depths", [10**9]), ("patch_size", 10**9), ("in_chans", -1)]
+)
+def test_a_run_whose_config_makes_no_model_is_refused(name, value, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    content = {"model": {"depths": [1], "dims": [4], name: value}, "ema_decays": []}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"is no whole run: InputError {name} of config.json is"):
+        convnext.from_pretrained(tmp_path)

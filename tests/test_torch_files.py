@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -195,3 +196,38 @@ def test_other_files_are_named(tmp_path):
         torch_files.read(archive(tmp_path / "big.pth", pickled(1), byteorder=b"big"))
     with pytest.raises(InputError, match=r"cannot read .*none.pth: No such file"):
         torch_files.read(tmp_path / "none.pth")
+
+
+def test_a_tensor_is_no_larger_than_its_storage(tmp_path):
+    """A view of one number as a billion would be one when it is copied."""
+    numbers = np.arange(6, dtype="<f4").tobytes()
+    for size, stride in (((10**9,), (0,)), ((2, 6), (0, 1)), ((7,), (0,))):
+        path = archive(tmp_path / "a.pth", pickled(tensor(size=size, stride=stride)), [numbers])
+        with pytest.raises(InputError, match="reaches past its storage"):
+            torch_files.read(path)
+
+
+def test_storages_are_no_larger_than_the_file(tmp_path):
+    """Each entry of the archive goes on to the end, over all that follow."""
+    path = tmp_path / "a.pth"
+    names = [str(number) for number in range(20)]
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(f"archive/data/{name}", bytes(1000))
+        end = file.start_dir
+        file.fp.flush()
+        content = path.read_bytes()
+        sizes = {}
+        for info, name in zip(file.filelist, names, strict=True):
+            begin = info.header_offset + 30 + len(info.filename)
+            info.CRC = zlib.crc32(content[begin:end])
+            info.file_size = info.compress_size = sizes[name] = end - begin
+        tensors = [
+            Global("torch._utils", "_rebuild_tensor_v2",
+                   Storage("ByteStorage", name, size), 0, (size,), (1,))
+            for name, size in sizes.items()
+        ]  # fmt: skip
+        file.writestr("archive/data.pkl", pickled(tensors))
+    # Later Pythons see it themselves.
+    with pytest.raises(InputError, match="storages are larger than itself|Overlapped entries"):
+        torch_files.read(path)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -67,3 +68,31 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
 def test_a_file_that_is_not_there_is_no_id(name):
     with pytest.raises(InputError, match="no file or folder"):
         weight_files.locate(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["../w.safetensors", "/w.safetensors", "model.safetensors.index.json", "w.txt", ""]
+)
+def test_an_index_names_weights_beside_it(name, tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(InputError, match="accepted: an object of names of files beside it"):
+        weight_files.read_tensors(path)
+
+
+def test_the_tensors_are_no_larger_than_their_file(tmp_path, monkeypatch):
+    (tmp_path / "a.pth").write_bytes(bytes(1000))
+    shared = np.zeros(200, np.float32)
+    state = {"a": shared}
+    monkeypatch.setattr(weight_files.torch_files, "read", lambda path: state)
+    assert weight_files.read_tensors(tmp_path / "a.pth").keys() == {"a"}
+    state["b"] = shared
+    with pytest.raises(
+        InputError, match=r"the size of the tensors in .*a\.pth is 1600; accepted: "
+    ):
+        weight_files.read_tensors(tmp_path / "a.pth")
+
+
+def test_a_key_of_a_state_is_a_string():
+    with pytest.raises(InputError, match="1 are no tensors; accepted: a dict of tensors"):
+        weight_files.unwrap({1: np.zeros(1)})
