@@ -40,6 +40,7 @@ bench: .venv-parity/installed
 lint: .venv/test.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/shellcheck scripts/*.sh .ci/run
 
 audit: .venv/audit.installed
 	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt

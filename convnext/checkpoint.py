@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from convnext import hosts
 from convnext.errors import InputError, RunError, require
 
 MANIFEST = "manifest.json"
@@ -45,28 +46,25 @@ class Checkpoints:
         require(on_save_error in ON_SAVE_ERROR, "on_save_error", on_save_error,
                 " or ".join(ON_SAVE_ERROR))  # fmt: skip
         self.workdir, self.on_save_error, self.report = Path(workdir), on_save_error, report
-        self._set_aside()
-        self.latest_step = latest_step(workdir)
+        self.latest_step = hosts.agreed(self._newest_sound() if jax.process_index() == 0 else 0)
         self._open = partial(_open, workdir, keep, best_metric, lowest)
         self._orbax = self._open()
         self._thread = ThreadPoolExecutor(1)
         self._saving: tuple[int, Future] | None = None
 
-    def _set_aside(self):
-        """Moves away what is newer than the newest sound checkpoint; older ones are not read."""
-        if jax.process_index() == 0:
-            for step in reversed(_steps(self.workdir)):
-                damage = _damage(_folder(self.workdir) / str(step))
-                if damage is None:
-                    break
-                place = self.workdir / "damaged" / str(step)
-                while place.exists():
-                    place = place.with_name(f"{place.name}_again")
-                place.parent.mkdir(exist_ok=True)
-                (_folder(self.workdir) / str(step)).rename(place)
-                self.report(f"the checkpoint of step {step} is set aside in {place}: {damage}")
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints")
+    def _newest_sound(self):
+        """Its step, 0 where there is none. Moves away what is newer; what is older is not read."""
+        for step in reversed(_steps(self.workdir)):
+            damage = _damage(_folder(self.workdir) / str(step))
+            if damage is None:
+                return step
+            place = self.workdir / "damaged" / str(step)
+            while place.exists():
+                place = place.with_name(f"{place.name}_again")
+            place.parent.mkdir(exist_ok=True)
+            (_folder(self.workdir) / str(step)).rename(place)
+            self.report(f"the checkpoint of step {step} is set aside in {place}: {damage}")
+        return 0
 
     def restore(self, abstract_state: Any, state_sharding: Any) -> Any:
         """The state of latest_step, with the shapes of abstract_state and the given shardings.
@@ -80,11 +78,24 @@ class Checkpoints:
         the state has been copied and may be donated."""
         self._finish()
         try:
+            self._try_to_write()
             response = self._orbax.save_async(step, state, metrics=metrics)
         except Exception as error:
             self._failed(step, error)
         else:
             self._saving = step, self._thread.submit(self._complete, step, response)
+
+    def _try_to_write(self):
+        """Orbax waits for 20 minutes for a folder that it cannot make."""
+        error = None
+        if jax.process_index() == 0:
+            try:
+                with tempfile.TemporaryFile(dir=_folder(self.workdir)):
+                    pass
+            except OSError as raised:
+                error = raised
+        if hosts.agreed(error is not None):
+            raise error or OSError("process 0 cannot write there")
 
     def _complete(self, step, response):
         response.result()
@@ -170,17 +181,20 @@ def _folder(workdir):
 
 def _write_manifest(folder):
     """Sizes and checksums of the files of a checkpoint, as Orbax keeps none of them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": _sha256(path),
         }
-        for path in files
+        for path in _files(folder)
     }
     unfinished = folder / f"{MANIFEST}.tmp"
     unfinished.write_text(json.dumps(manifest, indent=1))
     unfinished.replace(folder / MANIFEST)
+
+
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _sha256(path):
@@ -192,15 +206,19 @@ def _damage(folder):
     """What is wrong with a checkpoint; None: nothing."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
+        found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
+        if missing := sorted(manifest.keys() - found):
+            return f"{missing[0]} is missing"
+        if unknown := sorted(found - manifest.keys()):
+            return f"{unknown[0]} is not in {MANIFEST}"
         for name, expected in manifest.items():
             path = folder / name
             if path.stat().st_size != expected["bytes"]:
                 return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
             if _sha256(path) != expected["sha256"]:
                 return f"{name} has another checksum"
-    except FileNotFoundError as error:
-        missing = Path(error.filename).relative_to(folder)
-        return "it was not finished" if missing.name == MANIFEST else f"{missing} is missing"
+    except FileNotFoundError:
+        return "it was not finished"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
     return None

@@ -1,13 +1,18 @@
-"""How the commands begin: the flags --config and --workdir, and errors in one line."""
+"""How the commands begin: flags, the other processes of a run, errors in one line."""
 
+import os
 import re
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from convnext import hosts
 from convnext.errors import InputError, reported
 
 FLAGS = flags.FLAGS
@@ -17,6 +22,11 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; runs/<config>, or runs/<config>_<variant>, by default."
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, of a run on several hosts."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of a run, over all hosts.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this one, from 0.")
 
 
 def run(command: Callable[[ConfigDict, Path], Any]) -> None:
@@ -30,9 +40,16 @@ def run(command: Callable[[ConfigDict, Path], Any]) -> None:
             raise InputError(f"unexpected argument {argv[1]!r}; accepted: flags, see --help")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
+        hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         path, variant = _config_file()
         name = f"{path.stem}_{variant}" if variant else path.stem
-        command(CONFIG.value, Path(WORKDIR.value or Path("runs") / name))
+        workdir = Path(WORKDIR.value or Path("runs") / name)
+        # Process 0 speaks for all; what is wrong, each says.
+        with (
+            open(os.devnull, "w") as nowhere,
+            redirect_stdout(nowhere if jax.process_index() else sys.stdout),
+        ):
+            command(CONFIG.value, workdir)
 
     with reported():
         app.run(main, flags_parser=_parse)
@@ -43,9 +60,9 @@ def _parse(argv):
         rest = FLAGS(argv)
     except flags.Error as error:
         # What a config file raises comes as the text of a traceback.
-        *_, last = str(error).strip().splitlines()
-        if last.startswith("convnext.errors.InputError: "):
-            raise InputError(last.partition(": ")[2]) from error
+        _, raised, message = str(error).rpartition("convnext.errors.InputError: ")
+        if raised:
+            raise InputError(message.strip()) from error
         raise InputError(f"{error}; accepted: the flags in --help") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(_config_mistake(argv, error)) from error

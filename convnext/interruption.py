@@ -14,9 +14,8 @@ from types import FrameType
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
+from convnext import sharding
 from convnext.errors import require
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
@@ -56,7 +55,10 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            # None is one of those that JAX sets in C++ where there are several processes.
+            self._before = {
+                number: signal.signal(number, self._note) or signal.SIG_DFL for number in SIGNALS
+            }
         return self
 
     def __exit__(self, *_) -> None:
@@ -96,6 +98,6 @@ def _any_process(flag):
 
 @cache
 def _reduction():
-    mesh = jax.make_mesh((jax.device_count(),), ("devices",), axis_types=(AxisType.Auto,))
-    replicated = NamedSharding(mesh, P())
-    return NamedSharding(mesh, P("devices")), jax.jit(jnp.max, out_shardings=replicated)
+    mesh = sharding.make_mesh()
+    largest = jax.jit(jnp.max, out_shardings=sharding.replicated(mesh))
+    return sharding.of_batch(mesh), largest

@@ -14,7 +14,9 @@ from convnext.errors import InputError
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
     """A mesh over all devices; data = -1 takes what fsdp leaves.
 
-    Raises InputError where the two do not use every device.
+    Those of a process stand together, so that its rows of a batch do (pipeline.process_rows);
+    jax.make_mesh would follow the wires of a TPU pod. Raises InputError where the two axes do not
+    use every device.
     """
     devices = jax.device_count()
     if data == -1:
@@ -24,7 +26,10 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
             f"mesh is {data} x {fsdp} (data x fsdp); accepted: a product of {devices}, "
             "the number of devices"
         )
-    return jax.make_mesh((data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    in_order = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(
+        np.array(in_order).reshape(data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2
+    )
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:

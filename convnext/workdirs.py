@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
 import jax
 
+from convnext import hosts
 from convnext.errors import InputError
 
 # Fields that change neither the updates nor what is in the log but timings, or that say where the
@@ -24,18 +25,16 @@ def locked(workdir: Path) -> Iterator[None]:
 
     Raises InputError where another one is at work in it.
     """
-    if jax.process_index() != 0:
-        yield
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with suppress(filelock.Timeout):
+            lock.acquire()
+    if not hosts.agreed(lock.is_locked):
         raise InputError(
             f"another run is at work in {workdir}; accepted: another --workdir, or the same "
             "command when that run has ended"
-        ) from error
+        )
     try:
         yield
     finally:

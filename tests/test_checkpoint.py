@@ -166,6 +166,10 @@ def lose_a_file(folder):
     (folder / "state" / "_METADATA").unlink()
 
 
+def add_a_file(folder):
+    (folder / "state" / "more").write_text("{}")
+
+
 def lose_the_manifest(folder):
     (folder / "manifest.json").unlink()
 
@@ -180,6 +184,7 @@ def garble_the_manifest(folder):
         (flip_a_bit, "state/.* has another checksum"),
         (cut_short, r"state/_METADATA has \d+ bytes, not \d+"),
         (lose_a_file, "state/_METADATA is missing"),
+        (add_a_file, "state/more is not in manifest.json"),
         (lose_the_manifest, "it was not finished"),
         (garble_the_manifest, "manifest.json cannot be read"),
     ],
@@ -215,37 +220,22 @@ def test_a_second_damaged_checkpoint_of_a_step_does_not_replace_the_first(three)
     assert sorted(path.name for path in (workdir / "damaged").iterdir()) == ["3", "3_again"]
 
 
-LIMITED = """
-import resource, signal, sys
-from tests.test_checkpoint import opened
-import jax.numpy as jnp, numpy as np
-from convnext import checkpoint
-workdir, on_save_error = sys.argv[1:]
-state = {"noise": jnp.asarray(np.random.default_rng(0).random(300_000, np.float32))}
-with opened(workdir, on_save_error=on_save_error) as checkpoints:
-    checkpoints.save(1, state)
-    checkpoints._finish()
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-    checkpoints.save(2, state)
-    checkpoints._finish()
-    print("at step", checkpoint.latest_step(workdir))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-    checkpoints.save(3, state)
-print("at step", checkpoint.latest_step(workdir))
-"""
-
-
+@pytest.mark.skipif(sys.platform != "linux", reason="faults that Linux can be told to have")
 @pytest.mark.parametrize("on_save_error", checkpoint.ON_SAVE_ERROR)
-def test_a_save_that_fails_leaves_the_earlier_ones_and_stops_or_not(tmp_path, on_save_error):
-    """As on a full disk: no file may grow beyond 100 kB."""
-    pytest.importorskip("resource")
+@pytest.mark.parametrize(
+    "fault, reason", [("full_disk", "File too large"), ("read_only", "Permission denied")]
+)
+def test_a_save_that_fails_leaves_the_earlier_ones_and_stops_or_not(
+    tmp_path, fault, reason, on_save_error
+):
     root = Path(__file__).parent.parent
-    result = subprocess.run([sys.executable, "-c", LIMITED, tmp_path, on_save_error], cwd=root,
-                            capture_output=True, text=True, timeout=120)  # fmt: skip
-    failed = "the checkpoint of step 2 could not be saved: .*File too large"
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.failing_saves", tmp_path, fault, on_save_error],
+        cwd=root, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    failed = f"the checkpoint of step 2 could not be saved: .*{reason}"
     if on_save_error == "stop":
-        assert result.returncode == 1 and re.search(f"RunError: {failed}", result.stderr)
+        assert result.returncode == 1 and re.search(f"(?m)^error: {failed}", result.stderr)
         assert checkpoint.latest_step(tmp_path) == 1
     else:
         assert result.returncode == 0, result.stderr

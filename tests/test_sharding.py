@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import jax
 import pytest
 
@@ -9,6 +11,20 @@ def test_the_mesh_uses_every_device():
     assert dict(sharding.make_mesh().shape) == {"data": 8, "fsdp": 1}
     assert dict(sharding.make_mesh(data=-1, fsdp=4).shape) == {"data": 2, "fsdp": 4}
     assert sharding.make_mesh(data=2, fsdp=4).size == jax.device_count()
+
+
+@dataclass(frozen=True)
+class Device:
+    id: int
+    process_index: int
+    platform: str = "tpu"
+
+
+def test_the_devices_of_a_process_stand_together(monkeypatch):
+    devices = [Device(number, process_index=number // 2 % 2) for number in range(8)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    mesh = sharding.make_mesh(fsdp=2)
+    assert [device.process_index for device in mesh.devices.ravel()] == [0] * 4 + [1] * 4
 
 
 @pytest.mark.parametrize("axes", [dict(data=4), dict(fsdp=3), dict(data=4, fsdp=4)])

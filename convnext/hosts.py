@@ -1,0 +1,85 @@
+"""The processes of a run, on one or several hosts."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from convnext.errors import InputError, require
+
+# Seconds after which a process that says nothing counts as dead, and those that are left end; and
+# for which one that is done waits for the others.
+HEARTBEAT_TIMEOUT = 60
+SHUTDOWN_TIMEOUT = 100
+
+
+def connect(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Connects this process with the others of its run. To be called before JAX looks for devices.
+
+    coordinator is HOST:PORT of process 0. Without arguments the environment decides: tasks of
+    SLURM, ranks of Open MPI, an indexed job of Kubernetes, or hosts of a Cloud TPU become one run,
+    anything else a run of its own; so does num_processes = 1. Raises InputError where the arguments
+    do not go together, or the environment does not say where process 0 is.
+    """
+    given = {"--coordinator": coordinator, "--num_processes": num_processes,
+             "--process_id": process_id}  # fmt: skip
+    if num_processes == 1 or (set(given.values()) == {None} and not _has_others(os.environ)):
+        return
+    timeouts = dict(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+                    shutdown_timeout_seconds=SHUTDOWN_TIMEOUT)  # fmt: skip
+    if set(given.values()) == {None}:
+        try:
+            jax.distributed.initialize(**timeouts)
+        except ValueError as error:
+            raise InputError(
+                f"this process is one of several, and JAX cannot tell which: {error}; accepted: "
+                f"{', '.join(given)}, or --num_processes=1 for a run of its own"
+            ) from error
+        return
+    missing = [name for name, value in given.items() if value is None]
+    require(not missing, ", ".join(missing), None, f"all of {', '.join(given)}, or none")
+    is_address = re.fullmatch(r"[^\s:]+:[0-9]+|\[[^\s\]]+\]:[0-9]+", coordinator)
+    require(is_address, "--coordinator", coordinator, "HOST:PORT of process 0")
+    require(num_processes > 0, "--num_processes", num_processes, "1 and more")
+    accepted = f"0 to {num_processes - 1}"
+    require(0 <= process_id < num_processes, "--process_id", process_id, accepted)
+    jax.distributed.initialize(coordinator, num_processes, process_id,
+                               cluster_detection_method="deactivate", **timeouts)  # fmt: skip
+
+
+def _has_others(environment: Mapping[str, str]):
+    """Whether a launcher says so. JAX's own detection is not asked at once, for it takes a single
+    task of SLURM for one that owns a single GPU, and any pod of Kubernetes for one of a job."""
+
+    def number(name):
+        value = environment.get(name, "")
+        return int(value) if value.isdecimal() else 0
+
+    return (
+        number("SLURM_STEP_NUM_TASKS") > 1
+        or number("OMPI_COMM_WORLD_SIZE") > 1
+        or {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= environment.keys()
+        or _on_tpu(environment)
+    )
+
+
+def _on_tpu(environment):
+    """Whether this host has chips: it may be one of several then, and knows that by itself."""
+    if environment.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+        return False
+    has_chips = any(Path("/dev").glob("accel[0-9]*")) or any(Path("/dev/vfio").glob("[0-9]*"))
+    return has_chips and importlib.util.find_spec("libtpu") is not None
+
+
+def agreed(value: int) -> int:
+    """What process 0 has, on all of them; to be called by all. Waits for the devices."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Trains on all hosts of a Cloud TPU, from a machine with gcloud:
+#
+#   TPU=my-tpu ZONE=us-west4-a scripts/tpu_vm.sh --config=configs/convnext_tiny.py --workdir=/mnt/runs/tiny
+#
+# The hosts find each other by themselves. Each installs the repository in ~/convnext first, from
+# REPOSITORY, by default where this one was cloned from. The workdir and the data must be seen by all
+# hosts, on Filestore or a bucket that is mounted, say. The same command again goes on where the run
+# stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${TPU:?is the name of a TPU}" "${ZONE:?is its zone}"
+repository=${REPOSITORY:-$(git remote get-url origin)}
+
+on_all_hosts() {
+  gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$1"
+}
+
+on_all_hosts "set -e
+  test -d convnext || git clone --quiet $(printf %q "$repository") convnext
+  cd convnext && git pull --quiet
+  test -d .venv || python3 -m venv .venv
+  .venv/bin/pip install --quiet -r requirements.txt 'jax[tpu]'"
+on_all_hosts "cd convnext && .venv/bin/python train.py $(printf '%q ' "$@")"

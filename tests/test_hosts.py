@@ -1,0 +1,69 @@
+import pytest
+
+from convnext import hosts
+from tests.inputs import refused
+
+
+@pytest.fixture
+def initialized(monkeypatch):
+    """With what jax.distributed was initialized, which is not done."""
+    calls = []
+    monkeypatch.setattr(
+        "jax.distributed.initialize", lambda *args, **keywords: calls.append((args, keywords))
+    )
+    return calls
+
+
+TIMEOUTS = dict(heartbeat_timeout_seconds=60, shutdown_timeout_seconds=100)
+
+
+@pytest.mark.parametrize(
+    "variables, has_others",
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, False),  # a batch script, salloc
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
+    ],
+)
+def test_the_environment_of_a_launcher_is_known(monkeypatch, initialized, variables, has_others):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    hosts.connect()
+    assert initialized == [((), TIMEOUTS)] * has_others
+    hosts.connect(num_processes=1)
+    assert len(initialized) == has_others
+
+
+def test_three_flags_say_the_same_without_a_launcher(monkeypatch, initialized):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    hosts.connect("10.0.0.1:1234", 3, 2)
+    hosts.connect("[fe80::1]:1234", 3, 0)
+    alone = {"cluster_detection_method": "deactivate", **TIMEOUTS}
+    assert initialized == [
+        (("10.0.0.1:1234", 3, 2), alone), (("[fe80::1]:1234", 3, 0), alone)
+    ]  # fmt: skip
+
+
+def test_flags_that_do_not_go_together_are_refused(monkeypatch, initialized):
+    refused("--process_id is None; accepted: all of --coordinator, --num_proc", hosts.connect,
+            "a:1", 2)  # fmt: skip
+    refused("--coordinator, --process_id is None", hosts.connect, None, 2)
+    refused("--coordinator is 'a'; accepted: HOST:PORT", hosts.connect, "a", 2, 0)
+    refused("--num_processes is 0; accepted: 1 and more", hosts.connect, "a:1", 0, 0)
+    refused("--process_id is 2; accepted: 0 to 1", hosts.connect, "a:1", 2, 2)
+    assert initialized == []
+
+
+def test_where_jax_does_not_find_process_0_flags_are_asked_for(monkeypatch):
+    def initialize(**_):
+        raise ValueError("coordinator_address should be defined.")  # as with Open MPI 5, jax 0.10
+
+    monkeypatch.setattr("jax.distributed.initialize", initialize)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    refused("one of several, .* should be defined.; accepted: --coordinator, --num_processes, "
+            "--process_id, or --num_processes=1", hosts.connect)  # fmt: skip

@@ -1,0 +1,95 @@
+"""The launch examples, with stand-ins for what SLURM and gcloud provide."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Two tasks on this machine, and the highest of their statuses, as srun has it.
+SRUN = """
+export SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2 SLURM_STEP_NODELIST=localhost
+SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
+SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & second=$!
+wait $first; status=$?
+wait $second || status=$?
+exit $status
+"""
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """(script, arguments, programs, variables) -> its result; programs: {name: text in bash}."""
+
+    def launch(script, arguments, programs, **variables):
+        for name, text in programs.items():
+            (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}")
+            (tmp_path / name).chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        return subprocess.run(
+            [ROOT / "scripts" / script, *arguments], env={**os.environ, "PATH": path, **variables},
+            cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    return launch
+
+
+def slurm(**variables):
+    return dict(SLURM_SUBMIT_DIR=str(ROOT), SLURM_JOB_ID=str(os.getpid()), **variables)
+
+
+def test_the_tasks_of_slurm_are_one_run(launched, tmp_path):
+    flags = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", "--dry_run"]
+    result = launched("slurm.sh", flags, {"srun": SRUN},
+                      **slurm(PYTHON=sys.executable, JAX_NUM_CPU_DEVICES="2"))  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("devices    4 cpu, mesh data 4 x fsdp 1\n") == 1
+
+
+@pytest.mark.parametrize("status, requeued", [(75, "requeue "), (1, None), (0, None)])
+def test_what_was_interrupted_is_queued_again(launched, tmp_path, status, requeued):
+    programs = {"srun": SRUN, "python": f"echo $@; exit {status}",
+                "scontrol": "echo $1 $2 >> requeued"}  # fmt: skip
+    variables = slurm(PYTHON=str(tmp_path / "python"))
+    variables["SLURM_SUBMIT_DIR"] = str(tmp_path)
+    result = launched("slurm.sh", ["--config=a b"], programs, **variables)
+    assert result.returncode == status
+    assert result.stdout == "train.py --config=a b\n" * 2
+    said = tmp_path / "requeued"
+    assert said.exists() == bool(requeued)
+    if requeued:
+        assert said.read_text() == f"requeue {variables['SLURM_JOB_ID']}\n"
+
+
+# Runs on "this host", a folder, what is sent to all of them.
+GCLOUD = """
+cd host
+for argument in "$@"; do
+  case $argument in --command=*) bash -c "${argument#--command=}";; *) echo "$argument";; esac
+done
+"""
+PYTHON = """
+printf "<%s>" "$@"
+test -d .venv || { mkdir -p .venv/bin; cp "$0" .venv/bin/pip; cp "$0" .venv/bin/python; }
+"""
+
+
+def test_each_host_of_a_tpu_installs_and_runs_the_same_command(launched, tmp_path):
+    (tmp_path / "host").mkdir()
+    programs = {"gcloud": f"cd {tmp_path}\n{GCLOUD}", "python3": PYTHON,
+                "git": 'echo "git $@"; test $1 != clone || mkdir convnext'}  # fmt: skip
+    flags = ["--config=configs/digits.py", "--config.model.dims=(8, 16)", "--workdir=it's"]
+    variables = dict(TPU="pod", ZONE="us-west4-a", REPOSITORY="https://example.org/a b.git")
+    result = launched("tpu_vm.sh", flags, programs, **variables)
+    assert result.returncode == 0, result.stderr
+    to_all = "compute\ntpus\ntpu-vm\nssh\npod\n--zone=us-west4-a\n--worker=all\n"
+    assert result.stdout == (
+        f"{to_all}git clone --quiet https://example.org/a b.git convnext\ngit pull --quiet\n"
+        "<-m><venv><.venv><install><--quiet><-r><requirements.txt><jax[tpu]>"
+        f"{to_all}<train.py><--config=configs/digits.py><--config.model.dims=(8, 16)>"
+        "<--workdir=it's>"
+    )
+    missing = launched("tpu_vm.sh", flags, programs, TPU="pod")
+    assert missing.returncode != 0 and "ZONE: is its zone" in missing.stderr
