@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
 
 from convnext import erasing, losses, metrics, mixup, optimizer, sharding, steps
 
@@ -233,6 +234,32 @@ def test_eight_devices_replicated_or_fsdp_do_what_one_does(
         assert_close(state.params, expected.params, rtol=1e-3, atol=2e-4)
     split = [leaf for leaf in jax.tree.leaves(state.params) if "fsdp" in leaf.sharding.spec]
     assert bool(split) == (fsdp > 1)
+
+
+@pytest.mark.usefixtures("uncached")
+def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, batch):
+    """With all that is random: mixed within groups that 4 and 8 devices split, erased, dropped."""
+    model = parts[0].clone(depths=(2,), dims=(8,))
+    step = step_function(parts, mix=partial(mixup.mix, num_classes=5, group_size=8), model=model,
+                         erase=partial(erasing.erase, prob=0.5))  # fmt: skip
+    start = steps.init(jax.random.key(0), model=model, tx=parts[1], image_size=12,
+                       ema_decays=DECAYS)  # fmt: skip
+
+    def losses_on(devices):
+        mesh = Mesh(np.array(jax.devices()[:devices]).reshape(-1, 1), ("data", "fsdp"))
+        whole, rows = sharding.replicated(mesh), sharding.of_batch(mesh)
+        compiled = jax.jit(step, in_shardings=(whole, rows), out_shardings=(whole, whole))
+        state, values = jax.device_put(start, whole), []
+        for shift in range(50):
+            rolled = jax.tree.map(lambda x, shift=shift: np.roll(x, shift, axis=0), batch)
+            state, scalars = compiled(state, jax.device_put(rolled, rows))
+            values.append(float(scalars["loss"]))
+        return values
+
+    expected = losses_on(1)
+    assert max(expected) - min(expected) > 0.3  # it learns
+    for devices in (2, 4, 8):
+        np.testing.assert_allclose(losses_on(devices), expected, rtol=1e-5)
 
 
 def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):
