@@ -207,12 +207,12 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value
 
 
 @pytest.mark.usefixtures("uncached")
-@pytest.mark.parametrize("fsdp, accumulation_steps", [(1, 1), (4, 1), (4, 2)])
-def test_eight_devices_replicated_or_fsdp_do_what_one_does(
-    parts, batch, one_device, fsdp, accumulation_steps
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_eight_devices_that_share_the_state_do_what_one_does(
+    parts, batch, one_device, accumulation_steps
 ):
     init = parts[2]
-    mesh = sharding.make_mesh(fsdp=fsdp)
+    mesh = sharding.make_mesh(fsdp=4)
     state_sharding = sharding.of_state(jax.eval_shape(init, jax.random.key(0)), mesh)
     by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
     plain = step_function(parts, accumulation_steps=accumulation_steps)
@@ -233,7 +233,7 @@ def test_eight_devices_replicated_or_fsdp_do_what_one_does(
         assert_close(values, expected_values, rtol=1e-5)
         assert_close(state.params, expected.params, rtol=1e-3, atol=2e-4)
     split = [leaf for leaf in jax.tree.leaves(state.params) if "fsdp" in leaf.sharding.spec]
-    assert bool(split) == (fsdp > 1)
+    assert split
 
 
 @pytest.mark.usefixtures("uncached")
@@ -252,7 +252,9 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, batch):
         state, values = jax.device_put(start, whole), []
         for shift in range(50):
             rolled = jax.tree.map(lambda x, shift=shift: np.roll(x, shift, axis=0), batch)
-            state, scalars = compiled(state, jax.device_put(rolled, rows))
+            placed = jax.device_put(rolled, rows)
+            with jax.transfer_guard("disallow"):
+                state, scalars = compiled(state, placed)
             values.append(float(scalars["loss"]))
         return values
 
