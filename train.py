@@ -85,24 +85,26 @@ def train(
     # Compiled steps.
     normalize = partial(steps.normalize, **config.normalize)
     erase = partial(erasing.erase, **config.erase)
-    mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, **config.mix)
+    mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, drawn=replicated,
+                  **config.mix)  # fmt: skip
     train_step = jax.jit(
         partial(steps.train_step, model=model, tx=tx, normalize=normalize,
                 problem_type=problem_type, erase=erase, mix=mix, key=train_key,
                 ema_decays=config.ema_decays, ema_warmup=config.ema_warmup, frozen=config.frozen,
-                accumulation_steps=config.accumulation_steps),
+                accumulation_steps=config.accumulation_steps, gathered=replicated),
         in_shardings=(state_sharding, by_batch),
         out_shardings=(state_sharding, replicated),
         donate_argnums=0,
     )  # fmt: skip
     eval_step, confusion_step = (
         jax.jit(
-            partial(steps.eval_step, model=model, normalize=normalize, measure=measure),
+            partial(steps.eval_step, model=model, normalize=normalize, measure=measure,
+                    gathered=replicated),
             in_shardings=(state_sharding.params, by_batch),
             out_shardings=replicated,
         )
         for measure in (partial(metrics.accuracy, problem_type=problem_type), metrics.confusion)
-    )
+    )  # fmt: skip
 
     # What will run.
     description = summary.describe(

@@ -68,18 +68,22 @@ def estimate(
     rows_at_once: int,
 ) -> dict[str, int]:
     """Bytes of each device in a training step on `rows` images of the batch, of which rows_at_once
-    pass through the model together.
+    pass through the model together. "gathered" are parameters that are stored in parts.
 
     As if all of it were there at one time, and no parameter frozen. In bfloat16, on 16 images of
     224 pixels, the sum is 1.01 to 1.20 of what the TPU compiler plans for tiny, base, xlarge and V2
-    tiny, with and without remat, and 0.87 for tiny on 128 images (docs/performance.md). Less the
-    state it is 0.87 to 1.65, the most for xlarge with remat.
+    tiny, with and without remat, and 0.87 for tiny on 128 images; with fsdp = 8 it is 0.92 for
+    tiny and 1.14 for xlarge (docs/performance.md). Less the state it is 0.87 to 1.65, the most for
+    xlarge with remat.
     """
+    whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    in_parts = _sharded_bytes(state.params, state_sharding.params) < 4 * whole
     pixels = rows * image_size**2 * model.in_chans
     itemsize = jnp.dtype(model.dtype).itemsize
     return {
         "state": _sharded_bytes(state, state_sharding),
-        "gradients": _sharded_bytes(state.params, state_sharding.params),
+        **({"gathered": whole * itemsize} if in_parts else {}),
+        "gradients": 4 * whole,  # until they are reduced
         "images": pixels * (1 + 4),  # as they come, and normalised
         "activations": rows_at_once * activations(model, image_size) * itemsize,
     }

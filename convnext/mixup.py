@@ -29,6 +29,7 @@ def mix(
     label_smoothing: float = 0.1,
     mode: str = "batch",
     group_size: int = 128,
+    drawn: jax.sharding.Sharding | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """images [N, H, W, C] float, labels int [N] or [N, K] -> mixed images, targets [N, K].
 
@@ -38,6 +39,9 @@ def mix(
     `prob` there is mixing, and then by CutMix with probability `switch_prob` if both kinds are on.
     mode says what draws for itself: each group ("batch"), each two images that are mixed with each
     other ("pair"), or each image ("elem").
+
+    `drawn` is the sharding of what is drawn: where each device draws all of it
+    (sharding.replicated), none waits for another's turns of the sampler.
 
     group_size is capped at N; raises InputError where it does not divide N, for another mode, and
     for pairs in groups of an odd size.
@@ -66,7 +70,10 @@ def mix(
     use_mix = jax.random.bernoulli(mix_key, prob, shape)
     use_cutmix = jax.random.bernoulli(switch_key, switch_prob, shape)
     mixup_lam = _beta(mixup_key, mixup_alpha, shape)
-    inside = _boxes(box_key, _beta(cutmix_key, cutmix_alpha, shape), height, width)
+    cutmix_lam = _beta(cutmix_key, cutmix_alpha, shape)
+    if drawn is not None:
+        mixup_lam, cutmix_lam = jax.lax.with_sharding_constraint((mixup_lam, cutmix_lam), drawn)
+    inside = _boxes(box_key, cutmix_lam, height, width)
     # Clipped at the border, so count the pixels.
     lam = jnp.where(use_cutmix, 1 - inside.mean(axis=(2, 3)), mixup_lam)
     lam = jnp.where(use_mix, lam, 1.0)

@@ -72,13 +72,14 @@ def train_step(
     ema_warmup: bool = False,
     frozen: str | None = None,
     accumulation_steps: int = 1,
+    gathered: jax.sharding.Sharding | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. batch: image uint8 [N, H, W, 3], label int [N] or [N, K] (losses.targets).
 
     Returns the new state, and as scalars loss and grad_norm of the update, skipped and
     skipped_in_a_row of the new state: an update is left out where loss or grad_norm is not finite.
     `frozen` are parameters without a gradient (optimizer.frozen_mask). With accumulation_steps > 1
-    the batch passes through the model in that many parts.
+    the batch passes through the model in that many parts. gathered: see `gather`.
     """
     step_key = jax.random.fold_in(key, state.step)
     mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
@@ -89,6 +90,7 @@ def train_step(
 
     def loss_fn(params, images, targets, key):
         params = optimizer.stop_gradients(params, frozen)
+        params = gather(params, gathered)
         logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
         return losses.loss(logits, targets, problem_type=problem_type).mean()
 
@@ -106,6 +108,12 @@ def train_step(
         "skipped": new_state.skipped,
         "skipped_in_a_row": new_state.skipped_in_a_row,
     }
+
+
+def gather(params: Any, gathered: jax.sharding.Sharding | None) -> Any:
+    """Parameters as they are computed with: of this sharding (sharding.replicated), where they are
+    stored in parts. Else the compiler moves activations to where a parameter lies."""
+    return params if gathered is None else jax.lax.with_sharding_constraint(params, gathered)
 
 
 def update(
@@ -192,8 +200,10 @@ def eval_step(
     model: nn.Module,
     normalize: Callable[[jax.Array], jax.Array],
     measure: Callable = metrics.accuracy,
+    gathered: jax.sharding.Sharding | None = None,
 ) -> Any:
-    """What `measure` sums up over the examples of a batch with mask 1."""
+    """What `measure` sums up over the examples of a batch with mask 1. gathered: see `gather`."""
+    params = gather(params, gathered)
     logits = model.apply({"params": params}, normalize(batch["image"]), train=False)
     return measure(logits, batch["label"], batch["mask"])
 

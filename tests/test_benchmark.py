@@ -4,14 +4,17 @@ import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
 import pytest
 
-from convnext import VARIANTS, ConvNeXt, depthwise
+from convnext import VARIANTS, ConvNeXt, depthwise, erasing, mixup
 from convnext.errors import InputError
 from tools import benchmark
-from tools.benchmarks import data, layers, measure, models
+from tools.benchmarks import data, layers, measure, models, scaling, tpu
+from tools.benchmarks.collectives import Array, Collective
 
 ROOT = Path(__file__).parent.parent
 TINY = ConvNeXt(depths=(1,), dims=(4,), num_classes=3)
@@ -147,3 +150,58 @@ def test_the_data_benchmark_times_real_jpegs_and_writes_its_figures(tmp_path, mo
 def test_the_data_benchmark_takes_whole_batches(capsys):
     with pytest.raises(SystemExit, match="--images is 39; accepted: 40 and more"):
         benchmark.main(["data", "--images=39"])
+
+
+@pytest.mark.usefixtures("uncached")
+def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypatch, capsys):
+    def one_hot(key, images, labels, *, num_classes, **_):
+        return images, jax.nn.one_hot(labels, num_classes)
+
+    monkeypatch.setattr(mixup, "mix", one_hot)  # which takes longer to compile than this model
+    monkeypatch.setattr(erasing, "erase", None)
+    path = tmp_path / "cells.jsonl"
+    arguments = argparse.Namespace(topology=None, devices=[4], fsdp=[1, 4], batch_size=3,
+                                   image_size=8, json=path)  # fmt: skip
+    scaling.benchmark({"x": TINY}, arguments)
+    whole, split = (json.loads(line) for line in path.read_text().splitlines())
+    # Stem 4*4*3*4 + 4, norms 3 * 8, block 7*7*4 + 4, 2 * 4*16 + 16 + 4 and gamma, head 4*3 + 3.
+    size = 4 * (196 + 24 + 200 + 148 + 4 + 15)
+    assert whole["parameters MB"] == split["parameters MB"] == size / 1e6
+    assert whole["state MB a device"] == pytest.approx((4 * size + 5 * 4) / 1e6)
+    # The head's bias of 3 is not split.
+    assert split["state MB a device"] == pytest.approx((size - 12 + 4 * 12 + 5 * 4) / 1e6)
+    assert whole["gradients MB"] == pytest.approx(size / 1e6, rel=0.05)
+    assert whole["gathered MB"] == 0 < split["gathered MB"]
+    assert whole["sent MB a device"] == pytest.approx(2 * 3 / 4 * size / 1e6, rel=0.05)
+    assert whole["fits"] == ""
+    assert "| x | 4 | 4 |" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--fsdp is 3; accepted: divisors of 4 devices"):
+        scaling.benchmark({}, argparse.Namespace(**vars(arguments) | {"fsdp": [3]}))
+
+
+def test_a_reduction_counts_by_what_is_reduced_and_a_loop_by_its_turns():
+    f32 = partial(Array, "f32")
+    params = [jax.ShapeDtypeStruct((16, 4), "float32"), jax.ShapeDtypeStruct((10,), "float32")]
+    found = [
+        Collective("all-reduce", (f32((64,)), f32(())), 8, "", 1),
+        Collective("reduce-scatter", (f32((2, 4)),), 8, "", 2),
+        Collective("all-gather", (f32((4, 16)), f32((10,))), 4, "", 1),
+        Collective("all-gather", (f32((32,)),), 4, "", 1),
+        Collective("all-to-all", (f32((64,)),), 8, "", 3),
+    ]
+    accounts = scaling.accounts(found, params)
+    assert accounts == pytest.approx({
+        "gradients MB": 3 * 256e-6, "gathered MB": 296e-6, "others": 4,
+        "others MB": (4 + 128 + 3 * 256) * 1e-6, "collectives": 8,
+        "sent MB a device": (455 + 2 * 7 * 32 + 3 / 4 * (296 + 128) + 3 * 7 / 8 * 256) * 1e-6,
+    })  # fmt: skip
+
+
+def test_a_topology_without_libtpu_is_one_line(monkeypatch, capsys):
+    def missing(platform, topology_name):
+        raise RuntimeError("no libtpu")
+
+    monkeypatch.setattr(tpu.topologies, "get_topology_desc", missing)
+    monkeypatch.setattr(tpu, "ENVIRONMENT", {})
+    with pytest.raises(SystemExit, match="no topology v5e:2x4: no libtpu; accepted: one such as"):
+        benchmark.main(["scaling", "--devices=8", "--topology=v5e:2x4"])

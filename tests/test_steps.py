@@ -217,7 +217,7 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
     by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
     plain = step_function(parts, accumulation_steps=accumulation_steps)
     step = jax.jit(
-        plain,
+        partial(plain, gathered=replicated),
         in_shardings=(state_sharding, by_batch),
         out_shardings=(state_sharding, replicated),
         donate_argnums=0,

@@ -3,6 +3,7 @@
     python -m tools.benchmark model --variant=tiny --batch_size=8 --dtype=float32 --peer=timm
     python -m tools.benchmark layers --variant=tiny --batch_size=8 --dtype=float32
     python -m tools.benchmark tpu --variant=tiny --batch_size=16 --dtype=bfloat16
+    python -m tools.benchmark scaling --devices 8 64 256 --variant tiny base xlarge --fsdp 1 8
     python -m tools.benchmark data --peer=timm
 
 Each cell is printed, and with --json appended to a file, as soon as it is measured. Times are
@@ -15,11 +16,14 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+import jax
 
 from convnext.errors import reported, require
 from convnext.model import VARIANTS, ConvNeXt
-from tools.benchmarks import layers, models, tpu
+from tools.benchmarks import layers, models, scaling, tpu
 
 MODES = ("inference", "training")
 
@@ -41,17 +45,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     one.add_argument("--peer_python", default=sys.executable, help="interpreter with PyTorch")
     one.add_argument("--rounds", type=int, default=5, help="turns of the two")
     one.add_argument("--page", type=Path, help="fail where a ratio is below 0.9 of this page's")
-    one.set_defaults(command=models.benchmark)
+    one.set_defaults(command=partial(_benchmark_model, models.benchmark))
     other = commands.add_parser("layers", parents=[shared], help="each layer of each stage")
     other.add_argument(
         "--record", action="store_true", help="choose by it: convnext/depthwise.json"
     )
-    other.set_defaults(command=layers.benchmark)
+    other.set_defaults(command=partial(_benchmark_model, layers.benchmark))
     ahead = commands.add_parser("tpu", parents=[shared], help="what a TPU's compiler says, without")
     ahead.add_argument("--topology", default="v5e:2x4", help="kind and arrangement of the chips")
     ahead.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
     ahead.add_argument("--layers", action="store_true", help="the depthwise layers, not the model")
-    ahead.set_defaults(command=tpu.benchmark)
+    ahead.set_defaults(command=partial(_benchmark_model, tpu.benchmark))
+    large = commands.add_parser("scaling", help="what an update moves between devices, without")
+    large.add_argument("--variant", nargs="+", default=("tiny", "base", "xlarge"), choices=VARIANTS,
+                       metavar="NAME")  # fmt: skip
+    large.add_argument("--devices", type=int, nargs="+", default=(8, 64, 256), metavar="N")
+    large.add_argument("--topology", nargs="+", help="of TPU chips instead, such as v5e:8x8")
+    large.add_argument("--fsdp", type=int, nargs="+", default=(1, 8), metavar="N")
+    large.add_argument("--batch_size", type=int, default=16, metavar="N", help="of a device")
+    large.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
+    large.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    large.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
+    large.add_argument("--json", type=Path, help="file that each cell is appended to")
+    large.set_defaults(command=_benchmark_scaling)
     host = commands.add_parser("data", help="JPEG files to batches, on the host")
     host.add_argument("--images", type=int, default=400, metavar="N", help="files to make")
     host.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
@@ -59,13 +75,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     host.add_argument("--peer", choices=("timm",), help="timm's transforms beside it")
     host.add_argument("--peer_python", default=sys.executable, help="interpreter with timm")
     host.add_argument("--json", type=Path, help="file for the figures, as one object")
+    host.set_defaults(command=_benchmark_data)
     arguments = parser.parse_args(argv)
     with reported():
-        if "command" in arguments:
-            model, name = _model(arguments)
-            arguments.command(model, name, arguments)
-        else:
-            _benchmark_data(arguments)
+        arguments.command(arguments)
+
+
+def _benchmark_model(benchmark, arguments):
+    model, name = _model(arguments)
+    benchmark(model, name, arguments)
+
+
+def _benchmark_scaling(arguments):
+    # Read when the first computation starts, and not after.
+    jax.config.update("jax_num_cpu_devices", max(arguments.devices))
+    options = dict(dtype=arguments.dtype, remat=arguments.remat, drop_path_rate=0.1)
+    variants = {name: ConvNeXt(**VARIANTS[name], **options) for name in arguments.variant}
+    scaling.benchmark(variants, arguments)
 
 
 def _benchmark_data(arguments):

@@ -3,7 +3,7 @@
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from convnext import optimizer, outline, steps, summary
+from convnext import optimizer, outline, sharding, steps, summary
 from convnext.errors import InputError, require
 from convnext.model import ConvNeXt
 from tools.benchmarks.measure import SECONDS, Cells, Peer, matmul_rate, milliseconds, spread
@@ -110,14 +111,38 @@ def program(
     return run, compiled, seconds
 
 
-def training(model: ConvNeXt, image_size: int) -> tuple[Callable, Callable]:
-    """init(key) and train_step(state, batch), see `program`."""
+def training(
+    model: ConvNeXt, image_size: int, ema_decays: Sequence[float] = (), **options: Any
+) -> tuple[Callable, Callable]:
+    """init(key) and train_step(state, batch), see `program`. `options` are of steps.train_step."""
     tx = optimizer.adamw(lambda step: 1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8)
+    init = partial(steps.init, model=model, tx=tx, image_size=image_size, ema_decays=ema_decays)
+    options = {"mix": lambda key, x, y: (x, jax.nn.one_hot(y, model.num_classes)), **options}
     train_step = partial(
-        steps.train_step, model=model, tx=tx, normalize=NORMALIZE,
-        mix=lambda key, x, y: (x, jax.nn.one_hot(y, model.num_classes)), key=jax.random.key(1),
+        steps.train_step, model=model, tx=tx, normalize=NORMALIZE, key=jax.random.key(1),
+        ema_decays=ema_decays, **options,
     )  # fmt: skip
-    return partial(steps.init, model=model, tx=tx, image_size=image_size), train_step
+    return init, train_step
+
+
+def lowered(
+    model: ConvNeXt, mesh: Mesh, batch_size: int, image_size: int, **options: Any
+) -> tuple[jax.stages.Lowered, Any, Any]:
+    """A training step on batch_size images a device, to be compiled for a mesh that need not be at
+    hand; the state's shapes, and their sharding."""
+    rows, whole = sharding.of_batch(mesh), sharding.replicated(mesh)
+    init, train_step = training(model, image_size, gathered=whole, **options)
+    state = jax.eval_shape(init, jax.random.key(0))
+    shape = (mesh.size * batch_size, image_size, image_size, model.in_chans)
+    batch = {
+        "image": jax.ShapeDtypeStruct(shape, np.uint8),
+        "label": jax.ShapeDtypeStruct(shape[:1], np.int32),
+    }
+    of_state = sharding.of_state(state, mesh)
+    step = jax.jit(
+        train_step, in_shardings=(of_state, rows), out_shardings=(of_state, whole), donate_argnums=0
+    )
+    return step.lower(state, batch), state, of_state
 
 
 def _memory(compiled):

@@ -6,15 +6,15 @@ Needs `pip install "jax[tpu]"`. Nothing is run: milliseconds here are the compil
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from importlib import metadata
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from convnext import depthwise, outline, sharding
+from convnext import depthwise, outline
 from convnext.errors import InputError
 from convnext.model import ConvNeXt
 from tools.benchmarks import layers, models
@@ -29,53 +29,49 @@ ENVIRONMENT = {
 
 
 def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None:
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
-    try:
-        chips = topologies.get_topology_desc(
-            platform="tpu", topology_name=arguments.topology
-        ).devices
-    except Exception as error:  # of whichever part of libtpu is missing
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"no topology {arguments.topology}: {reason}; accepted: one such as v5e:2x4, with "
-            'pip install "jax[tpu]"'
-        ) from error
-    cells = Cells(arguments.json, platform="tpu", device=f"{chips[0].device_kind}, not at hand",
-                  libtpu=metadata.version("libtpu"))  # fmt: skip
+    chips = chips_of(arguments.topology)
+    cells = Cells(arguments.json, **facts(chips))
     with outline.compiling_for("tpu"):
         if arguments.layers:
             _layers(model, chips[0], cells, arguments)
             return
         mesh = Mesh(np.array(chips).reshape(-1, 1), ("data", "fsdp"))
         for batch_size in arguments.batch_size:
-            cell = _training(model, mesh, batch_size, arguments.image_size)
-            cells.add(model=name, topology=arguments.topology, remat=str(model.remat),
-                      dtype=arguments.dtype, **{"batch a chip": batch_size}, **cell)  # fmt: skip
+            step, _, _ = models.lowered(model, mesh, batch_size, arguments.image_size)
+            begin = time.perf_counter()
+            plan = step.compile().memory_analysis()
+            cells.add(
+                model=name, topology=arguments.topology, remat=str(model.remat),
+                dtype=arguments.dtype,
+                **{"batch a chip": batch_size,
+                   "arguments GB": plan.argument_size_in_bytes / 1e9,
+                   "donated GB": plan.alias_size_in_bytes / 1e9,
+                   "temporary GB": plan.temp_size_in_bytes / 1e9,
+                   "compile s": time.perf_counter() - begin},
+            )  # fmt: skip
 
 
-def _training(model, mesh, batch_size, image_size):
-    init, train_step = models.training(model, image_size)
-    state = jax.eval_shape(init, jax.random.key(0))
-    shape = (mesh.size * batch_size, image_size, image_size, model.in_chans)
-    batch = {
-        "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
-        "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32),
-    }
-    whole, rows = sharding.replicated(mesh), sharding.of_batch(mesh)
-    step = jax.jit(
-        train_step, in_shardings=(whole, rows), out_shardings=(whole, whole), donate_argnums=0
-    )
-    begin = time.perf_counter()
-    compiled = step.lower(state, batch).compile()
-    seconds = time.perf_counter() - begin
-    plan = compiled.memory_analysis()
-    return {
-        "arguments GB": plan.argument_size_in_bytes / 1e9,
-        "donated GB": plan.alias_size_in_bytes / 1e9,
-        "temporary GB": plan.temp_size_in_bytes / 1e9,
-        "compile s": seconds,
-    }
+def chips_of(topology: str) -> Sequence[jax.Device]:
+    """Chips that are not there, of a kind and arrangement such as v5e:2x4.
+
+    Raises InputError where libtpu is not installed or does not know it.
+    """
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:  # of whichever part of libtpu is missing
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"no topology {topology}: {reason}; accepted: one such as v5e:2x4, with "
+            'pip install "jax[tpu]"'
+        ) from error
+
+
+def facts(chips: Sequence[jax.Device]) -> dict[str, str]:
+    """What takes the place of those of the device at hand."""
+    return dict(platform="tpu", device=f"{chips[0].device_kind}, not at hand",
+                libtpu=metadata.version("libtpu"))  # fmt: skip
 
 
 def _layers(model, chip, cells, arguments):

@@ -1,0 +1,111 @@
+"""What an update moves between devices, and needs of each, by programs for meshes not at hand.
+
+Nothing is run and no state is made. Simulated CPU devices compile the layers that accelerators run.
+The chips of a TPU are those of its own compiler, which needs `pip install "jax[tpu]"`: it says also
+what memory it plans.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from convnext import erasing, mixup, outline, sharding
+from convnext.errors import require
+from convnext.model import ConvNeXt
+from tools.benchmarks import collectives, models, tpu
+from tools.benchmarks.collectives import REDUCTIONS, Collective
+from tools.benchmarks.measure import Cells
+
+MEMORY = {"v5e": 16}  # GB of a chip: "HBM2 capacity" on https://cloud.google.com/tpu/docs/v5e
+
+
+def benchmark(variants: dict[str, ConvNeXt], arguments: argparse.Namespace) -> None:
+    if arguments.topology:
+        meshes = [(name, tpu.chips_of(name)) for name in arguments.topology]
+        cells = Cells(arguments.json, **tpu.facts(meshes[0][1]))
+    else:
+        meshes = [("", jax.devices("cpu")[:count]) for count in arguments.devices]
+        cells = Cells(arguments.json)
+    for _, devices in meshes:
+        for fsdp in arguments.fsdp:
+            require(len(devices) % fsdp == 0, "--fsdp", fsdp, f"divisors of {len(devices)} devices")
+    for topology, devices in meshes:
+        for name, model in variants.items():
+            for fsdp in arguments.fsdp:
+                mesh = Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"))
+                cells.add(**_cell(name, model, mesh, topology, arguments))
+
+
+def _cell(name, model, mesh, topology, arguments):
+    # The recipe's, in groups of 128 or the images of a device, so that no image has to move.
+    mix = partial(mixup.mix, num_classes=model.num_classes,
+                  group_size=math.gcd(arguments.batch_size, 128),
+                  drawn=sharding.replicated(mesh))  # fmt: skip
+    with outline.compiling_for("tpu"):  # without the layers that are for CPUs only
+        lowered, state, of_state = models.lowered(
+            model, mesh, arguments.batch_size, arguments.image_size, mix=mix,
+            erase=erasing.erase, ema_decays=(0.9999,),
+        )  # fmt: skip
+    begin = time.perf_counter()
+    compiled = lowered.compile(compiler_options=None if topology else collectives.QUICK)
+    seconds = time.perf_counter() - begin
+    on_device = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize,
+                             state, of_state)  # fmt: skip
+    return {
+        "model": name,
+        "devices": mesh.size,
+        "fsdp": mesh.shape["fsdp"],
+        "parameters MB": sum(4 * leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6,
+        "state MB a device": sum(jax.tree.leaves(on_device)) / 1e6,
+        **accounts(collectives.read(compiled.as_text(), unknown=1), state.params),
+        **_memory(compiled, topology),
+        "compile s": seconds,
+    }
+
+
+def accounts(found: Sequence[Collective], params: Any) -> dict[str, float | int]:
+    """What an update exchanges. An array with as many elements as a parameter is taken for its
+    gradient in a reduction, and for itself in a gather; MB are of results, all of them."""
+    sizes = {leaf.size for leaf in jax.tree.leaves(params)}
+    gradients = gathered = others = other_bytes = 0
+    for one in found:
+        size = one.group_size if one.kind == "reduce-scatter" else 1  # parts of a result
+        known = [array for array in one.results if size * array.size in sizes]
+        nbytes = one.times * size * sum(array.bytes for array in known)
+        if one.kind in REDUCTIONS:
+            gradients += nbytes
+        elif one.kind == "all-gather":
+            gathered += nbytes
+        else:
+            known, nbytes = [], 0
+        others += 0 if known else one.times
+        other_bytes += one.times * size * one.bytes - nbytes
+    return {
+        "gradients MB": gradients / 1e6,
+        "gathered MB": gathered / 1e6,
+        "others": others,
+        "others MB": other_bytes / 1e6,
+        "sent MB a device": sum(one.times * one.sent for one in found) / 1e6,
+        "collectives": sum(one.times for one in found),
+    }
+
+
+def _memory(compiled, topology):
+    if not topology:
+        return {"arguments GB": "", "temporary GB": "", "fits": ""}
+    plan = compiled.memory_analysis()
+    needed = (plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+              + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes)  # fmt: skip
+    kind = topology.partition(":")[0]
+    return {
+        "arguments GB": plan.argument_size_in_bytes / 1e9,
+        "temporary GB": plan.temp_size_in_bytes / 1e9,
+        "fits": f"{needed / 1e9:.3g} of {MEMORY[kind]}" if kind in MEMORY else "",
+    }
