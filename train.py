@@ -4,8 +4,8 @@
         [--profile_steps=10:15] [--dry_run]
 
 The same command again goes on where the run stopped; after SIGTERM or SIGINT it saves first, and
-exits with status 75. With --dry_run it says what would run: the
-model, steps and rates, what happens to each parameter, memory, and the accuracy to expect.
+exits with status 75. With --dry_run it says what would run: the model, steps and rates, what
+happens to each parameter, memory, and the accuracy to expect.
 """
 
 from functools import partial
@@ -35,7 +35,7 @@ from convnext import (
     workdirs,
 )
 from convnext.data import augment, pipeline, sources
-from convnext.errors import InputError, RunError
+from convnext.errors import InputError, RunError, require
 from convnext.model import ConvNeXt
 
 PROFILE_STEPS = flags.DEFINE_string(
@@ -45,9 +45,18 @@ DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Say what would run, and stop."
 
 
 def train(
-    config: ConfigDict, workdir: Path, profile_steps: str | None = None, dry_run: bool = False
+    config: ConfigDict,
+    workdir: Path,
+    profile_steps: str | None = None,
+    dry_run: bool = False,
+    interrupted: interruption.Interruption | None = None,
 ) -> steps.TrainState:
-    """Trains to the end of config.num_epochs; returns the last state, of a dry run its shapes."""
+    """Trains to the end of config.num_epochs, or until it is interrupted; returns the last state,
+    of a dry run its shapes."""
+    interrupted = interrupted or interruption.Interruption()
+    for name in ("num_epochs", "eval_every_epochs", "checkpoint_every_epochs"):
+        require(config[name] > 0, name, config[name], "1 and more")
+
     # Data; a dry run makes do with its published size.
     try:
         train_source, val_source = sources.load(**config.data)
@@ -140,7 +149,8 @@ def train(
     is_regression = problem_type == losses.REGRESSION
     best = "val_ema" if config.ema_decays else "val"
     best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
-    written_config = {**config.to_dict(), "problem_type": problem_type}
+    written_config = {**config.to_dict(), "problem_type": problem_type,
+                      "train_size": len(train_source), "val_size": len(val_source)}  # fmt: skip
     with (
         workdirs.locked(workdir),
         checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints, best_metric=best_metric,
@@ -151,7 +161,7 @@ def train(
         profiling.cache_compiled_programs(workdir)
         start_step = checkpoints.latest_step
         if start_step:
-            workdirs.check_config(workdir, written_config)
+            workdirs.check_config(workdir, written_config, train_source.class_names)
             state = checkpoints.restore(abstract_state, state_sharding)
         elif config.init_from:
             start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
@@ -178,11 +188,9 @@ def train(
 
         # Loop.
         train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
-        with (
-            logs.Log(workdir, start_step=start_step, num_steps=num_steps,
-                     batch_size=config.batch_size, config=written_config, **config.log) as log,
-            interruption.Interruption() as interrupted,
-        ):  # fmt: skip
+        with logs.Log(workdir, start_step=start_step, num_steps=num_steps,
+                      batch_size=config.batch_size, config=written_config,
+                      **config.log) as log:  # fmt: skip
             divergence = interruption.Divergence(config.max_skipped)
             to_devices = partial(pipeline.to_devices, sharding=by_batch,
                                  num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
@@ -198,7 +206,7 @@ def train(
 
                 epoch, rest = divmod(step, steps_per_epoch)
                 last = step == num_steps
-                diverged = divergence.stops_after(step, in_a_row)
+                diverged = divergence.stops_after(step, in_a_row, last)
                 stop = (interrupted.stops_after(step) or diverged) and not last
                 scores = None
                 if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
@@ -217,9 +225,8 @@ def train(
                     log.save_curves()
                 due = rest == 0 and epoch % config.checkpoint_every_epochs == 0
                 if due or last or stop:
-                    log.flush()  # what a checkpoint follows from is on disk before it is
                     with log.paused("checkpoint"):
-                        checkpoints.save(step, state, metrics=scores)
+                        checkpoints.save(step, state, metrics=scores, before=log.to_disk)
                 if stop:
                     log.print(f"stopped after step {step}; the same command again goes on")
                     break
@@ -231,7 +238,8 @@ def train(
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    train(config, workdir, PROFILE_STEPS.value, DRY_RUN.value)
+    with interruption.Interruption() as interrupted:
+        train(config, workdir, PROFILE_STEPS.value, DRY_RUN.value, interrupted)
 
 
 if __name__ == "__main__":

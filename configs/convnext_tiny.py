@@ -148,7 +148,7 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1: all that fsdp leaves
     config.eval_every_epochs = 1
     config.checkpoint_every_epochs = 1
-    config.keep_checkpoints = 3  # the latest, beside the best
+    config.keep_checkpoints = 3  # the latest, beside the best; 2 and more
     config.on_save_error = "stop"  # the run; or "continue", with the earlier checkpoints
     config.log = ConfigDict(
         dict(

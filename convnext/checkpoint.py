@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,15 +20,18 @@ from convnext import hosts
 from convnext.errors import InputError, RunError, require
 
 MANIFEST = "manifest.json"
+SMALL = 2**20  # bytes of a file; arrays are larger
 ON_SAVE_ERROR = ("stop", "continue")
 
 
 class Checkpoints:
-    """The checkpoints of a run: its latest `keep`, and the one with the highest best_metric, or the
-    lowest. A context manager: a save goes on in the background, and leaving waits for it.
+    """The checkpoints of a run: its latest `keep`, 2 and more, and the one with the highest
+    best_metric, or the lowest. A context manager: a save goes on in the background, and leaving
+    waits for it, in all processes.
 
     latest_step is that of the newest sound one, 0 where there is none. What is damaged or was not
-    finished is moved to WORKDIR/damaged and reported when this is opened.
+    finished is moved to WORKDIR/damaged and reported when this is opened. Of those that are older
+    than the newest sound one, arrays are not read.
 
     on_save_error: "stop" raises a save that failed as a RunError, by the next save at the latest;
     "continue" reports it. Earlier checkpoints stay as they are.
@@ -45,26 +49,30 @@ class Checkpoints:
     ):
         require(on_save_error in ON_SAVE_ERROR, "on_save_error", on_save_error,
                 " or ".join(ON_SAVE_ERROR))  # fmt: skip
+        # One is removed before the next is known to be sound.
+        require(keep >= 2, "keep_checkpoints", keep, "2 and more")
         self.workdir, self.on_save_error, self.report = Path(workdir), on_save_error, report
-        self.latest_step = hosts.agreed(self._newest_sound() if jax.process_index() == 0 else 0)
+        self.latest_step = hosts.agreed(self._set_aside() if jax.process_index() == 0 else 0)
         self._open = partial(_open, workdir, keep, best_metric, lowest)
         self._orbax = self._open()
         self._thread = ThreadPoolExecutor(1)
         self._saving: tuple[int, Future] | None = None
 
-    def _newest_sound(self):
-        """Its step, 0 where there is none. Moves away what is newer; what is older is not read."""
+    def _set_aside(self):
+        """Moves away what is damaged; returns the newest sound step, 0 where there is none."""
+        newest = 0
         for step in reversed(_steps(self.workdir)):
-            damage = _damage(_folder(self.workdir) / str(step))
+            damage = _damage(_folder(self.workdir) / str(step), SMALL if newest else math.inf)
             if damage is None:
-                return step
+                newest = newest or step
+                continue
             place = self.workdir / "damaged" / str(step)
             while place.exists():
                 place = place.with_name(f"{place.name}_again")
             place.parent.mkdir(exist_ok=True)
             (_folder(self.workdir) / str(step)).rename(place)
             self.report(f"the checkpoint of step {step} is set aside in {place}: {damage}")
-        return 0
+        return newest
 
     def restore(self, abstract_state: Any, state_sharding: Any) -> Any:
         """The state of latest_step, with the shapes of abstract_state and the given shardings.
@@ -73,43 +81,55 @@ class Checkpoints:
         """
         return _load(self.workdir, self.latest_step, abstract_state, state_sharding, ())
 
-    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
-        """Begins to save the state after update `step`, when the save before is done. Returns when
-        the state has been copied and may be donated."""
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begins to save the state after update `step`, when the save before is done and `before`
+        has written what belongs to it; a save fails where that raises an OSError. Returns when the
+        state has been copied and may be donated. To be called by all processes."""
         self._finish()
         try:
-            self._try_to_write()
+            self._try_to_write(before)
             response = self._orbax.save_async(step, state, metrics=metrics)
         except Exception as error:
             self._failed(step, error)
         else:
             self._saving = step, self._thread.submit(self._complete, step, response)
 
-    def _try_to_write(self):
+    def _try_to_write(self, before):
         """Orbax waits for 20 minutes for a folder that it cannot make."""
         error = None
-        if jax.process_index() == 0:
-            try:
+        try:
+            before()
+            if jax.process_index() == 0:
                 with tempfile.TemporaryFile(dir=_folder(self.workdir)):
                     pass
-            except OSError as raised:
-                error = raised
-        if hosts.agreed(error is not None):
-            raise error or OSError("process 0 cannot write there")
+        except OSError as raised:
+            error = raised
+        _raise_together(error)
 
     def _complete(self, step, response):
         response.result()
         if jax.process_index() == 0:
             _write_manifest(_folder(self.workdir) / str(step))
 
-    def _finish(self):
+    def _finish(self, together=True):
         if self._saving is None:
             return
         (step, future), self._saving = self._saving, None
+        error = future.exception()
         try:
-            future.result()
-        except Exception as error:
-            self._failed(step, error)
+            # A process that ended before the manifest is written would take process 0 with it.
+            if together:
+                _raise_together(error)
+            elif error is not None:
+                raise error
+        except Exception as raised:
+            self._failed(step, raised)
 
     def _failed(self, step, error):
         while error.__cause__:
@@ -120,6 +140,9 @@ class Checkpoints:
             raise RunError(message) from error
         self.report(f"{message}; the run goes on, as on_save_error says")
         self._close()  # the next save would raise the same again
+        half_saved = _folder(self.workdir) / str(step)
+        if jax.process_index() == 0 and not (half_saved / MANIFEST).exists():
+            shutil.rmtree(half_saved, ignore_errors=True)  # it would count as one to keep
         self._orbax = self._open()
 
     def _close(self):
@@ -129,12 +152,18 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, raised: type | None, *_) -> None:
         try:
-            self._finish()
+            self._finish(together=raised is None)
         finally:
             self._thread.shutdown()
             self._close()
+
+
+def _raise_together(error):
+    """Raises the error of this process, or that process 0 has one."""
+    if hosts.agreed(error is not None) or error is not None:
+        raise error or OSError("process 0 cannot write there")
 
 
 def _open(workdir, keep, best_metric, lowest):
@@ -202,8 +231,8 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _damage(folder):
-    """What is wrong with a checkpoint; None: nothing."""
+def _damage(folder, read_bytes=math.inf):
+    """What is wrong with a checkpoint; None: nothing. Larger files are not read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
@@ -215,10 +244,12 @@ def _damage(folder):
             path = folder / name
             if path.stat().st_size != expected["bytes"]:
                 return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
-            if _sha256(path) != expected["sha256"]:
+            if expected["bytes"] <= read_bytes and _sha256(path) != expected["sha256"]:
                 return f"{name} has another checksum"
     except FileNotFoundError:
         return "it was not finished"
+    except OSError as error:
+        return str(error)
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
     return None

@@ -25,8 +25,8 @@ def connect(
 
     coordinator is HOST:PORT of process 0. Without arguments the environment decides: tasks of
     SLURM, ranks of Open MPI, an indexed job of Kubernetes, or hosts of a Cloud TPU become one run,
-    anything else a run of its own; so does num_processes = 1. Raises InputError where the arguments
-    do not go together, or the environment does not say where process 0 is.
+    and any other process is a run of its own, as with num_processes = 1. Raises InputError where
+    the arguments do not go together, or the environment does not lead to process 0.
     """
     given = {"--coordinator": coordinator, "--num_processes": num_processes,
              "--process_id": process_id}  # fmt: skip
@@ -37,9 +37,9 @@ def connect(
     if set(given.values()) == {None}:
         try:
             jax.distributed.initialize(**timeouts)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"this process is one of several, and JAX cannot tell which: {error}; accepted: "
+                f"this process is one of several, and JAX cannot connect them: {error}; accepted: "
                 f"{', '.join(given)}, or --num_processes=1 for a run of its own"
             ) from error
         return

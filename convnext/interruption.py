@@ -20,15 +20,20 @@ from convnext.errors import require
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-STEPS_BEHIND = 8
+STEPS_BEHIND = 8  # no fewer than logs.STEPS_AHEAD: these have been made
 
 
 class Interruption:
     """A context manager in which the first signal is noted, and a second one ends the process at
-    once. Outside of the main thread it notes nothing, as Python runs no handlers there."""
+    once. Before the first step, when there is nothing to save, the first one raises SystemExit
+    with EXIT_STATUS, unless there are other processes to agree with.
+
+    Outside of the main thread it notes nothing, as Python runs no handlers there.
+    """
 
     def __init__(self) -> None:
         self.received = False
+        self._stepped = False
         self._flags: deque[jax.Array] = deque()
 
     def stops_after(self, step: int) -> bool:
@@ -37,6 +42,7 @@ class Interruption:
         One process knows at once. Several look at what was known, to any of them, STEPS_BEHIND
         steps before, so that they agree on the step and none waits for the others.
         """
+        self._stepped = True
         if jax.process_count() == 1:
             return self.received
         self._flags.append(_any_process(self.received))
@@ -48,9 +54,13 @@ class Interruption:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = True
+        ends = not (self._stepped or jax.distributed.is_initialized())
+        does = "ends before its first step" if ends else "saves and stops"
         # Not print, which must not be entered twice.
-        os.write(sys.stderr.fileno(), f"{name}: the run saves and stops; a second one stops it "
-                 "at once\n".encode())  # fmt: skip
+        os.write(sys.stderr.fileno(),
+                 f"{name}: the run {does}; a second one stops it at once\n".encode())  # fmt: skip
+        if ends:
+            raise SystemExit(EXIT_STATUS)
 
     def __enter__(self) -> "Interruption":
         self._before = {}
@@ -75,16 +85,16 @@ class Divergence:
         self.message: str | None = None  # what happened, if the run is to end
         self._counts: deque[tuple[int, jax.Array]] = deque()
 
-    def stops_after(self, step: int, skipped_in_a_row: jax.Array) -> bool:
+    def stops_after(self, step: int, skipped_in_a_row: jax.Array, last: bool = False) -> bool:
         """Whether the run is to end after this step; to be called after each."""
         self._counts.append((step, skipped_in_a_row))
-        if len(self._counts) > STEPS_BEHIND:
-            step, skipped_in_a_row = self._counts.popleft()
+        while len(self._counts) > (0 if last else STEPS_BEHIND):
+            at, skipped_in_a_row = self._counts.popleft()
             count = int(skipped_in_a_row)
             if count >= self.max_skipped:
                 self.message = (
-                    f"loss or gradients were not finite at steps {step - count + 1} to {step}, and "
-                    f"max_skipped is {self.max_skipped}; the state of before is saved"
+                    f"loss or gradients were not finite at steps {at - count + 1} to {at}, and "
+                    f"max_skipped is {self.max_skipped}; the state after step {step} is saved"
                 )
         return self.message is not None
 

@@ -16,7 +16,7 @@ from rich import progress
 from tensorboardX import SummaryWriter
 
 from convnext import plots
-from convnext.errors import InputError
+from convnext.errors import InputError, RunError, require
 
 STEPS_AHEAD = 8
 
@@ -27,6 +27,9 @@ class Log:
     metrics.jsonl has one JSON object a line: "step", and the values of that step. Lines past
     start_step, left by a run that was killed after its last checkpoint, are cut off first.
     config.json holds the config.
+
+    What a full disk refuses later is said once; lines of metrics.jsonl are kept and tried again.
+    Raises RunError where not even the first files can be written.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Log:
         every_steps: int,
         wandb_project: str | None = None,
     ):
+        require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
         self.active = jax.process_index() == 0
         self.num_steps = num_steps
         self.batch_size = batch_size
@@ -57,20 +61,11 @@ class Log:
             return
         wandb = _import_wandb() if wandb_project else None
         self.workdir = Path(workdir)
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        self.save("config.json", config)
-        path = self.workdir / "metrics.jsonl"
-        kept = [line for line in read(path) if line["step"] <= start_step]
-        _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a")
-        bad_images = self.workdir / "bad_images.json"
-        if bad_images.exists():
-            met = json.loads(bad_images.read_text())
-            self._bad_images = {message: at for message, at in met.items() if at <= start_step}
-            self.save("bad_images.json", self._bad_images)
-        self._tensorboard = SummaryWriter(
-            str(self.workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
-        )
+        try:
+            self._open(start_step, config)
+        except OSError as error:
+            raise RunError(f"{workdir} cannot be written: {error}") from error
+        self._refused: set[str] = set()  # what could not be written, and was said
         self._wandb = wandb and _wandb_run(wandb, wandb_project, self.workdir, config)
         self._progress = progress.Progress(
             progress.TextColumn("{task.fields[loss]}"),
@@ -84,6 +79,25 @@ class Log:
                                              loss="", rate="")  # fmt: skip
         if self._progress.console.is_terminal:
             self._progress.start()
+
+    def _open(self, start_step, config):
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        _replace(self.workdir / "config.json", _json(config))
+        path = self.workdir / "metrics.jsonl"
+        kept = [line for line in read(path) if line["step"] <= start_step]
+        _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = b""  # of lines
+        bad_images = self.workdir / "bad_images.json"
+        if bad_images.exists():
+            met = json.loads(bad_images.read_text())
+            self._bad_images = {message: at for message, at in met.items() if at <= start_step}
+            _replace(bad_images, _json(self._bad_images))
+        # Its thread takes from a queue, which holds a line: where the thread has died of a full
+        # disk, the flush after a line fails before the queue is full.
+        self._tensorboard: SummaryWriter | None = SummaryWriter(
+            str(self.workdir / "tensorboard"), purge_step=start_step + 1, max_queue=1000
+        )
 
     def print(self, text: str) -> None:
         """A text for the console."""
@@ -101,12 +115,15 @@ class Log:
     def save(self, name: str, value: Any) -> None:
         """A JSON file in the workdir."""
         if self.active:
-            _replace(self.workdir / name, json.dumps(value, indent=2) + "\n")
+            with self._said(name):
+                _replace(self.workdir / name, _json(value))
 
     def save_curves(self) -> None:
         """curves.png in the workdir, of all that was written so far."""
         if self.active:
-            plots.save_curves(read(self.workdir / "metrics.jsonl"), self.workdir / "curves.png")
+            lines, path = read(self.workdir / "metrics.jsonl"), self.workdir / "curves.png"
+            with self._said("curves.png"):
+                plots.save_curves(lines, path)
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
         """Takes the values of an update, logged as train/..., which may be on the device still.
@@ -184,7 +201,7 @@ class Log:
         return {**seconds, **bad}
 
     def flush(self) -> None:
-        """Writes what is pending."""
+        """Writes what is pending, if the disk takes it."""
         if self._pending is None:
             return
         step, values = self._pending
@@ -202,15 +219,44 @@ class Log:
             **({"rate": f"{rate:.0f} images/s"} if rate else {}),
         )
 
+    def to_disk(self) -> None:
+        """Writes all lines, and waits until the disk has them. Raises OSError where it has not."""
+        self.flush()
+        if self.active:
+            self._append("")
+            os.fsync(self._file.fileno())
+
+    def _append(self, text):
+        self._unwritten += text.encode()
+        while self._unwritten:
+            written = self._file.write(self._unwritten)
+            self._unwritten = self._unwritten[written:]
+
+    @contextmanager
+    def _said(self, name):
+        """A full disk is not the end of a run: whether it is says the next checkpoint."""
+        try:
+            yield
+        except OSError as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                self.print(f"{name} could not be written: {error}")
+
     def _is_due(self, step):
         return step % self.every_steps == 0 or step == self.num_steps
 
     def _write(self, step, values):
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step)
+        with self._said("metrics.jsonl"):
+            self._append(json.dumps({"step": step, **finite}) + "\n")
+        if self._tensorboard is not None:
+            try:
+                for name, value in values.items():
+                    self._tensorboard.add_scalar(name, value, step)
+                self._tensorboard.flush()
+            except OSError as error:
+                self._tensorboard = None
+                self.print(f"tensorboard/ is left out from step {step} on: {error}")
         if self._wandb is not None:
             self._wandb.log(values, step=step)
         if self._progress.console.is_terminal and not any(n.startswith("val") for n in values):
@@ -226,10 +272,14 @@ class Log:
             self.flush()
         finally:
             if self.active:
+                with self._said("metrics.jsonl"):
+                    self._append("")
                 if self._progress.console.is_terminal:
                     self._progress.stop()
                 self._file.close()
-                self._tensorboard.close()
+                if self._tensorboard is not None:
+                    with self._said("tensorboard/"):
+                        self._tensorboard.close()
                 if self._wandb is not None:
                     self._wandb.finish()
 
@@ -246,6 +296,10 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     path = Path(path)
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _json(value):
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _replace(path, text):

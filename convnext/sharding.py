@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 
 
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
@@ -19,6 +19,7 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
     use every device.
     """
     devices = jax.device_count()
+    require(fsdp >= 1, "mesh.fsdp", fsdp, "1 and more")
     if data == -1:
         data = max(devices // fsdp, 1)
     if data * fsdp != devices:
@@ -34,6 +35,7 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:
     """Raises InputError where a device's rows are not the same number in every part of a batch."""
+    require(accumulation_steps >= 1, "accumulation_steps", accumulation_steps, "1 and more")
     parts = mesh.size * accumulation_steps
     if batch_size % parts:
         raise InputError(

@@ -1,8 +1,9 @@
 """The folder of a run: one run at a time is at work in it, and with one recipe."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import jax
 from convnext import hosts
 from convnext.errors import InputError
 
-# Fields that change neither the updates nor what is in the log but timings, or that say where the
-# same data lies: a run may go on with others.
+# Fields that do not change the updates, but for how sums are rounded, or that say where the same
+# data lies: a run may go on with others.
 FREE = ("checkpoint_every_epochs", "data.root", "eval_every_epochs", "init_from",
         "keep_checkpoints", "log", "max_bad_images", "max_skipped", "mesh", "model.remat",
         "num_workers", "on_save_error", "published")  # fmt: skip
@@ -23,18 +24,28 @@ FREE = ("checkpoint_every_epochs", "data.root", "eval_every_epochs", "init_from"
 def locked(workdir: Path) -> Iterator[None]:
     """Makes the folder, and keeps other runs out of it as long as this process lives.
 
-    Raises InputError where another one is at work in it.
+    Raises InputError where another one is at work in it, or it cannot be written.
     """
     lock = filelock.FileLock(workdir / "lock", timeout=0)
+    taken, error = False, None
     if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with suppress(filelock.Timeout):
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-    if not hosts.agreed(lock.is_locked):
+        except filelock.Timeout:
+            taken = True
+        except OSError as raised:
+            error = raised
+    if hosts.agreed(taken):
         raise InputError(
             f"another run is at work in {workdir}; accepted: another --workdir, or the same "
             "command when that run has ended"
         )
+    if hosts.agreed(error is not None):
+        raise InputError(
+            f"--workdir is {workdir}: {error or 'process 0 cannot write there'}; accepted: a "
+            "folder that can be written"
+        ) from error
     try:
         yield
     finally:
@@ -42,12 +53,24 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def check_config(
-    workdir: Path, config: Mapping[str, Any], report: Callable[[str], None] = print
+    workdir: Path,
+    config: Mapping[str, Any],
+    class_names: Sequence[str],
+    report: Callable[[str], None] = print,
 ) -> None:
-    """Compares with config.json, with which the checkpoints of the folder were made.
+    """Compares with config.json and classes.json, with which the checkpoints of the folder were
+    made.
 
-    Reports fields that may change. Raises InputError for those that may not.
+    Reports fields that may change. Raises InputError for those that may not, and for other classes.
     """
+    classes = workdir / "classes.json"
+    if classes.is_file() and (before := json.loads(classes.read_text())) != list(class_names):
+        pairs = zip_longest(class_names, before)
+        index, (name, was) = next((i, pair) for i, pair in enumerate(pairs) if len(set(pair)) > 1)
+        raise InputError(
+            f"{workdir} is of other data: class {index} is {name!r} and was {was!r}; accepted: the "
+            f"classes of {classes}, or another --workdir"
+        )
     path = workdir / "config.json"
     if not path.is_file():
         return

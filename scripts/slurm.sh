@@ -21,7 +21,9 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?is set by sbatch: sbatch scripts/slurm.sh --config=...}"
 
 status=0
-srun "${PYTHON:-.venv/bin/python}" train.py "$@" || status=$?
+# srun does not take over the CPUs of a task by itself (Slurm 22.05 and later).
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${PYTHON:-.venv/bin/python}" train.py "$@" ||
+  status=$?
 if [[ $status -eq 75 ]]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

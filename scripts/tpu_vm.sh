@@ -4,9 +4,9 @@
 #   TPU=my-tpu ZONE=us-west4-a scripts/tpu_vm.sh --config=configs/convnext_tiny.py --workdir=/mnt/runs/tiny
 #
 # The hosts find each other by themselves. Each installs the repository in ~/convnext first, from
-# REPOSITORY, by default where this one was cloned from. The workdir and the data must be seen by all
-# hosts, on Filestore or a bucket that is mounted, say. The same command again goes on where the run
-# stopped.
+# REPOSITORY, by default where this one was cloned from, and gets a Python by uv, as Ubuntu 22.04 has
+# 3.10. The workdir and the data must be seen by all hosts, on Filestore or a bucket that is mounted,
+# say. The same command again goes on where the run stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${TPU:?is the name of a TPU}" "${ZONE:?is its zone}"
@@ -19,6 +19,7 @@ on_all_hosts() {
 on_all_hosts "set -e
   test -d convnext || git clone --quiet $(printf %q "$repository") convnext
   cd convnext && git pull --quiet
-  test -d .venv || python3 -m venv .venv
-  .venv/bin/pip install --quiet -r requirements.txt 'jax[tpu]'"
-on_all_hosts "cd convnext && .venv/bin/python train.py $(printf '%q ' "$@")"
+  python3 -m pip install --quiet --user uv
+  test -d .venv || python3 -m uv venv --quiet --python 3.12 .venv
+  python3 -m uv pip install --quiet -r requirements.txt 'jax[tpu]'"
+on_all_hosts "cd convnext && .venv/bin/python train.py${1:+$(printf ' %q' "$@")}"

@@ -1,5 +1,5 @@
-"""Three saves, of which the second meets a fault: python -m tests.failing_saves WORKDIR FAULT
-ON_SAVE_ERROR."""
+"""A log and three saves, of which the second meets a fault: python -m tests.failing_saves WORKDIR
+FAULT ON_SAVE_ERROR."""
 
 import ctypes
 import resource
@@ -10,15 +10,20 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from convnext import checkpoint
+from convnext import checkpoint, logs
 from convnext.errors import reported
 
 
-def full_disk(workdir: Path, begins: bool) -> None:
-    """No file may grow beyond 100 kB."""
+def full_disk(workdir: Path, begins: bool, limit: int = 0) -> None:
+    """No file may grow beyond so many bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limit = 100_000 if begins else resource.RLIM_INFINITY
+    limit = limit if begins else resource.RLIM_INFINITY
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
+def almost_full_disk(workdir: Path, begins: bool) -> None:
+    """The log has room, the state has not."""
+    full_disk(workdir, begins, limit=100_000)
 
 
 def read_only(workdir: Path, begins: bool) -> None:
@@ -37,19 +42,30 @@ def obey_modes() -> None:
 
 def main(workdir: Path, fault: str, on_save_error: str) -> None:
     obey_modes()
-    fault = {"full_disk": full_disk, "read_only": read_only}[fault]
+    begins_or_ends = {"full_disk": full_disk, "almost_full_disk": almost_full_disk,
+                      "read_only": read_only}[fault]  # fmt: skip
     state = {"noise": jnp.asarray(np.random.default_rng(0).random(300_000, np.float32))}
-    with checkpoint.Checkpoints(workdir, keep=3, best_metric="val/top1",
-                                on_save_error=on_save_error) as checkpoints:  # fmt: skip
-        checkpoints.save(1, state)
-        checkpoints._finish()
-        fault(workdir, True)
-        checkpoints.save(2, state)
-        checkpoints._finish()
+    with (
+        checkpoint.Checkpoints(workdir, keep=2, best_metric="val/top1",
+                               on_save_error=on_save_error) as checkpoints,
+        logs.Log(workdir, start_step=0, num_steps=90, batch_size=1, config={},
+                 every_steps=1) as log,
+    ):  # fmt: skip
+
+        def train_and_save(first, last):
+            for step in range(first, last + 1):
+                log.step(step, {"loss": jnp.float32(step), "grad_norm": jnp.float32(step)})
+            checkpoints.save(last, state, before=log.to_disk)
+            checkpoints._finish()
+
+        train_and_save(1, 10)
+        begins_or_ends(workdir, True)
+        train_and_save(11, 80)
         print("at step", checkpoint.latest_step(workdir))
-        fault(workdir, False)
-        checkpoints.save(3, state)
+        begins_or_ends(workdir, False)
+        train_and_save(81, 90)
     print("at step", checkpoint.latest_step(workdir))
+    print("lines", [line["step"] for line in logs.read(workdir / "metrics.jsonl")])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import math
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from convnext import checkpoint, mixup, optimizer, sharding, steps
-from convnext.errors import InputError
+from convnext.errors import InputError, RunError
+from tests.inputs import refused
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,11 @@ def garble_the_manifest(folder):
     (folder / "manifest.json").write_text("[1, 2")
 
 
+def make_a_file_of_it(folder):
+    shutil.rmtree(folder)
+    folder.touch()
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -187,6 +194,7 @@ def garble_the_manifest(folder):
         (add_a_file, "state/more is not in manifest.json"),
         (lose_the_manifest, "it was not finished"),
         (garble_the_manifest, "manifest.json cannot be read"),
+        (make_a_file_of_it, ".*Not a directory"),
     ],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(run, three, damage, message):
@@ -199,16 +207,40 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(run, thre
         assert_equal(checkpoints.restore(*shape_and_place(run[0])), states[1])
         checkpoints.save(3, states[2])
     assert len(said) == 1 and re.search(f"step 3 is set aside in .*damaged/3: {message}", said[0])
-    assert (workdir / "damaged" / "3").is_dir() and checkpoint.latest_step(workdir) == 3
+    assert (workdir / "damaged" / "3").exists() and checkpoint.latest_step(workdir) == 3
 
 
-def test_the_damage_of_an_older_checkpoint_is_left_where_it_is(three):
-    workdir, _ = three
-    flip_a_bit(workdir / "checkpoints" / "2")
+def test_of_an_older_checkpoint_only_the_small_files_are_read(run, tmp_path, monkeypatch):
+    state = run[0](jax.random.key(0))
+    with opened(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, state, metrics={"val_ema/top1": 0.5})
+    monkeypatch.setattr(checkpoint, "SMALL", 1000)
+    flip_a_bit(tmp_path / "checkpoints" / "1")
+    metrics = tmp_path / "checkpoints" / "2" / "metrics" / "metrics"
+    metrics.write_text(metrics.read_text().replace("{", "[", 1))  # Orbax reads all of these
     said = []
-    with opened(workdir, report=said.append) as checkpoints:
+    with opened(tmp_path, report=said.append) as checkpoints:
         assert checkpoints.latest_step == 3
-    assert said == [] and not (workdir / "damaged").exists()
+        checkpoints.save(4, state)
+    assert len(said) == 1 and re.search("step 2 is set aside .* metrics/metrics has", said[0])
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "3", "4"]
+
+
+def test_a_single_checkpoint_is_refused_as_it_would_go_before_the_next_is_sound(tmp_path):
+    refused("keep_checkpoints is 1; accepted: 2 and more", opened, tmp_path, keep=1)
+
+
+def test_what_belongs_to_a_checkpoint_is_written_before(three):
+    workdir, states = three
+
+    def fail():
+        raise OSError("no room")
+
+    message = "step 4 could not be saved: no room"
+    with pytest.raises(RunError, match=message), opened(workdir) as checkpoints:
+        checkpoints.save(4, states[2], before=fail)
+    assert not (workdir / "checkpoints" / "4").exists()
 
 
 def test_a_second_damaged_checkpoint_of_a_step_does_not_replace_the_first(three):
@@ -223,7 +255,12 @@ def test_a_second_damaged_checkpoint_of_a_step_does_not_replace_the_first(three)
 @pytest.mark.skipif(sys.platform != "linux", reason="faults that Linux can be told to have")
 @pytest.mark.parametrize("on_save_error", checkpoint.ON_SAVE_ERROR)
 @pytest.mark.parametrize(
-    "fault, reason", [("full_disk", "File too large"), ("read_only", "Permission denied")]
+    "fault, reason",
+    [
+        ("full_disk", "File too large"),
+        ("almost_full_disk", "File too large"),
+        ("read_only", "Permission denied"),
+    ],
 )
 def test_a_save_that_fails_leaves_the_earlier_ones_and_stops_or_not(
     tmp_path, fault, reason, on_save_error
@@ -233,14 +270,19 @@ def test_a_save_that_fails_leaves_the_earlier_ones_and_stops_or_not(
         [sys.executable, "-m", "tests.failing_saves", tmp_path, fault, on_save_error],
         cwd=root, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    failed = f"the checkpoint of step 2 could not be saved: .*{reason}"
+    failed = f"the checkpoint of step 80 could not be saved: .*{reason}"
     if on_save_error == "stop":
         assert result.returncode == 1 and re.search(f"(?m)^error: {failed}", result.stderr)
-        assert checkpoint.latest_step(tmp_path) == 1
+        assert checkpoint.latest_step(tmp_path) == 10
     else:
         assert result.returncode == 0, result.stderr
         assert re.search(failed, result.stdout)
-        assert result.stdout.splitlines()[-2:] == ["at step 1", "at step 3"]
+        said = [line for line in result.stdout.splitlines() if not line.startswith("step ")]
+        assert said[-3:] == ["at step 10", "at step 90", f"lines {list(range(1, 91))}"]
+        assert [line.split(" ")[0] for line in said[:-3]] == (
+            ["metrics.jsonl", "tensorboard/", "the"] if fault == "full_disk" else ["the"]
+        )
+        assert not (tmp_path / "checkpoints/80").exists()
 
 
 def test_a_mistake_in_on_save_error_is_named(tmp_path):

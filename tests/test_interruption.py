@@ -27,7 +27,8 @@ TWICE = """
 import os, sys, signal
 from convnext import interruption
 first, second = (signal.Signals[name] for name in sys.argv[1:])
-with interruption.Interruption():
+with interruption.Interruption() as interrupted:
+    interrupted.stops_after(1)
     os.kill(os.getpid(), first)
     print("goes on", flush=True)
     os.kill(os.getpid(), second)
@@ -44,6 +45,19 @@ def test_a_second_signal_ends_the_process_at_once(first, second):
     assert result.stderr == f"{first}: the run saves and stops; a second one stops it at once\n"
 
 
+@pytest.mark.parametrize("number", interruption.SIGNALS)
+def test_before_the_first_step_there_is_nothing_to_save(number, monkeypatch, capfd):
+    with pytest.raises(SystemExit) as raised, interruption.Interruption():
+        os.kill(os.getpid(), number)
+    assert raised.value.code == 75
+    name = signal.Signals(number).name
+    assert capfd.readouterr().err.startswith(f"{name}: the run ends before its first step;")
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)  # others must agree
+    with interruption.Interruption() as interrupted:
+        os.kill(os.getpid(), number)
+        assert interrupted.received
+
+
 def test_a_run_diverges_where_too_many_updates_in_a_row_are_skipped():
     counts = [0, 1, 0, 1, 2, 3, 4, 5]
     divergence = interruption.Divergence(max_skipped=3)
@@ -53,4 +67,12 @@ def test_a_run_diverges_where_too_many_updates_in_a_row_are_skipped():
     ]
     assert stops == [False] * (5 + behind) + [True] * 3
     assert divergence.message.startswith("loss or gradients were not finite at steps 4 to 8, and")
+    assert divergence.message.endswith("the state after step 16 is saved")
     refused("max_skipped is 0; accepted: 1 and more", interruption.Divergence, 0)
+
+
+def test_the_last_steps_of_a_run_may_diverge_too():
+    divergence = interruption.Divergence(max_skipped=3)
+    stops = [divergence.stops_after(step, np.int32(step), last=step == 4) for step in range(1, 5)]
+    assert stops == [False, False, False, True]
+    assert "not finite at steps 1 to 4, and" in divergence.message

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Two tasks on this machine, and the highest of their statuses, as srun has it.
 SRUN = """
+test "$1" = --cpus-per-task=12 && shift
 export SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2 SLURM_STEP_NODELIST=localhost
 SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
 SLURM_PROCID=1 SLURM_LOCALID=1 "$@" & second=$!
@@ -37,7 +38,12 @@ def launched(tmp_path):
 
 
 def slurm(**variables):
-    return dict(SLURM_SUBMIT_DIR=str(ROOT), SLURM_JOB_ID=str(os.getpid()), **variables)
+    return dict(
+        SLURM_SUBMIT_DIR=str(ROOT),
+        SLURM_JOB_ID=str(os.getpid()),
+        SLURM_CPUS_PER_TASK="12",
+        **variables,
+    )
 
 
 def test_the_tasks_of_slurm_are_one_run(launched, tmp_path):
@@ -72,7 +78,7 @@ done
 """
 PYTHON = """
 printf "<%s>" "$@"
-test -d .venv || { mkdir -p .venv/bin; cp "$0" .venv/bin/pip; cp "$0" .venv/bin/python; }
+test "$3" != venv || { mkdir -p .venv/bin; cp "$0" .venv/bin/python; }
 """
 
 
@@ -87,7 +93,8 @@ def test_each_host_of_a_tpu_installs_and_runs_the_same_command(launched, tmp_pat
     to_all = "compute\ntpus\ntpu-vm\nssh\npod\n--zone=us-west4-a\n--worker=all\n"
     assert result.stdout == (
         f"{to_all}git clone --quiet https://example.org/a b.git convnext\ngit pull --quiet\n"
-        "<-m><venv><.venv><install><--quiet><-r><requirements.txt><jax[tpu]>"
+        "<-m><pip><install><--quiet><--user><uv><-m><uv><venv><--quiet><--python><3.12><.venv>"
+        "<-m><uv><pip><install><--quiet><-r><requirements.txt><jax[tpu]>"
         f"{to_all}<train.py><--config=configs/digits.py><--config.model.dims=(8, 16)>"
         "<--workdir=it's>"
     )

@@ -1,6 +1,7 @@
 """The commands, as a user runs them, on a very small model."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -123,7 +124,9 @@ def test_a_run_logs_evaluates_and_leaves_its_files(finished):
     assert lines[-1]["val/top1"] > 0.3  # chance is 0.1
     assert lines[1]["train/lr"] == pytest.approx(0.01 * 9 / 10)  # the tenth update
     assert json.loads((workdir / "classes.json").read_text()) == [str(i) for i in range(10)]
-    assert json.loads((workdir / "config.json").read_text())["model"]["dims"] == [8, 16]
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["model"]["dims"] == [8, 16]
+    assert (config["train_size"], config["val_size"]) == (1437, 360)  # others are refused
     assert Image.open(workdir / "curves.png").width > 1000
     steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert steps == [22, 33, 44]
@@ -195,15 +198,27 @@ def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_h
 
 def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):
     config = small(max_skipped=3, **{"schedule.peak_lr": 1e30, "schedule.warmup_epochs": 0})
-    message = (
-        "not finite at steps [2-6] to [4-9], and max_skipped is 3; the state of before is saved"
-    )
+    message = r"at steps [2-6] to [4-9], and max_skipped is 3; the state after step \d+ is saved"
     with pytest.raises(RunError, match=message):
         train_command.train(config, tmp_path)
     step = int(re.search(r"stopped after step (\d+)", capsys.readouterr().out)[1])
     assert checkpoint.latest_step(tmp_path) == step < 20
     lines = log_without_timing(tmp_path)
     assert lines[-1]["train/loss"] is None and lines[-1]["train/skipped"] >= 3
+
+
+def test_a_signal_during_the_last_save_does_not_keep_it_from_being_made(tmp_path, monkeypatch):
+    write = checkpoint._write_manifest
+
+    def write_while_stopped(folder):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(folder)
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", write_while_stopped)
+    with interruption.Interruption() as interrupted:
+        train_command.train(small(num_epochs=1, eval_every_epochs=1), tmp_path,
+                            interrupted=interrupted)  # fmt: skip
+    assert interrupted.received and checkpoint.latest_step(tmp_path) == 11
 
 
 def test_another_recipe_in_the_workdir_is_refused_and_nothing_is_touched(finished):
@@ -272,6 +287,9 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
         ({"model.num_classes": 1000}, "model.num_classes is 1000; accepted: 10"),
         ({"image_size": 3}, "image is 3x3 pixels; accepted: sides of at least 4"),
         ({"num_epochs": 1, "schedule.warmup_epochs": 5}, "warmup_epochs is 5; accepted: at most"),
+        ({"mesh.fsdp": 0}, "mesh.fsdp is 0; accepted: 1 and more"),
+        ({"accumulation_steps": 0}, "accumulation_steps is 0; accepted: 1 and more"),
+        ({"checkpoint_every_epochs": 0}, "checkpoint_every_epochs is 0; accepted: 1 and more"),
         ({"mesh.fsdp": 3}, "mesh is 2 x 3 .data x fsdp.; accepted: a product of 8"),
         ({"data.name": "imagenet"}, "data.name is 'imagenet'; accepted: digits, folder"),
         ({"mix.group_size": 48}, "mix.group_size is 48; accepted: div"),

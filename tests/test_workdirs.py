@@ -49,14 +49,14 @@ def test_what_a_run_may_go_on_with_is_reported(tmp_path):
     after = {"seed": 0, "model": {"dims": (8, 16), "remat": True}, "log": {"every_steps": 7},
              "data": {"root": "b", "name": "folder"}, "new": 2}  # fmt: skip
     said = []
-    workdirs.check_config(tmp_path, after, said.append)
+    workdirs.check_config(tmp_path, after, [], said.append)
     assert said == [
         "changed since the run began: model.remat is True and was False",
         "changed since the run began: log.every_steps is 7 and was 5",
         "changed since the run began: data.root is 'b' and was 'a'",
     ]
-    workdirs.check_config(tmp_path / "nowhere", after, said.append)
-    workdirs.check_config(tmp_path, BEFORE, said.append)
+    workdirs.check_config(tmp_path / "nowhere", after, [], said.append)
+    workdirs.check_config(tmp_path, BEFORE, [], said.append)
     assert len(said) == 3
 
 
@@ -66,4 +66,18 @@ def test_what_makes_another_run_of_it_is_refused(tmp_path):
     message = (
         r"seed is 1 and was 0, model.dims is \[8, 24\] and was \[8, 16\]; accepted: the values"
     )
-    refused(message, workdirs.check_config, tmp_path, after)
+    refused(message, workdirs.check_config, tmp_path, after, [])
+
+
+def test_other_classes_are_refused(tmp_path):
+    (tmp_path / "classes.json").write_text('["cat", "dog"]')
+    workdirs.check_config(tmp_path, {}, ("cat", "dog"))
+    refused("of other data: class 1 is 'cow' and was 'dog'; accepted: the classes of ",
+            workdirs.check_config, tmp_path, {}, ("cat", "cow", "dog"))  # fmt: skip
+    refused("class 2 is 'owl' and was None", workdirs.check_config, tmp_path, {},
+            ("cat", "dog", "owl"))  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    refused("--workdir is .*Not a directory.*; accepted: a folder", lock, tmp_path / "file" / "run")

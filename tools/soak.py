@@ -109,10 +109,15 @@ def soak(
         ended = (0, -signal.SIGKILL, -signal.SIGTERM, interruption.EXIT_STATUS)
         require(status in ended, "a run", said()[-500:], "one that ends, or is ended")
         counts["resumes above step 0"] += "goes on from step" in said()
-        counts["checkpoints set aside"] += said().count(" is set aside in ")
+        aside = [line for line in said().splitlines() if " is set aside in " in line]
+        unfinished = sum(line.endswith("it was not finished") for line in aside)
+        counts["unfinished checkpoints set aside"] += unfinished
+        counts["damaged checkpoints set aside"] += len(aside) - unfinished
         if status != 0:
-            counts[fault] += 1
-            counts["kills"] += status == -signal.SIGKILL
+            killed = status == -signal.SIGKILL
+            counts["kills"] += killed
+            counts["kills that landed in a save"] += killed and _is_saving(soaked)
+            counts["requests to stop"] += not killed
             print(f"{fault} at step {_newest(soaked).name} or later", flush=True)
         if fault == "damage" and status != 0:
             _damage(_newest(soaked), rng)
