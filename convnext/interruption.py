@@ -1,6 +1,6 @@
 """What ends a run early: SIGTERM of a scheduler, SIGINT of a keyboard, updates without numbers.
 
-Neither waits for the device: what it says of a step is read STEPS_BEHIND steps later.
+Nothing here waits for the device: what it computes is read STEPS_BEHIND steps later.
 """
 
 import os
@@ -100,7 +100,7 @@ class Divergence:
 
 
 def _any_process(flag):
-    """Whether any process says so: a scalar on every device, which nobody has waited for."""
+    """Whether the flag of any process is true: an array, not waited for."""
     by_device, largest = _reduction()
     local = np.full(jax.local_device_count(), flag, np.int32)
     return largest(jax.make_array_from_process_local_data(by_device, local))
