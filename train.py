@@ -128,7 +128,7 @@ def train(
         start = f"step {start_step:,} of {workdir}" if start_step else config.init_from
         print(
             description,
-            summary.mixing(config.batch_size, **config.mix),
+            summary.mixing(config.batch_size, mesh.size, **config.mix),
             summary.averages(config.ema_decays, config.ema_warmup),
             f"start      {start or 'random weights'}",
             summary.published(config.published.top1, config.published.source),

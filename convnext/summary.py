@@ -77,6 +77,7 @@ def describe(
 
 def mixing(
     batch_size: int,
+    num_devices: int,
     *,
     mixup_alpha: float,
     cutmix_alpha: float,
@@ -89,10 +90,12 @@ def mixing(
     """How `mixup.mix` is called."""
     how = "none"
     if mixup_alpha or cutmix_alpha:
+        group_size = mixup.capped_group_size(batch_size, group_size)
+        rows = batch_size // num_devices
+        across = f" across devices of {rows} images" if rows % group_size else ""
         how = (
-            f"groups of {mixup.capped_group_size(batch_size, group_size)}, mode {mode}, "
-            f"mixup_alpha {mixup_alpha:g}, cutmix_alpha {cutmix_alpha:g}, prob {prob:g}, "
-            f"switch_prob {switch_prob:g}"
+            f"groups of {group_size}{across}, mode {mode}, mixup_alpha {mixup_alpha:g}, "
+            f"cutmix_alpha {cutmix_alpha:g}, prob {prob:g}, switch_prob {switch_prob:g}"
         )
     return f"mixing     {how}, label_smoothing {label_smoothing:g}"
 

@@ -13,15 +13,15 @@ from tools.benchmarks import collectives
 from tools.benchmarks.collectives import REDUCTIONS, Array, Collective
 
 # Every array of examples has a size that 5 divides; no parameter has.
-ROWS, GROUP, SIZE = 8 * 10, 5, 16
+ROWS, SIZE = 8 * 10, 16
 MODEL = ConvNeXt(depths=(1, 1), dims=(64, 128), num_classes=7, drop_path_rate=0.2)
-AT_ONCE = dict(accumulation_steps=1, remat=False, clip_norm=1.0, mixes=False)
-MIXED = AT_ONCE | dict(mixes=True)  # and erased
-IN_PARTS = dict(accumulation_steps=2, remat=True, clip_norm=None, mixes=False)
+MIXED = dict(accumulation_steps=1, remat=False, clip_norm=1.0, group_size=5)  # and erased
+ACROSS = MIXED | dict(group_size=20)  # with the images of the next device
+IN_PARTS = dict(accumulation_steps=2, remat=True, clip_norm=None, group_size=None)
 
 
 @cache
-def program(fsdp, accumulation_steps, remat, clip_norm, mixes, platform):
+def program(fsdp, accumulation_steps, remat, clip_norm, group_size, platform):
     """The step as train.py binds it, compiled for eight CPU devices but with the layers that
     `platform` has; the state's shapes; their sharding."""
     model = MODEL.clone(remat=remat)
@@ -32,12 +32,12 @@ def program(fsdp, accumulation_steps, remat, clip_norm, mixes, platform):
     mesh = sharding.make_mesh(fsdp=fsdp)
     by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
     state_sharding = sharding.of_state(state, mesh)
-    alphas = {} if mixes else dict(mixup_alpha=0.0, cutmix_alpha=0.0)
+    how = dict(group_size=group_size) if group_size else dict(mixup_alpha=0.0, cutmix_alpha=0.0)
     step = jax.jit(
         partial(steps.train_step, model=model, tx=tx,
                 normalize=partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
-                erase=erasing.erase if mixes else None,
-                mix=partial(mixup.mix, num_classes=7, group_size=GROUP, **alphas),
+                erase=erasing.erase if group_size else None,
+                mix=partial(mixup.mix, num_classes=7, **how),
                 key=jax.random.key(1), ema_decays=(0.9999,),
                 accumulation_steps=accumulation_steps, gathered=replicated),
         in_shardings=(state_sharding, by_batch),
@@ -105,7 +105,15 @@ def test_data_parallel_devices_exchange_gradients_and_scalars_alone(options, pla
 
 
 @pytest.mark.usefixtures("uncached")
-@pytest.mark.parametrize("fsdp, options", [(8, AT_ONCE), (4, IN_PARTS)])
+def test_images_that_are_mixed_with_those_of_another_device_cross_and_no_activation():
+    compiled, _, _ = program(1, **ACROSS, platform="cpu")
+    exchanged = [array for array in arrays(moved(compiled), collectives.KINDS)
+                 if is_of_examples(array)]  # fmt: skip
+    assert {array.size for array in exchanged} == {10 * SIZE * SIZE * 3, 10 * 7}  # and targets
+
+
+@pytest.mark.usefixtures("uncached")
+@pytest.mark.parametrize("fsdp, options", [(8, MIXED), (4, IN_PARTS)])
 def test_fsdp_gathers_each_parameter_once_and_nothing_of_an_example(fsdp, options):
     compiled, state, state_sharding = program(fsdp, **options, platform="tpu")
     found = moved(compiled)
@@ -120,7 +128,7 @@ def test_fsdp_gathers_each_parameter_once_and_nothing_of_an_example(fsdp, option
 
 
 @pytest.mark.usefixtures("uncached")
-@pytest.mark.parametrize("fsdp, options, platform", [(1, MIXED, "cpu"), (8, AT_ONCE, "tpu")])
+@pytest.mark.parametrize("fsdp, options, platform", [(1, MIXED, "cpu"), (8, MIXED, "tpu")])
 def test_the_new_state_takes_the_place_of_the_old_one(fsdp, options, platform):
     compiled, state, state_sharding = program(fsdp, **options, platform=platform)
     donated = compiled.memory_analysis().alias_size_in_bytes

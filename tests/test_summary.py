@@ -141,13 +141,15 @@ def test_what_is_frozen_clipped_or_on_a_cosine_is_said(params_of):
 def test_the_rest_of_a_dry_run_is_said_in_a_line_each():
     mix = dict(mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, label_smoothing=0.1,
                mode="batch", group_size=128)  # fmt: skip
-    assert summary.mixing(4096, **mix) == (
+    assert summary.mixing(4096, 32, **mix) == (
         "mixing     groups of 128, mode batch, mixup_alpha 0.8, cutmix_alpha 1, prob 1, "
         "switch_prob 0.5, label_smoothing 0.1"
     )
-    assert summary.mixing(64, **mix).startswith("mixing     groups of 64, mode batch, ")
+    assert summary.mixing(64, 1, **mix).startswith("mixing     groups of 64, mode batch, ")
+    across = "mixing     groups of 128 across devices of 64 images, mode batch, "
+    assert summary.mixing(4096, 64, **mix).startswith(across)
     off = {**mix, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
-    assert summary.mixing(64, **off) == "mixing     none, label_smoothing 0.1"
+    assert summary.mixing(64, 8, **off) == "mixing     none, label_smoothing 0.1"
     assert summary.averages((0.9999,), False) == "averages   0.9999"
     assert summary.averages((0.9, 0.99), True) == "averages   0.9, 0.99 with a warm-up"
     assert summary.averages((), True) == "averages   none"

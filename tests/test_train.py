@@ -68,14 +68,14 @@ def run(*arguments):
 IMPATIENT = """
 import train
 from convnext import cli, hosts
-hosts.HEARTBEAT_TIMEOUT = 15
+hosts.HEARTBEAT_TIMEOUT = 8
 cli.run(train.main)
 """
 
 
 @contextmanager
 def two_processes(workdir):
-    """Of one run, with two devices each. One that is killed is missed after 15 s, not 60."""
+    """Of one run, with two devices each. One that is killed is missed after 8 s, not 60."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -44,10 +44,8 @@ def benchmark(variants: dict[str, ConvNeXt], arguments: argparse.Namespace) -> N
 
 
 def _cell(name, model, mesh, topology, arguments):
-    # The recipe's, in groups of 128 or the images of a device, so that no image has to move.
-    mix = partial(mixup.mix, num_classes=model.num_classes,
-                  group_size=math.gcd(arguments.batch_size, 128),
-                  drawn=sharding.replicated(mesh))  # fmt: skip
+    # In the recipe's groups: those of more images than a device has move images.
+    mix = partial(mixup.mix, num_classes=model.num_classes, drawn=sharding.replicated(mesh))
     with outline.compiling_for("tpu"):  # without the layers that are for CPUs only
         lowered, state, of_state = models.lowered(
             model, mesh, arguments.batch_size, arguments.image_size, mix=mix,
