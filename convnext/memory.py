@@ -41,15 +41,15 @@ def describe(
             "image": jax.ShapeDtypeStruct(images, np.uint8),
             "label": jax.ShapeDtypeStruct(labels, np.asarray(label).dtype),
         }
-        parts = compiled(train_step, state, batch)
+        parts = planned(train_step.lower(state, batch).compile())
     told = ", ".join(f"{name} {size / 1e9:.4g}" for name, size in parts.items())
     return f"memory     {sum(parts.values()) / 1e9:.4g} GB a device ({how}): {told}"
 
 
-def compiled(step: Callable, *arguments: Any) -> dict[str, int]:
-    """Bytes of each device that the compiler plans for a jitted function of these, which may be
-    abstract. "results" are those that do not take the place of a donated argument."""
-    plan = step.lower(*arguments).compile().memory_analysis()
+def planned(program: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes of each device that the compiler plans for a program. "results" are those that do not
+    take the place of a donated argument."""
+    plan = program.memory_analysis()
     return {
         "arguments": plan.argument_size_in_bytes,
         "results": plan.output_size_in_bytes - plan.alias_size_in_bytes,
@@ -77,11 +77,11 @@ def estimate(
     xlarge with remat.
     """
     whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    in_parts = _sharded_bytes(state.params, state_sharding.params) < 4 * whole
+    in_parts = of_a_device(state.params, state_sharding.params) < 4 * whole
     pixels = rows * image_size**2 * model.in_chans
     itemsize = jnp.dtype(model.dtype).itemsize
     return {
-        "state": _sharded_bytes(state, state_sharding),
+        "state": of_a_device(state, state_sharding),
         **({"gathered": whole * itemsize} if in_parts else {}),
         "gradients": 4 * whole,  # until they are reduced
         "images": pixels * (1 + 4),  # as they come, and normalised
@@ -89,7 +89,8 @@ def estimate(
     }
 
 
-def _sharded_bytes(tree, shardings):
+def of_a_device(tree: Any, shardings: Any) -> int:
+    """Bytes of a tree of arrays, which may be abstract, on each device."""
     sizes = jax.tree.map(
         lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, tree, shardings
     )

@@ -69,7 +69,8 @@ def test_a_compiled_function_is_counted_without_what_it_donates():
     x = jax.ShapeDtypeStruct((1000,), jnp.float32)
 
     def parts(**options):
-        return memory.compiled(jax.jit(lambda x, y: (x + y, x * y), **options), x, x)
+        jitted = jax.jit(lambda x, y: (x + y, x * y), **options)
+        return memory.planned(jitted.lower(x, x).compile())
 
     assert (parts()["arguments"], parts()["temporary"]) == (8000, 0)
     # The tuple of two results has pointers of its own.

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from convnext import optimizer, outline, sharding, steps, summary
+from convnext import memory, optimizer, outline, sharding, steps, summary
 from convnext.errors import InputError, require
 from convnext.model import ConvNeXt
 from tools.benchmarks.measure import SECONDS, Cells, Peer, matmul_rate, milliseconds, spread
@@ -148,10 +148,7 @@ def lowered(
 def _memory(compiled):
     """GB at most: measured where the device says it, else what the program was planned with."""
     measured = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    plan = compiled.memory_analysis()
-    planned = (plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-               - plan.alias_size_in_bytes)  # fmt: skip
-    return (measured or planned) / 1e9
+    return (measured or sum(memory.planned(compiled).values())) / 1e9
 
 
 def _check_peer_has(model, name, peer):

@@ -6,7 +6,6 @@ what memory it plans.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from convnext import erasing, mixup, outline, sharding
+from convnext import erasing, memory, mixup, outline, sharding
 from convnext.errors import require
 from convnext.model import ConvNeXt
 from tools.benchmarks import collectives, models, tpu
@@ -54,14 +53,12 @@ def _cell(name, model, mesh, topology, arguments):
     begin = time.perf_counter()
     compiled = lowered.compile(compiler_options=None if topology else collectives.QUICK)
     seconds = time.perf_counter() - begin
-    on_device = jax.tree.map(lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize,
-                             state, of_state)  # fmt: skip
     return {
         "model": name,
         "devices": mesh.size,
         "fsdp": mesh.shape["fsdp"],
         "parameters MB": sum(4 * leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6,
-        "state MB a device": sum(jax.tree.leaves(on_device)) / 1e6,
+        "state MB a device": memory.of_a_device(state, of_state) / 1e6,
         **accounts(collectives.read(compiled.as_text(), unknown=1), state.params),
         **_memory(compiled, topology),
         "compile s": seconds,
@@ -98,12 +95,10 @@ def accounts(found: Sequence[Collective], params: Any) -> dict[str, float | int]
 def _memory(compiled, topology):
     if not topology:
         return {"arguments GB": "", "temporary GB": "", "fits": ""}
-    plan = compiled.memory_analysis()
-    needed = (plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-              + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes)  # fmt: skip
+    plan = memory.planned(compiled)
     kind = topology.partition(":")[0]
     return {
-        "arguments GB": plan.argument_size_in_bytes / 1e9,
-        "temporary GB": plan.temp_size_in_bytes / 1e9,
-        "fits": f"{needed / 1e9:.3g} of {MEMORY[kind]}" if kind in MEMORY else "",
+        "arguments GB": plan["arguments"] / 1e9,
+        "temporary GB": plan["temporary"] / 1e9,
+        "fits": f"{sum(plan.values()) / 1e9:.3g} of {MEMORY[kind]}" if kind in MEMORY else "",
     }
