@@ -1,5 +1,6 @@
 """What a run is made of, said before it begins."""
 
+import math
 import re
 import textwrap
 from collections import defaultdict
@@ -92,7 +93,11 @@ def mixing(
     if mixup_alpha or cutmix_alpha:
         group_size = mixup.capped_group_size(batch_size, group_size)
         rows = batch_size // num_devices
-        across = f" across devices of {rows} images" if rows % group_size else ""
+        across = ""
+        if rows % group_size:
+            # The last start of a group on a device is the most that leaves a common divisor.
+            most = -(-(rows - math.gcd(rows, group_size) + group_size) // rows)
+            across = f" across up to {most} devices (group_size {rows} moves no image)"
         how = (
             f"groups of {group_size}{across}, mode {mode}, mixup_alpha {mixup_alpha:g}, "
             f"cutmix_alpha {cutmix_alpha:g}, prob {prob:g}, switch_prob {switch_prob:g}"

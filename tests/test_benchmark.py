@@ -154,14 +154,15 @@ def test_the_data_benchmark_takes_whole_batches(capsys):
 
 @pytest.mark.usefixtures("uncached")
 def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypatch, capsys):
-    def one_hot(key, images, labels, *, num_classes, **_):
+    def one_hot(key, images, labels, *, num_classes, group_size, **_):
+        assert (images.shape[0], group_size) == (12, 6)
         return images, jax.nn.one_hot(labels, num_classes)
 
     monkeypatch.setattr(mixup, "mix", one_hot)  # which takes longer to compile than this model
     monkeypatch.setattr(erasing, "erase", None)
     path = tmp_path / "cells.jsonl"
-    arguments = argparse.Namespace(topology=None, devices=[4], fsdp=[1, 4], batch_size=3,
-                                   image_size=8, json=path)  # fmt: skip
+    arguments = argparse.Namespace(topology=None, devices=[4], fsdp=[1, 4], batch_size=12,
+                                   group_size=6, image_size=8, json=path)  # fmt: skip
     scaling.benchmark({"x": TINY}, arguments)
     whole, split = (json.loads(line) for line in path.read_text().splitlines())
     # Stem 4*4*3*4 + 4, norms 3 * 8, block 7*7*4 + 4, 2 * 4*16 + 16 + 4 and gamma, head 4*3 + 3.
@@ -174,9 +175,11 @@ def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypat
     assert whole["gathered MB"] == 0 < split["gathered MB"]
     assert whole["sent MB a device"] == pytest.approx(2 * 3 / 4 * size / 1e6, rel=0.05)
     assert whole["fits"] == ""
-    assert "| x | 4 | 4 |" in capsys.readouterr().out
+    assert "| x | 4 | 4 | 3 |" in capsys.readouterr().out
     with pytest.raises(InputError, match="--fsdp is 3; accepted: divisors of 4 devices"):
         scaling.benchmark({}, argparse.Namespace(**vars(arguments) | {"fsdp": [3]}))
+    with pytest.raises(InputError, match="--batch_size is 6; accepted: multiples of 4 devices"):
+        scaling.benchmark({}, argparse.Namespace(**vars(arguments) | {"batch_size": 6}))
 
 
 def test_a_reduction_counts_by_what_is_reduced_and_a_loop_by_its_turns():
@@ -188,12 +191,14 @@ def test_a_reduction_counts_by_what_is_reduced_and_a_loop_by_its_turns():
         Collective("all-gather", (f32((4, 16)), f32((10,))), 4, "", 1),
         Collective("all-gather", (f32((32,)),), 4, "", 1),
         Collective("all-to-all", (f32((64,)),), 8, "", 3),
+        Collective("collective-permute", (f32((1, 2, 5, 5, 3)),), 4, "", 1),
     ]
-    accounts = scaling.accounts(found, params)
+    accounts = scaling.accounts(found, params, (5, 5, 3))
     assert accounts == pytest.approx({
-        "gradients MB": 3 * 256e-6, "gathered MB": 296e-6, "others": 4,
-        "others MB": (4 + 128 + 3 * 256) * 1e-6, "collectives": 8,
-        "sent MB a device": (455 + 2 * 7 * 32 + 3 / 4 * (296 + 128) + 3 * 7 / 8 * 256) * 1e-6,
+        "gradients MB": 3 * 256e-6, "gathered MB": 296e-6, "images MB": 600e-6,
+        "others MB": (4 + 128 + 3 * 256) * 1e-6, "others": 4, "collectives": 9,
+        "sent MB a device":
+            (455 + 2 * 7 * 32 + 3 / 4 * (296 + 128) + 3 * 7 / 8 * 256 + 600) * 1e-6,
     })  # fmt: skip
 
 

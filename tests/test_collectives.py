@@ -15,16 +15,16 @@ from tools.benchmarks.collectives import REDUCTIONS, Array, Collective
 # Every array of examples has a size that 5 divides; no parameter has.
 ROWS, SIZE = 8 * 10, 16
 MODEL = ConvNeXt(depths=(1, 1), dims=(64, 128), num_classes=7, drop_path_rate=0.2)
-MIXED = dict(accumulation_steps=1, remat=False, clip_norm=1.0, group_size=5)  # and erased
-ACROSS = MIXED | dict(group_size=20)  # with the images of the next device
-IN_PARTS = dict(accumulation_steps=2, remat=True, clip_norm=None, group_size=None)
+MIXED = dict(stages=2, accumulation_steps=1, remat=False, clip_norm=1.0, group_size=5)  # and erased
+ACROSS = MIXED | dict(stages=1, group_size=20)  # with the images of the next device
+IN_PARTS = dict(stages=2, accumulation_steps=2, remat=True, clip_norm=None, group_size=None)
 
 
 @cache
-def program(fsdp, accumulation_steps, remat, clip_norm, group_size, platform):
+def program(fsdp, stages, accumulation_steps, remat, clip_norm, group_size, platform):
     """The step as train.py binds it, compiled for eight CPU devices but with the layers that
     `platform` has; the state's shapes; their sharding."""
-    model = MODEL.clone(remat=remat)
+    model = MODEL.clone(depths=MODEL.depths[:stages], dims=MODEL.dims[:stages], remat=remat)
     tx = optimizer.adamw(optimizer.warmup_cosine(10, 5, peak_lr=4e-3, warmup_epochs=1),
                          num_steps=50, clip_norm=clip_norm)  # fmt: skip
     init = partial(steps.init, model=model, tx=tx, image_size=SIZE, ema_decays=(0.9999,))
@@ -105,11 +105,14 @@ def test_data_parallel_devices_exchange_gradients_and_scalars_alone(options, pla
 
 
 @pytest.mark.usefixtures("uncached")
-def test_images_that_are_mixed_with_those_of_another_device_cross_and_no_activation():
-    compiled, _, _ = program(1, **ACROSS, platform="cpu")
-    exchanged = [array for array in arrays(moved(compiled), collectives.KINDS)
-                 if is_of_examples(array)]  # fmt: skip
-    assert {array.size for array in exchanged} == {10 * SIZE * SIZE * 3, 10 * 7}  # and targets
+@pytest.mark.parametrize("fsdp, platform", [(1, "cpu"), (8, "tpu")])
+def test_of_groups_across_devices_each_sends_its_images_once_and_no_activation(fsdp, platform):
+    compiled, _, _ = program(fsdp, **ACROSS, platform=platform)
+    found = [one for one in moved(compiled) if any(map(is_of_examples, one.results))]
+    assert {(one.kind, one.times) for one in found} == {("collective-permute", 1)}
+    exchanged = Counter((array.dtype, array.size) for array in arrays(found, collectives.KINDS))
+    images, targets = ("f32", 10 * SIZE * SIZE * 3), ("f32", 10 * 7)
+    assert exchanged == {images: 1, targets: 1}
 
 
 @pytest.mark.usefixtures("uncached")

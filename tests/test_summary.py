@@ -1,3 +1,4 @@
+import math
 import re
 from itertools import product
 
@@ -57,6 +58,10 @@ def test_without_warm_up_there_are_five_rates_too(params_of):
     )
 
 
+MIX = dict(
+    mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, label_smoothing=0.1, mode="batch",
+    group_size=128,
+)  # fmt: skip
 RECIPE = dict(
     weight_decay=0.05, weight_decay_end=None, b1=0.9, b2=0.999, eps=1e-8, clip_norm=None,
     layer_decay=1.0, layer_decay_type="group", frozen=None,
@@ -138,17 +143,25 @@ def test_what_is_frozen_clipped_or_on_a_cosine_is_said(params_of):
     assert found["frozen"].startswith("27,820,128 in 180: ")
 
 
+@pytest.mark.parametrize(
+    "rows, group_size", [(64, 128), (16, 128), (48, 128), (192, 128), (96, 64), (1, 4)]
+)
+def test_the_description_says_how_many_devices_a_group_is_on(rows, group_size):
+    batch_size = 8 * math.lcm(rows, group_size)
+    starts = range(0, batch_size, group_size)
+    on = [(start + group_size - 1) // rows - start // rows + 1 for start in starts]
+    text = summary.mixing(batch_size, batch_size // rows, **MIX | {"group_size": group_size})
+    across = f"{group_size} across up to {max(on)} devices (group_size {rows} moves no image)"
+    assert text.startswith(f"mixing     groups of {across}, mode batch, ")
+
+
 def test_the_rest_of_a_dry_run_is_said_in_a_line_each():
-    mix = dict(mixup_alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, label_smoothing=0.1,
-               mode="batch", group_size=128)  # fmt: skip
-    assert summary.mixing(4096, 32, **mix) == (
+    assert summary.mixing(4096, 32, **MIX) == (
         "mixing     groups of 128, mode batch, mixup_alpha 0.8, cutmix_alpha 1, prob 1, "
         "switch_prob 0.5, label_smoothing 0.1"
     )
-    assert summary.mixing(64, 1, **mix).startswith("mixing     groups of 64, mode batch, ")
-    across = "mixing     groups of 128 across devices of 64 images, mode batch, "
-    assert summary.mixing(4096, 64, **mix).startswith(across)
-    off = {**mix, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+    assert summary.mixing(64, 1, **MIX).startswith("mixing     groups of 64, mode batch, ")
+    off = {**MIX, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
     assert summary.mixing(64, 8, **off) == "mixing     none, label_smoothing 0.1"
     assert summary.averages((0.9999,), False) == "averages   0.9999"
     assert summary.averages((0.9, 0.99), True) == "averages   0.9, 0.99 with a warm-up"

@@ -23,6 +23,7 @@ from tools.benchmarks.collectives import REDUCTIONS, Collective
 from tools.benchmarks.measure import Cells
 
 MEMORY = {"v5e": 16}  # GB of a chip: "HBM2 capacity" on https://cloud.google.com/tpu/docs/v5e
+OF_PARAMETER = {"all-gather": "gathered"} | dict.fromkeys(REDUCTIONS, "gradients")
 
 
 def benchmark(variants: dict[str, ConvNeXt], arguments: argparse.Namespace) -> None:
@@ -32,7 +33,10 @@ def benchmark(variants: dict[str, ConvNeXt], arguments: argparse.Namespace) -> N
     else:
         meshes = [("", jax.devices("cpu")[:count]) for count in arguments.devices]
         cells = Cells(arguments.json)
+    batch_size = arguments.batch_size
     for _, devices in meshes:
+        whole = batch_size > 0 and batch_size % len(devices) == 0
+        require(whole, "--batch_size", batch_size, f"multiples of {len(devices)} devices")
         for fsdp in arguments.fsdp:
             require(len(devices) % fsdp == 0, "--fsdp", fsdp, f"divisors of {len(devices)} devices")
     for topology, devices in meshes:
@@ -43,12 +47,12 @@ def benchmark(variants: dict[str, ConvNeXt], arguments: argparse.Namespace) -> N
 
 
 def _cell(name, model, mesh, topology, arguments):
-    # In the recipe's groups: those of more images than a device has move images.
-    mix = partial(mixup.mix, num_classes=model.num_classes, drawn=sharding.replicated(mesh))
+    rows, size = arguments.batch_size // mesh.size, arguments.image_size
+    mix = partial(mixup.mix, num_classes=model.num_classes, group_size=arguments.group_size,
+                  drawn=sharding.replicated(mesh))  # fmt: skip
     with outline.compiling_for("tpu"):  # without the layers that are for CPUs only
         lowered, state, of_state = models.lowered(
-            model, mesh, arguments.batch_size, arguments.image_size, mix=mix,
-            erase=erasing.erase, ema_decays=(0.9999,),
+            model, mesh, rows, size, mix=mix, erase=erasing.erase, ema_decays=(0.9999,)
         )  # fmt: skip
     begin = time.perf_counter()
     compiled = lowered.compile(compiler_options=None if topology else collectives.QUICK)
@@ -57,36 +61,43 @@ def _cell(name, model, mesh, topology, arguments):
         "model": name,
         "devices": mesh.size,
         "fsdp": mesh.shape["fsdp"],
+        "images a device": rows,
         "parameters MB": sum(4 * leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6,
         "state MB a device": memory.of_a_device(state, of_state) / 1e6,
-        **accounts(collectives.read(compiled.as_text(), unknown=1), state.params),
+        **accounts(
+            collectives.read(compiled.as_text(), unknown=1),
+            state.params,
+            (size, size, model.in_chans),
+        ),
         **_memory(compiled, topology),
         "compile s": seconds,
     }
 
 
-def accounts(found: Sequence[Collective], params: Any) -> dict[str, float | int]:
+def accounts(
+    found: Sequence[Collective], params: Any, image: tuple[int, int, int]
+) -> dict[str, float | int]:
     """What an update exchanges. An array with as many elements as a parameter is taken for its
-    gradient in a reduction, and for itself in a gather; MB are of results, all of them."""
+    gradient in a reduction, and for itself in a gather; else one that ends in the axes of `image`
+    [H, W, C] for images. MB are of results, all of them; `others` counts the collectives of none
+    of these."""
     sizes = {leaf.size for leaf in jax.tree.leaves(params)}
-    gradients = gathered = others = other_bytes = 0
+    nbytes = dict.fromkeys(("gradients", "gathered", "images", "others"), 0)
+    others = 0
     for one in found:
         size = one.group_size if one.kind == "reduce-scatter" else 1  # parts of a result
-        known = [array for array in one.results if size * array.size in sizes]
-        nbytes = one.times * size * sum(array.bytes for array in known)
-        if one.kind in REDUCTIONS:
-            gradients += nbytes
-        elif one.kind == "all-gather":
-            gathered += nbytes
-        else:
-            known, nbytes = [], 0
+        of_parameter = OF_PARAMETER.get(one.kind)
+        known = False
+        for array in one.results:
+            what = "images" if array.shape[-3:] == image else "others"
+            if of_parameter and size * array.size in sizes:
+                what = of_parameter
+            nbytes[what] += one.times * size * array.bytes
+            known |= what != "others"
         others += 0 if known else one.times
-        other_bytes += one.times * size * one.bytes - nbytes
     return {
-        "gradients MB": gradients / 1e6,
-        "gathered MB": gathered / 1e6,
+        **{f"{what} MB": count / 1e6 for what, count in nbytes.items()},
         "others": others,
-        "others MB": other_bytes / 1e6,
         "sent MB a device": sum(one.times * one.sent for one in found) / 1e6,
         "collectives": sum(one.times for one in found),
     }
