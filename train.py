@@ -94,7 +94,7 @@ def train(
     # Compiled steps.
     normalize = partial(steps.normalize, **config.normalize)
     erase = partial(erasing.erase, **config.erase)
-    mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, drawn=replicated,
+    mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, mesh=mesh,
                   **config.mix)  # fmt: skip
     train_step = jax.jit(
         partial(steps.train_step, model=model, tx=tx, normalize=normalize,

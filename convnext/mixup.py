@@ -9,7 +9,7 @@ group in reverse order.
 import jax
 import jax.numpy as jnp
 
-from convnext import losses
+from convnext import losses, sharding
 from convnext.errors import InputError, require
 
 MODES = ("batch", "pair", "elem")
@@ -29,7 +29,7 @@ def mix(
     label_smoothing: float = 0.1,
     mode: str = "batch",
     group_size: int = 128,
-    drawn: jax.sharding.Sharding | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """images [N, H, W, C] float, labels int [N] or [N, K] -> mixed images, targets [N, K].
 
@@ -40,8 +40,8 @@ def mix(
     mode says what draws for itself: each group ("batch"), each two images that are mixed with each
     other ("pair"), or each image ("elem").
 
-    `drawn` is the sharding of what is drawn: where each device draws all of it
-    (sharding.replicated), none waits for another's turns of the sampler.
+    On the devices of `mesh` each draws everything for itself, so that none waits for the turns of
+    another's sampler, and makes its own rows of the result, also of groups across devices.
 
     group_size is capped at N; raises InputError where it does not divide N, for another mode, and
     for pairs in groups of an odd size.
@@ -71,8 +71,10 @@ def mix(
     use_cutmix = jax.random.bernoulli(switch_key, switch_prob, shape)
     mixup_lam = _beta(mixup_key, mixup_alpha, shape)
     cutmix_lam = _beta(cutmix_key, cutmix_alpha, shape)
-    if drawn is not None:
-        mixup_lam, cutmix_lam = jax.lax.with_sharding_constraint((mixup_lam, cutmix_lam), drawn)
+    if mesh is not None:
+        mixup_lam, cutmix_lam = jax.lax.with_sharding_constraint(
+            (mixup_lam, cutmix_lam), sharding.replicated(mesh)
+        )
     inside = _boxes(box_key, cutmix_lam, height, width)
     # Clipped at the border, so count the pixels.
     lam = jnp.where(use_cutmix, 1 - inside.mean(axis=(2, 3)), mixup_lam)
@@ -84,10 +86,13 @@ def mix(
     if mode == "pair":  # the second half of a group holds the partners, in reverse
         lam, own = (jnp.concatenate([x, x[:, ::-1]], axis=1) for x in (lam, own))
     own = own[..., None].astype(images.dtype)
-    return (
+    mixed = (
         _blend(images.reshape(groups, group_size, *images.shape[1:]), own).reshape(images.shape),
         _blend(targets.reshape(groups, group_size, -1), lam[..., None]).reshape(targets.shape),
     )
+    if mesh is not None:
+        mixed = jax.lax.with_sharding_constraint(mixed, sharding.of_batch(mesh))
+    return mixed
 
 
 def capped_group_size(batch_size: int, group_size: int) -> int:

@@ -37,7 +37,7 @@ def program(fsdp, stages, accumulation_steps, remat, clip_norm, group_size, plat
         partial(steps.train_step, model=model, tx=tx,
                 normalize=partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
                 erase=erasing.erase if group_size else None,
-                mix=partial(mixup.mix, num_classes=7, **how),
+                mix=partial(mixup.mix, num_classes=7, mesh=mesh, **how),
                 key=jax.random.key(1), ema_decays=(0.9999,),
                 accumulation_steps=accumulation_steps, gathered=replicated),
         in_shardings=(state_sharding, by_batch),

@@ -165,7 +165,7 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
     def mix(images, labels):
         return mixup.mix(
             jax.random.key(7), images, labels, num_classes=K, group_size=group_size, mode=mode,
-            drawn=sharding.replicated(mesh),
+            mesh=mesh,
         )  # fmt: skip
 
     on_eight = jax.jit(mix, in_shardings=(by_batch, by_batch), out_shardings=by_batch)
@@ -175,3 +175,20 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
     )  # fmt: skip
     found = collectives.read(on_eight.lower(images, labels).compile().as_text())
     assert bool(found) == exchanges
+
+
+@pytest.mark.usefixtures("uncached")
+def test_each_device_goes_on_with_its_own_rows_where_groups_do_not_fit_them():
+    mesh = sharding.make_mesh()
+    by_batch = sharding.of_batch(mesh)
+
+    def layer(images, labels, weights):
+        mixed, _ = mixup.mix(jax.random.key(7), images, labels, num_classes=K, group_size=16,
+                             mesh=mesh)  # fmt: skip
+        return (mixed.reshape(48, -1) @ weights).sum()
+
+    shapes = ((48, 6, 6, 3), jnp.float32), ((48,), jnp.int32), ((108, 5000), jnp.float32)
+    arguments = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    compiled = jax.jit(layer, in_shardings=(by_batch, by_batch, None)).lower(*arguments).compile()
+    of_a_device = 2 * 6 * 108 * 5000
+    assert compiled.cost_analysis()["flops"] == pytest.approx(of_a_device, rel=0.1)

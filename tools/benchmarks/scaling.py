@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from convnext import erasing, memory, mixup, outline, sharding
+from convnext import erasing, memory, mixup, outline
 from convnext.errors import require
 from convnext.model import ConvNeXt
 from tools.benchmarks import collectives, models, tpu
@@ -49,7 +49,7 @@ def benchmark(variants: dict[str, ConvNeXt], arguments: argparse.Namespace) -> N
 def _cell(name, model, mesh, topology, arguments):
     rows, size = arguments.batch_size // mesh.size, arguments.image_size
     mix = partial(mixup.mix, num_classes=model.num_classes, group_size=arguments.group_size,
-                  drawn=sharding.replicated(mesh))  # fmt: skip
+                  mesh=mesh)  # fmt: skip
     with outline.compiling_for("tpu"):  # without the layers that are for CPUs only
         lowered, state, of_state = models.lowered(
             model, mesh, rows, size, mix=mix, erase=erasing.erase, ema_decays=(0.9999,)
