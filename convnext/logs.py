@@ -234,7 +234,7 @@ class Log:
 
     @contextmanager
     def _said(self, name):
-        """A full disk is not the end of a run: whether it is says the next checkpoint."""
+        """An OSError inside is said once. It does not end the run; a checkpoint that fails may."""
         try:
             yield
         except OSError as error:

@@ -13,6 +13,7 @@ import pytest
 from convnext import checkpoint, mixup, optimizer, sharding, steps
 from convnext.errors import InputError, RunError
 from tests.inputs import refused
+from tools.benchmarks.collectives import QUICK
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def run(tiny_model, batch):
         key=jax.random.key(1),
         ema_decays=(0.9, 0.99),
     )
-    step = jax.jit(step)
+    step = jax.jit(step, compiler_options=QUICK)
     return init, lambda state: step(state, batch)[0]
 
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from convnext import erasing, losses, metrics, mixup, optimizer, sharding, steps
 from tools.benchmarks.collectives import QUICK
 
+quick_jit = partial(jax.jit, compiler_options=QUICK)
 NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 DECAYS = (0.9, 0.99)
 LABELS_ONLY = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
@@ -22,7 +23,7 @@ def parts(tiny_model):
     schedule = optimizer.warmup_cosine(10, 5, peak_lr=5e-3, warmup_epochs=1)
     tx = optimizer.adamw(schedule)
     init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
-    return model, tx, jax.jit(init)
+    return model, tx, quick_jit(init)
 
 
 def step_function(parts, **changes):
@@ -36,7 +37,7 @@ def step_function(parts, **changes):
 def one_device(parts, batch):
     """The step compiled for one device, and what it makes of three updates."""
     state = parts[2](jax.random.key(0))
-    step = jax.jit(step_function(parts))
+    step = quick_jit(step_function(parts))
     trace = []
     for _ in range(3):
         state, values = step(state, batch)
@@ -56,7 +57,7 @@ def test_normalize_gives_the_published_input():
 
 
 def test_the_loss_falls_on_one_repeated_batch(parts, batch):
-    step = jax.jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
+    step = quick_jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
     state, trace = parts[2](jax.random.key(0)), []
     for _ in range(40):
         state, values = step(state, batch)
@@ -70,7 +71,7 @@ def test_labels_that_are_rows_of_numbers_are_learned(parts, batch, problem_type)
     rows = np.random.default_rng(1).integers(0, 2, (16, 5)).astype(np.float32)
     mix = partial(LABELS_ONLY, problem_type=problem_type)
     model = parts[0].clone(drop_path_rate=0.0)
-    step = jax.jit(step_function(parts, model=model, mix=mix, problem_type=problem_type))
+    step = quick_jit(step_function(parts, model=model, mix=mix, problem_type=problem_type))
     state, trace = parts[2](jax.random.key(0)), []
     for _ in range(40):
         state, values = step(state, {**batch, "label": rows})
@@ -86,7 +87,7 @@ def test_a_step_is_a_function_of_seed_and_step(parts, batch, one_device):
     jax.tree.map(np.testing.assert_array_equal, (again, values), trace[1])
     moved = trace[0][0].replace(step=jnp.int32(7))  # other step, other drop path
     assert step(moved, batch)[1]["loss"] != values["loss"]
-    other = jax.jit(step_function(parts, key=jax.random.key(2)))
+    other = quick_jit(step_function(parts, key=jax.random.key(2)))
     assert other(trace[0][0], batch)[1]["loss"] != values["loss"]
 
 
@@ -119,7 +120,7 @@ def test_a_slow_average_moves_by_a_ten_thousandth_to_the_last_digit(parts, ema_w
 
 
 def test_averages_may_warm_up(parts, batch):
-    step = jax.jit(step_function(parts, ema_warmup=True))
+    step = quick_jit(step_function(parts, ema_warmup=True))
     state, expected = parts[2](jax.random.key(0)), None
     for t in range(3):
         state, _ = step(state, batch)
@@ -141,13 +142,13 @@ def test_a_linear_probe_learns_the_head_alone(parts, batch):
     params = parts[2](jax.random.key(0)).params
     pattern = "^(?!head/)"
     tx = optimizer.adamw(lambda step: 1e-2, frozen=pattern)
-    probe = jax.jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
+    probe = quick_jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
     probe = probe.lower(steps.start(params, tx=tx), batch).compile()
     state, values = probe(steps.start(params, tx=tx), batch)
     for name, before in params.items():
         for a, b in zip(*map(jax.tree.leaves, (before, state.params[name])), strict=True):
             assert np.array_equal(a, b) == (name != "head")
-    whole = jax.jit(step_function(parts, ema_decays=()))
+    whole = quick_jit(step_function(parts, ema_decays=()))
     whole = whole.lower(steps.start(params, tx=parts[1]), batch).compile()
     _, of_all = whole(steps.start(params, tx=parts[1]), batch)
     assert 0 < values["grad_norm"] < of_all["grad_norm"]
@@ -159,9 +160,9 @@ def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch
     model, _, init = parts
     mix, erase = partial(mixup.mix, num_classes=5, group_size=4), partial(erasing.erase, prob=0.5)
     state = init(jax.random.key(0))
-    _, values = jax.jit(step_function(parts, mix=mix, erase=erase))(state, batch)
+    _, values = quick_jit(step_function(parts, mix=mix, erase=erase))(state, batch)
 
-    @jax.jit
+    @quick_jit
     def loss_and_norm(params):
         step_key = jax.random.fold_in(jax.random.key(1), 0)
         mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
@@ -188,7 +189,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value
         factor = jnp.where(images.min() > 0.9, value, 1.0)
         return images, jax.nn.one_hot(labels, 5) * factor
 
-    step = jax.jit(step_function(parts, mix=mix, normalize=lambda images: images / 255))
+    step = quick_jit(step_function(parts, mix=mix, normalize=lambda images: images / 255))
     white = {**batch, "image": np.full_like(batch["image"], 255)}
     before, _ = step(parts[2](jax.random.key(0)), batch)
     state = before
@@ -217,13 +218,13 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
     state_sharding = sharding.of_state(jax.eval_shape(init, jax.random.key(0)), mesh)
     by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
     plain = step_function(parts, accumulation_steps=accumulation_steps)
-    step = jax.jit(
+    step = quick_jit(
         partial(plain, gathered=replicated),
         in_shardings=(state_sharding, by_batch),
         out_shardings=(state_sharding, replicated),
         donate_argnums=0,
     )
-    reference = one_device[0] if accumulation_steps == 1 else jax.jit(plain)
+    reference = one_device[0] if accumulation_steps == 1 else quick_jit(plain)
     expected = init(jax.random.key(0))
     state = jax.device_put(expected, state_sharding)
     placed = jax.device_put(batch, by_batch)
@@ -249,8 +250,8 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, batch):
     def losses_on(devices):
         mesh = Mesh(np.array(jax.devices()[:devices]).reshape(-1, 1), ("data", "fsdp"))
         whole, rows = sharding.replicated(mesh), sharding.of_batch(mesh)
-        jitted = jax.jit(step, in_shardings=(whole, rows), out_shardings=(whole, whole))
-        compiled = jitted.lower(start, batch).compile(compiler_options=QUICK)
+        jitted = quick_jit(step, in_shardings=(whole, rows), out_shardings=(whole, whole))
+        compiled = jitted.lower(start, batch).compile()
         state, values = jax.device_put(start, whole), []
         for shift in range(50):
             rolled = jax.tree.map(lambda x, shift=shift: np.roll(x, shift, axis=0), batch)
@@ -269,8 +270,8 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, batch):
 def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):
     model = parts[0].clone(drop_path_rate=0.0)
     state = parts[2](jax.random.key(0))
-    whole = jax.jit(step_function(parts, model=model))
-    in_four = jax.jit(step_function(parts, model=model, accumulation_steps=4))
+    whole = quick_jit(step_function(parts, model=model))
+    in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
     for _ in range(2):
         expected, values = whole(state, batch)
         state, values_in_four = in_four(state, batch)
@@ -283,10 +284,10 @@ def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
     model = parts[0].clone(drop_path_rate=0.9)
     same = jax.tree.map(lambda x: np.repeat(x[:4], 4, axis=0), batch)  # four equal parts
     state = parts[2](jax.random.key(0))
-    in_four = jax.jit(step_function(parts, model=model, accumulation_steps=4))
+    in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
     quarter = jax.tree.map(lambda x: x[::4], same)
 
-    @jax.jit
+    @quick_jit
     def loss_of_part(index):
         key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))[1]
         rngs = {"dropout": jax.random.fold_in(key, index)}
@@ -314,7 +315,7 @@ def test_evaluation_counts_every_example_once_whatever_the_batch_size(
         "val_ema/top1": float((real["label"] == 0).mean()),
         "val_ema/top5": 1.0,
     }
-    eval_step = jax.jit(partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE))
+    eval_step = quick_jit(partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE))
     weights = {"val": tiny_params, "val_ema": jax.tree.map(jnp.zeros_like, tiny_params)}
     for size in (16, 8, 4):
         batches = [

@@ -22,7 +22,8 @@ from tools.benchmarks import collectives, models, tpu
 from tools.benchmarks.collectives import REDUCTIONS, Collective
 from tools.benchmarks.measure import Cells
 
-MEMORY = {"v5e": 16}  # GB of a chip: "HBM2 capacity" on https://cloud.google.com/tpu/docs/v5e
+# GB of a chip: its HBM capacity on https://docs.cloud.google.com/tpu/docs/v6e, /v5p and so on.
+MEMORY = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 OF_PARAMETER = {"all-gather": "gathered"} | dict.fromkeys(REDUCTIONS, "gradients")
 
 
