@@ -21,7 +21,8 @@ def run(tiny_model, batch):
     """init, a compiled step, and an unchanging batch."""
     model = tiny_model.clone(drop_path_rate=0.5)
     tx = optimizer.adamw(optimizer.warmup_cosine(4, 5, peak_lr=5e-3, warmup_epochs=1))
-    init = jax.jit(partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99)))
+    init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
+    init = jax.jit(init, compiler_options=QUICK)
     step = partial(
         steps.train_step,
         model=model,

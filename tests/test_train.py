@@ -166,7 +166,7 @@ def test_eval_prints_them(finished):
 
 
 def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_happened(
-    finished, tmp_path
+    finished, tmp_path, capsys
 ):
     with two_processes(tmp_path) as (first, second):
         wait_for("step 20/44", first)
@@ -188,10 +188,10 @@ def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_h
         first.communicate(timeout=120)
         assert first.returncode not in (0, 75)
 
-    resumed = run(*command("train.py", tmp_path))
-    assert resumed.returncode == 0, resumed.stderr
-    again = int(re.search(r"goes on from step (\d+)", resumed.stdout)[1])
-    assert step <= again and "step 44/44" in resumed.stdout
+    train_command.train(small(), tmp_path)  # on eight devices
+    resumed = capsys.readouterr().out
+    again = int(re.search(r"goes on from step (\d+)", resumed)[1])
+    assert step <= again and "step 44/44" in resumed
     logged = zip(log_without_timing(tmp_path), log_without_timing(finished[0]), strict=True)
     for ours, of_eight_devices in logged:
         assert ours == pytest.approx(of_eight_devices, rel=1e-5)
