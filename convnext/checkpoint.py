@@ -260,14 +260,26 @@ def restore_params(
     abstract_params: Any,
     sharding: jax.sharding.Sharding,
     ema_decay: float | None = None,
+    step: int | None = None,
 ) -> Any:
-    """The parameters of the newest sound state, or their average of that decay, and nothing else.
+    """The parameters of the state after update `step`, or of the newest sound one, or their average
+    of that decay, and nothing else.
 
-    Raises InputError where there is no checkpoint, or it is another model's.
+    Raises InputError where there is no such checkpoint, or it is damaged or another model's.
     """
     path = ("params",) if ema_decay is None else ("ema_params", str(ema_decay))
     sharding = jax.tree.map(lambda _: sharding, abstract_params)
-    return _load(workdir, latest_step(workdir), abstract_params, sharding, path)
+    step = latest_step(workdir) if step is None else _sound(workdir, step)
+    return _load(workdir, step, abstract_params, sharding, path)
+
+
+def _sound(workdir, step):
+    steps = _steps(workdir)
+    accepted = f"one of {', '.join(map(str, steps))}" if steps else "none: there is no checkpoint"
+    require(step in steps, f"the step of {workdir}", step, accepted)
+    damage = _damage(_folder(workdir) / str(step))
+    require(not damage, f"the checkpoint of step {step} in {workdir}", damage, "a sound one")
+    return step
 
 
 def _load(workdir, step, abstract, sharding, path):

@@ -1,12 +1,15 @@
 """Sums over masked batches, and the scores that follow from them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from convnext import losses
+
+CONFIDENCE_BINS = 15  # as many as Guo et al. have
 
 
 def accuracy(
@@ -37,6 +40,67 @@ def accuracy(
     }
 
 
+def details(
+    logits: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+    *,
+    problem_type: str = losses.SINGLE_LABEL,
+) -> dict[str, Any]:
+    """`accuracy`, and of a single label also what `calibration_error` and `class_accuracy` take.
+
+    of_confidence: sums over the examples whose confidence, the highest probability, falls into each
+    of CONFIDENCE_BINS equal parts of [0, 1], of count, confidence and hits. of_class: count and
+    hits of each label [K].
+    """
+    sums = accuracy(logits, labels, mask, problem_type=problem_type)
+    if problem_type != losses.SINGLE_LABEL:
+        return sums
+    each = outputs(logits, labels, mask)
+    hits = (each["prediction"] == labels) * mask
+    # The part of 0.2 is (0.1333, 0.2], as where the measure comes from.
+    part = jnp.ceil(each["confidence"] * CONFIDENCE_BINS).astype(jnp.int32) - 1
+    of_confidence = jax.nn.one_hot(part, CONFIDENCE_BINS) * mask[:, None]
+    of_class = jax.nn.one_hot(labels, logits.shape[-1])
+    return sums | {
+        "of_confidence": {
+            "count": of_confidence.sum(axis=0),
+            "confidence": _sums(each["confidence"] * mask, of_confidence),
+            "hits": _sums(hits, of_confidence),
+        },
+        "of_class": {"count": _sums(mask, of_class), "hits": _sums(hits, of_class)},
+    }
+
+
+def _sums(values, groups):
+    """Of [N] over each column of [N, G], without the products of a lower precision."""
+    return jnp.where(groups > 0, values[:, None], 0).sum(axis=0)
+
+
+def calibration_error(of_confidence: Mapping[str, np.ndarray]) -> float:
+    """The expected calibration error, of 0 to 1: how far confidence and accuracy are apart in a
+    part, on the average over the examples (Guo et al., https://arxiv.org/abs/1706.04599)."""
+    gaps = np.abs(of_confidence["confidence"] - of_confidence["hits"])
+    return float(gaps.sum() / of_confidence["count"].sum())
+
+
+def class_accuracy(of_class: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[K], NaN for a class without an example."""
+    count = of_class["count"]
+    return np.where(count > 0, of_class["hits"] / np.maximum(count, 1), np.nan)
+
+
+def outputs(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    """Of each example, [N]: prediction, confidence in it (its probability), label and mask."""
+    probabilities = jax.nn.softmax(jnp.where(mask[:, None] > 0, logits, 0))
+    return {
+        "prediction": probabilities.argmax(axis=-1),
+        "confidence": probabilities.max(axis=-1),
+        "label": labels,
+        "mask": mask,
+    }
+
+
 def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
     """How many examples of each label [K] have each prediction [K]."""
     num_classes = logits.shape[-1]
@@ -46,9 +110,11 @@ def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Arra
 
 
 def means(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Totals of `accuracy` -> means over all examples (loss, top1, top5), and count."""
+    """Totals of `accuracy` or `details` -> means over all examples (loss, top1, top5), and
+    count."""
     count = float(totals["count"])
-    sums = {name: float(total) for name, total in totals.items() if name != "count"}
+    groups = ("count", "of_confidence", "of_class")
+    sums = {name: float(total) for name, total in totals.items() if name not in groups}
     # Sorted, as jax returns a dict.
     return {name: sums[name] / count for name in sorted(sums)} | {"count": int(count)}
 

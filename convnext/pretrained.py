@@ -17,7 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from convnext import checkpoint, formats, labels, losses, model_config, weight_files
+from convnext import (
+    checkpoint,
+    formats,
+    labels,
+    losses,
+    model_config,
+    sharding,
+    weight_files,
+)
 from convnext.errors import InputError, require
 from convnext.model import VARIANTS, ConvNeXt, abstract_params, smallest_image
 from convnext.preprocessing import ImageProcessor
@@ -34,6 +42,8 @@ class Pretrained:
     labels: tuple[str, ...]  # of the classes; empty where there is no head
     processor: ImageProcessor
     problem_type: str | None  # see losses.PROBLEM_TYPES; None: not said
+    origin: str  # the source, and the project whose format it has
+    processor_origin: str  # the file that says the processor, or that none does
 
 
 def from_pretrained(
@@ -45,6 +55,7 @@ def from_pretrained(
     head_init_scale: float = 1.0,
     key: jax.Array | None = None,
     revision: str | None = None,
+    step: int | None = None,
 ) -> tuple[ConvNeXt, Any]:
     """The model and its float32 parameters.
 
@@ -55,13 +66,14 @@ def from_pretrained(
     dtype: what the model computes in. num_classes: None keeps the head; 0 takes it away; 1000 of a
     head of 21,841 takes the rows of these classes; any other number makes a new head, drawn from
     `key` (of 0 where it is None) and scaled by head_init_scale. weights: "ema" or "raw" of a run or
-    of a training checkpoint; None takes the average where there is one. revision: branch, tag or
-    commit of the Hugging Face repository.
+    of a training checkpoint, or of a run "ema_<decay>", a further average; None takes the (first)
+    average where there is one. revision: branch, tag or commit of the Hugging Face repository.
+    step: of a run's checkpoint; None: its newest.
 
     Raises InputError where the source cannot be reached or read, is no ConvNeXt, or its weights and
     the model's parameters do not correspond one to one; it then names them.
     """
-    found = _read(source, weights, revision)
+    found = _read(source, weights, revision, step)
     return _model(found, dtype, num_classes, head_init_scale, key)
 
 
@@ -74,12 +86,16 @@ def load(
     head_init_scale: float = 1.0,
     key: jax.Array | None = None,
     revision: str | None = None,
+    step: int | None = None,
 ) -> Pretrained:
     """`from_pretrained`, with labels, image processor and problem type."""
-    found = _read(source, weights, revision)
+    found = _read(source, weights, revision, step)
     model, params = _model(found, dtype, num_classes, head_init_scale, key)
     names = _labels(found, model.num_classes)
-    return Pretrained(model, params, names, found.processor(), found.problem_type)
+    processor, processor_origin = found.processor()
+    return Pretrained(
+        model, params, names, processor, found.problem_type, found.origin, processor_origin
+    )
 
 
 def _model(found, dtype, num_classes, head_init_scale, key):
@@ -116,7 +132,7 @@ def initial_params(
 
     Raises InputError as `from_pretrained`, and where the model has another architecture.
     """
-    found = _read(source, weights, None)
+    found = _read(source, weights)
     theirs = ConvNeXt(**found.fields)
     differences = model_config.differences(theirs, model)
     if differences:
@@ -139,7 +155,8 @@ class _Found:
     state: formats.State
     fields: dict[str, Any]  # keywords of ConvNeXt
     labels: tuple[str, ...] | None
-    processor: Callable[[], ImageProcessor]  # made when it is asked for: not all want one
+    # And the file that says it; made when it is asked for: not all want one.
+    processor: Callable[[], tuple[ImageProcessor, str]]
     problem_type: str | None
     is_fcmae: bool = False
 
@@ -148,12 +165,12 @@ class _Found:
         return np.size(self.state.get("head/bias", ()))
 
 
-def _read(source, weights, revision):
-    if weights not in (None, "ema", "raw"):
-        raise InputError(f"weights is {weights!r}; accepted: 'ema', 'raw' or None")
+def _read(source, weights, revision=None, step=None):
     path = weight_files.locate(source, revision)
     if (path / "checkpoints").is_dir():
-        return _read_workdir(path, weights)
+        return _read_workdir(path, weights, step)
+    require(weights in (None, "ema", "raw"), "weights", weights, "'ema', 'raw' or None")
+    require(step is None, "step", step, f"None, as {source} is no workdir of a run")
     file = path
     if path.is_dir():
         present = [path / name for name in weight_files.WEIGHT_FILES if (path / name).is_file()]
@@ -237,17 +254,18 @@ def _processor(source, file, config):
     beside = file.parent / "preprocessor_config.json"
     try:
         if file.name in weight_files.WEIGHT_FILES and beside.is_file():
-            return ImageProcessor.from_pretrained(beside)
+            return ImageProcessor.from_pretrained(beside), str(beside)
         if "architecture" in config:
-            return ImageProcessor.from_config(config)
+            return ImageProcessor.from_config(config), str(file.parent / "config.json")
         size = config.get("image_size", 224)
-        return ImageProcessor(size=size[0] if isinstance(size, list) else size)
+        size = size[0] if isinstance(size, list) else size
+        return ImageProcessor(size=size), f"the paper, as {source} has no {beside.name}"
     except InputError as error:
         raise InputError(f"{source}: its image processor: {error}") from error
 
 
-def _read_workdir(workdir, weights):
-    """The latest checkpoint of a run of this project."""
+def _read_workdir(workdir, weights, step):
+    """A checkpoint of a run of this project."""
     config = weight_files.read_json(workdir / "config.json")
     try:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
@@ -269,20 +287,24 @@ def _read_workdir(workdir, weights):
             f"{workdir} is no whole run: {type(error).__name__} {error}; accepted: the workdir of "
             "a run, with checkpoints, config.json and classes.json"
         ) from error
-    if weights == "ema" and not decays:
-        raise InputError(f"weights is 'ema', but the run {workdir} has none; accepted: 'raw'")
+    averages = {"ema": decays[0]} if decays else {}
+    averages |= {f"ema_{decay}": decay for decay in decays}
+    accepted = ", ".join(["'raw'", *map(repr, averages)])
+    named = weights in (None, "raw", *averages)
+    require(named, f"weights of the run {workdir}", weights, accepted)
     params = checkpoint.restore_params(
         workdir,
         abstract_params(model),
-        jax.sharding.SingleDeviceSharding(jax.devices()[0]),
-        ema_decay=decays[0] if decays and weights != "raw" else None,
+        sharding.replicated(sharding.make_mesh()),  # of all processes
+        ema_decay=averages.get(weights or "ema"),
+        step=step,
     )
     return _Found(
         origin=f"the run {workdir}",
         state=flatten_dict(jax.device_get(params), sep="/"),
         fields=fields,
         labels=class_names,
-        processor=lambda: processor,
+        processor=lambda: (processor, str(workdir / "config.json")),
         problem_type=problem_type,
     )
 

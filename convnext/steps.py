@@ -220,6 +220,16 @@ def evaluate(
     return totals
 
 
+def collect(
+    eval_step: Callable, params: Any, batches: Iterable[dict[str, jax.Array]]
+) -> dict[str, np.ndarray]:
+    """What eval_step, measuring metrics.outputs, says of each example with mask 1, in order."""
+    parts = [jax.device_get(eval_step(params, batch)) for batch in batches]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    counted = joined.pop("mask") > 0
+    return {name: values[counted] for name, values in joined.items()}
+
+
 def weights(state: TrainState, ema_decays: Sequence[float]) -> dict[str, Any]:
     """What is evaluated, by the prefix of its metrics: "val" is the parameters as they are,
     "val_ema" their first average, "val_ema_<decay>" each further one."""
