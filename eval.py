@@ -1,75 +1,242 @@
-"""Evaluates the last checkpoint of a run on its validation images.
+"""Evaluates weights on test sets, as the paper does.
 
-python eval.py --config=configs/digits.py [--workdir=runs/digits] [--weights=ema]
+    python eval.py --config=configs/digits.py [--workdir=runs/digits] [--weights=raw,ema]
+    python eval.py --weights=facebook/convnext-tiny-224 --data=val,real,v2,a,r,sketch,c \
+        --data_root=/data [--image_size=224,288] [--crop_pct=0.875,1] [--csv=results.csv]
+
+A run (--config or --workdir) is evaluated on its own validation images, unless --data says others.
 """
 
-from functools import partial
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from convnext import checkpoint, cli, losses, metrics, profiling, sharding, steps
-from convnext.data import augment, pipeline, sources
-from convnext.errors import InputError
-from convnext.model import ConvNeXt, abstract_params
-
-WEIGHTS = flags.DEFINE_enum(
-    "weights", "ema", ["ema", "raw"], "ema: the first average; raw: the parameters themselves."
+from convnext import (
+    cli,
+    evaluation,
+    losses,
+    pretrained,
+    probing,
+    profiling,
+    results,
+    summary,
 )
+from convnext.data import benchmarks, folders, sources
+from convnext.errors import InputError, require
+from convnext.preprocessing import FILTERS, ImageProcessor
+
+WEIGHTS = flags.DEFINE_list(
+    "weights", ["ema"], "Any of: raw, ema, ema_<decay> or the step of a checkpoint, of the run; a "
+    "file or folder of weights; a workdir; a Hugging Face id. ema is the first average."
+)  # fmt: skip
+DATA = flags.DEFINE_list(
+    "data", None, f"Test sets of ImageNet: {', '.join(benchmarks.FOLDERS)}; 'folder', of "
+    "--data_root/<class>; or a name that config.data takes. Default: what the run validates on."
+)  # fmt: skip
+DATA_ROOT = flags.DEFINE_string("data_root", None, "Of --data; or a folder with several of them.")
+IMAGE_SIZE = flags.DEFINE_list("image_size", None, "Pixels; default: as the weights say.")
+CROP_PCT = flags.DEFINE_list("crop_pct", None, "Side of the crop; default: as the weights say.")
+CROP_MODE = flags.DEFINE_enum("crop_mode", None, ["center", "squash"], "Default: likewise.")
+INTERPOLATION = flags.DEFINE_enum("interpolation", None, FILTERS, "Default: likewise.")
+FLIP = flags.DEFINE_boolean("flip", False, "The mean of each image and its mirror image.")
+CROPS = flags.DEFINE_enum("crops", "1", ["1", "5"], "5: the mean of the centre and the corners.")
+PROBE = flags.DEFINE_enum(
+    "probe", None, probing.PROBES, "Features in place of the head: nearest neighbours, or a linear "
+    "classifier, learned from the images to train on."
+)  # fmt: skip
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images at a time; default: the run's, 64.")
+NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "To decode; default: the run's, 0.")
+DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Default: the run's, float32.")
+ALLOW_DUPLICATES = flags.DEFINE_boolean("allow_duplicates", False, "In --data=folder.")
+CSV = flags.DEFINE_string("csv", None, "File with timm's columns, to which results are added.")
+JSON = flags.DEFINE_string("json", None, "File of all results, with the accuracy of each class.")
 
 
-def evaluate(config: ConfigDict, workdir: Path, weights: str) -> dict[str, float]:
-    """loss, top1, top5 (of a regression: loss, mae) and count over all validation images."""
-    train_source, val_source = sources.load(**config.data)
-    problem_type = losses.problem_type(
-        config.problem_type, config.model.num_classes, sources.first_label(val_source).dtype
-    )
-    num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
-    mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch_size(config.batch_size, mesh)
-    if weights == "ema" and not config.ema_decays:
-        raise InputError("--weights=ema, but config.ema_decays is empty; accepted: --weights=raw")
+@dataclass(frozen=True)
+class TestSet:
+    """A test set, and what it was named."""
 
-    profiling.cache_compiled_programs(workdir)
-    model = ConvNeXt(**config.model).clone(num_classes=num_classes)
-    params = checkpoint.restore_params(
-        workdir,
-        abstract_params(model),
-        sharding.replicated(mesh),
-        ema_decay=config.ema_decays[0] if weights == "ema" else None,
-    )
-    normalize = partial(steps.normalize, **config.normalize)
-    eval_step = jax.jit(
-        partial(
-            steps.eval_step,
-            model=model,
-            normalize=normalize,
-            measure=partial(metrics.accuracy, problem_type=problem_type),
-        ),
-        in_shardings=(sharding.replicated(mesh), sharding.of_batch(mesh)),
-        out_shardings=sharding.replicated(mesh),
-    )
-    val_batches = pipeline.EvalBatches(
-        val_source,
-        partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
-        batch_size=config.batch_size,
-        rows=pipeline.process_rows(config.batch_size),
-        max_bad_images=config.max_bad_images,
-    )
-    batches = pipeline.to_devices(
-        val_batches, sharding.of_batch(mesh), num_workers=config.num_workers
-    )
-    return metrics.means(steps.evaluate(eval_step, {weights: params}, batches)[weights])
+    name: str
+    parts: Mapping[str, sources.Source]  # see benchmarks.TestSet
+    classes: tuple[int, ...] | None = None
+    train: sources.Source | None = None  # what a probe learns from
+
+    __test__ = False  # for pytest
 
 
-def main(config: ConfigDict, workdir: Path) -> None:
-    means = evaluate(config, workdir, WEIGHTS.value)
-    print(f"{workdir} at step {checkpoint.latest_step(workdir)}, {WEIGHTS.value} weights")
-    for name, value in means.items():
-        print(f"{name:5} {value!r}")
+def test_set(name: str | None, root: str | None, run: Mapping[str, Any], probes: bool) -> TestSet:
+    """What --data names; where it names nothing, what the run validates on."""
+    if name is None:
+        train, val = sources.load(**run["data"])
+        return TestSet(run["data"]["name"], {"": val}, train=train)
+    if name in benchmarks.FOLDERS:
+        train = folders.of_classes(Path(root) / "train") if probes and name == "val" else None
+        return TestSet(name, *benchmarks.load(name, root), train=train)
+    if name != "folder":
+        train, val = sources.load(name, root)
+        return TestSet(name, {"": val}, train=train)
+    require(root, "--data_root", root, "a folder of --data_root/<class>/*.jpg")
+    val_root = Path(root) / "val"
+    source = folders.of_classes(val_root if val_root.is_dir() else Path(root))
+    same = None if ALLOW_DUPLICATES.value else folders.duplicate(source)
+    if same:
+        raise InputError(
+            f"{same[1]} has the content of {same[0]}; accepted: each image once, or "
+            "--allow_duplicates"
+        )
+    has_train = val_root.is_dir() and (Path(root) / "train").is_dir()
+    return TestSet(
+        root, {"": source}, train=folders.of_classes(Path(root) / "train") if has_train else None
+    )
+
+
+def recorded(config: ConfigDict | None, workdir: Path | None) -> Mapping[str, Any]:
+    """The config; or that which the run in workdir was made with; or none.
+
+    Raises InputError where the two differ in what the weights decide.
+    """
+    path = workdir and workdir / "config.json"
+    made_with = json.loads(path.read_text()) if path and path.is_file() else {}
+    if config is None:
+        return made_with
+    given = json.loads(json.dumps(config.to_dict()))
+    for name in ("model", "image_size", "preprocess", "normalize") if made_with else ():
+        accepted = f"{made_with[name]!r}, with which {workdir} was made; or --{name} of eval.py"
+        require(given[name] == made_with[name], f"config.{name}", given[name], accepted)
+    return given
+
+
+def load(name: str, workdir: Path | None) -> tuple[pretrained.Pretrained, dict[str, str]]:
+    """Of one of --weights; and how its results are named."""
+    is_of_run = name in ("raw", "ema") or name.startswith("ema_") or name.isdecimal()
+    if not is_of_run:
+        model = name.removeprefix("timm/")
+        return pretrained.load(name, dtype=DTYPE.value), dict(model=model, weights="")
+    require(workdir, "--workdir", workdir, f"the run that --weights={name} is of, or --config")
+    if not (workdir / "checkpoints").is_dir():
+        raise InputError(f"no checkpoint in {workdir}; accepted: the workdir of a training run")
+    step = dict(step=int(name)) if name.isdecimal() else dict(weights=name)
+    found = pretrained.load(workdir, dtype=DTYPE.value, **step)
+    return found, dict(model=str(workdir), weights=name)
+
+
+def processors(processor: ImageProcessor) -> Iterator[tuple[ImageProcessor, list[str]]]:
+    """That of the weights, with what the flags say instead; and the names of these."""
+    said = dict(
+        size=_numbers("image_size", IMAGE_SIZE.value, int),
+        crop_pct=_numbers("crop_pct", CROP_PCT.value, float),
+        crop_mode=CROP_MODE.value and [CROP_MODE.value],
+        resample=INTERPOLATION.value and [FILTERS.index(INTERPOLATION.value)],
+    )
+    said = {name: values for name, values in said.items() if values}
+    for values in itertools.product(*said.values()):
+        yield replace(processor, **dict(zip(said, values, strict=True))), list(said)
+
+
+def _numbers(name, texts, kind):
+    try:
+        return [kind(text) for text in texts or ()]
+    except ValueError as error:
+        accepted = f"numbers, such as --{name}={'224,288' if kind is int else '0.875,1'}"
+        raise InputError(f"--{name} is {','.join(texts)!r}; accepted: {accepted}") from error
+
+
+def main(config: ConfigDict | None, workdir: Path | None) -> None:
+    run = recorded(config, workdir)
+    accepted = "test sets to evaluate on, or a run by --config or --workdir"
+    require(run or DATA.value, "--data", DATA.value, accepted)
+    if CSV.value:
+        results.check_csv(CSV.value)
+    options = dict(
+        batch_size=BATCH_SIZE.value or run.get("batch_size", 64),
+        num_workers=run.get("num_workers", 0) if NUM_WORKERS.value is None else NUM_WORKERS.value,
+        max_bad_images=run.get("max_bad_images", 0),
+    )
+    test_sets = [
+        test_set(name, DATA_ROOT.value, run, PROBE.value is not None)
+        for name in DATA.value or [None]
+    ]
+    if workdir:
+        profiling.cache_compiled_programs(workdir)
+
+    rows: list[dict[str, Any]] = []
+    for weights in WEIGHTS.value:
+        found, names = load(weights, workdir)
+        for each in test_sets:
+            check(found, each)
+            for processor, said in processors(found.processor):
+                prepared = replace(found, processor=processor)
+                key = names | dict(
+                    img_size=processor.size, crop_pct=processor.crop_pct,
+                    interpolation=FILTERS[processor.resample],
+                    views=int(CROPS.value) * (1 + FLIP.value), probe=PROBE.value or "",
+                    param_count=summary.parameter_count(found.params),
+                )  # fmt: skip
+                print(heading(weights, prepared, each, said), flush=True)
+                if PROBE.value:
+                    made = evaluation.probe(
+                        prepared, each.train, each.parts[""], name=PROBE.value, **options
+                    )
+                    made = {"": made}
+                else:
+                    made = evaluation.evaluate(
+                        prepared, each.parts, classes=each.classes, crops=int(CROPS.value),
+                        flip=FLIP.value, quiet=jax.process_index() > 0, **options,
+                    )  # fmt: skip
+                if each.name == "c":
+                    made[""]["mce"] = benchmarks.mean_corruption_error(made)
+                for part, result in made.items():
+                    data = f"{each.name}/{part}" if part else each.name
+                    rows.append({**key, "data": data, **result})
+                show(made)
+                # After each: an evaluation that is interrupted keeps what was done.
+                if jax.process_index() == 0:
+                    if CSV.value:
+                        results.write_csv(CSV.value, rows)
+                    if JSON.value:
+                        results.write_json(JSON.value, rows)
+
+
+def check(found: pretrained.Pretrained, each: TestSet) -> None:
+    """Raises InputError where the weights do not fit the test set."""
+    source = next(iter(each.parts.values()))
+    if PROBE.value:
+        require(each.train, f"what to learn from, of {each.name}", None, "data with a train part")
+    elif each.name in benchmarks.FOLDERS:
+        count = found.model.num_classes or 0
+        require(count == 1000, f"the number of classes of {found.origin}", count,
+                f"1000, as {each.name} has")  # fmt: skip
+    elif found.problem_type != losses.REGRESSION:
+        sources.check_labels(source.class_names, found.labels, each.name, found.origin)
+
+
+def heading(weights: str, found: pretrained.Pretrained, each: TestSet, said: list[str]) -> str:
+    processor = found.processor
+    views = [f"{CROPS.value} crops"] * (CROPS.value != "1") + ["mirrored"] * FLIP.value
+    whence = f"as {found.processor_origin} says"
+    if said:
+        whence = f"{', '.join(said)} as asked for, the rest {whence}"
+    pixels = [f"{processor.size} px", f"crop_pct {processor.crop_pct:g}",
+              FILTERS[processor.resample], *views]  # fmt: skip
+    return f"{weights}: {found.origin}, on {each.name}\n{', '.join(pixels)}; {whence}"
+
+
+def show(made: Mapping[str, Mapping[str, Any]]) -> None:
+    """The first result in full, of parts the accuracy."""
+    (_, result), *parts = made.items()
+    for name, value in result.items():
+        if name != "class_accuracy":
+            print(f"{name:5} {value!r}")
+    for part, of_part in parts:
+        print(f"  {part:32} top1 {of_part['top1']:.5f}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, needs_config=False)

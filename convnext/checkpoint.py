@@ -79,7 +79,8 @@ class Checkpoints:
 
         Raises InputError where there is no checkpoint, or it is another model's.
         """
-        return _load(self.workdir, self.latest_step, abstract_state, state_sharding, ())
+        step = self.latest_step or sound_step(self.workdir)
+        return _load(self.workdir, step, abstract_state, state_sharding, ())
 
     def save(
         self,
@@ -255,25 +256,13 @@ def _damage(folder, read_bytes=math.inf):
     return None
 
 
-def restore_params(
-    workdir: str | os.PathLike,
-    abstract_params: Any,
-    sharding: jax.sharding.Sharding,
-    ema_decay: float | None = None,
-    step: int | None = None,
-) -> Any:
-    """The parameters of the state after update `step`, or of the newest sound one, or their average
-    of that decay, and nothing else.
-
-    Raises InputError where there is no such checkpoint, or it is damaged or another model's.
-    """
-    path = ("params",) if ema_decay is None else ("ema_params", str(ema_decay))
-    sharding = jax.tree.map(lambda _: sharding, abstract_params)
-    step = latest_step(workdir) if step is None else _sound(workdir, step)
-    return _load(workdir, step, abstract_params, sharding, path)
-
-
-def _sound(workdir, step):
+def sound_step(workdir: str | os.PathLike, step: int | None = None) -> int:
+    """The step, or the newest sound one. Raises InputError where it has no sound checkpoint."""
+    if step is None:
+        step = latest_step(workdir)
+        if not step:
+            raise InputError(f"no checkpoint in {workdir}; accepted: the workdir of a training run")
+        return step
     steps = _steps(workdir)
     accepted = f"one of {', '.join(map(str, steps))}" if steps else "none: there is no checkpoint"
     require(step in steps, f"the step of {workdir}", step, accepted)
@@ -282,12 +271,24 @@ def _sound(workdir, step):
     return step
 
 
+def restore_params(
+    workdir: str | os.PathLike,
+    step: int,
+    abstract_params: Any,
+    sharding: jax.sharding.Sharding,
+    ema_decay: float | None = None,
+) -> Any:
+    """The parameters of the state after update `step` (sound_step), or their average of that decay,
+    and nothing else. Raises InputError where they are another model's."""
+    path = ("params",) if ema_decay is None else ("ema_params", str(ema_decay))
+    sharding = jax.tree.map(lambda _: sharding, abstract_params)
+    return _load(workdir, step, abstract_params, sharding, path)
+
+
 def _load(workdir, step, abstract, sharding, path):
     """What lies at `path` in the state of a step."""
     context = ocp.Context()
     context.pytree.loading.partial_load = True
-    if not step:
-        raise InputError(f"no checkpoint in {workdir}; accepted: the workdir of a training run")
     with ocp.training.Checkpointer(_folder(workdir), context=context) as checkpoints:
         stored = checkpoints.metadata(step).metadata
         target = jax.tree.map(

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of a run, over all 
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this one, from 0.")
 
 
-def run(command: Callable[[ConfigDict, Path], Any]) -> None:
-    """Calls command(config, workdir) with what the command line says.
+def run(
+    command: Callable[[ConfigDict | None, Path | None], Any], needs_config: bool = True
+) -> None:
+    """Calls command(config, workdir) with what the command line says: None where it says neither,
+    and no config is needed.
 
     What the user got wrong (InputError) ends in one line and exit status 1.
     """
@@ -41,9 +45,10 @@ def run(command: Callable[[ConfigDict, Path], Any]) -> None:
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-        path, variant = _config_file()
-        name = f"{path.stem}_{variant}" if variant else path.stem
-        workdir = Path(WORKDIR.value or Path("runs") / name)
+        workdir = Path(WORKDIR.value) if WORKDIR.value else None
+        if workdir is None and FLAGS["config"].present:
+            path, variant = _config_file()
+            workdir = Path("runs") / (f"{path.stem}_{variant}" if variant else path.stem)
         # Process 0 speaks for all; what is wrong, each says.
         with (
             open(os.devnull, "w") as nowhere,
@@ -52,10 +57,10 @@ def run(command: Callable[[ConfigDict, Path], Any]) -> None:
             command(CONFIG.value, workdir)
 
     with reported():
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=partial(_parse, needs_config=needs_config))
 
 
-def _parse(argv):
+def _parse(argv, needs_config):
     try:
         rest = FLAGS(argv)
     except flags.Error as error:
@@ -67,6 +72,8 @@ def _parse(argv):
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(_config_mistake(argv, error)) from error
     if not FLAGS["config"].present:
+        if not needs_config:
+            return rest
         raise InputError("--config is not given; accepted: a file such as configs/digits.py")
     path, _ = _config_file()
     if not path.is_file():

@@ -15,7 +15,7 @@ import jax
 from rich import progress
 from tensorboardX import SummaryWriter
 
-from convnext import plots
+from convnext import files, plots
 from convnext.errors import InputError, RunError, require
 
 STEPS_AHEAD = 8
@@ -82,17 +82,17 @@ class Log:
 
     def _open(self, start_step, config):
         self.workdir.mkdir(parents=True, exist_ok=True)
-        _replace(self.workdir / "config.json", _json(config))
+        files.replace(self.workdir / "config.json", _json(config))
         path = self.workdir / "metrics.jsonl"
         kept = [line for line in read(path) if line["step"] <= start_step]
-        _replace(path, "".join(json.dumps(line) + "\n" for line in kept))
+        files.replace(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("ab", buffering=0)
         self._unwritten = b""  # of lines
         bad_images = self.workdir / "bad_images.json"
         if bad_images.exists():
             met = json.loads(bad_images.read_text())
             self._bad_images = {message: at for message, at in met.items() if at <= start_step}
-            _replace(bad_images, _json(self._bad_images))
+            files.replace(bad_images, _json(self._bad_images))
         # Its thread takes from a queue, which holds a line: where the thread has died of a full
         # disk, the flush after a line fails before the queue is full.
         self._tensorboard: SummaryWriter | None = SummaryWriter(
@@ -116,7 +116,7 @@ class Log:
         """A JSON file in the workdir."""
         if self.active:
             with self._said(name):
-                _replace(self.workdir / name, _json(value))
+                files.replace(self.workdir / name, _json(value))
 
     def save_curves(self) -> None:
         """curves.png in the workdir, of all that was written so far."""
@@ -302,12 +302,6 @@ def _json(value):
     return json.dumps(value, indent=2) + "\n"
 
 
-def _replace(path, text):
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 def _import_wandb():
     try:
         import wandb
@@ -323,7 +317,7 @@ def _wandb_run(wandb, project, workdir, config):
     """A run that goes on under its id when training resumes."""
     path = workdir / "wandb_id"
     if not path.exists():
-        _replace(path, uuid.uuid4().hex)
+        files.replace(path, uuid.uuid4().hex)
     return wandb.init(
         project=project,
         id=path.read_text(),

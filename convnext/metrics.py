@@ -1,6 +1,6 @@
 """Sums over masked batches, and the scores that follow from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,12 +32,13 @@ def accuracy(
     if problem_type == losses.REGRESSION:
         errors = jnp.abs(logits - targets).mean(axis=-1)
         return sums | {"mae": jnp.where(mask > 0, errors, 0).sum()}
-    _, best = jax.lax.top_k(logits, min(5, num_classes))
+    return sums | _hits(logits, targets, mask)
+
+
+def _hits(logits, targets, mask):
+    _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
     hits = jnp.take_along_axis(targets, best, axis=-1) > 0.5
-    return sums | {
-        "top1": (hits[:, 0] * mask).sum(),
-        "top5": (hits.any(axis=1) * mask).sum(),
-    }
+    return {"top1": (hits[:, 0] * mask).sum(), "top5": (hits.any(axis=1) * mask).sum()}
 
 
 def details(
@@ -46,29 +47,44 @@ def details(
     mask: jax.Array,
     *,
     problem_type: str = losses.SINGLE_LABEL,
+    classes: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """`accuracy`, and of a single label also what `calibration_error` and `class_accuracy` take.
 
     of_confidence: sums over the examples whose confidence, the highest probability, falls into each
     of CONFIDENCE_BINS equal parts of [0, 1], of count, confidence and hits. of_class: count and
     hits of each label [K].
+
+    classes: the columns of the logits that count; labels are then indices in them. Labels of a
+    single label may be [N, 1 + L]: the one that the loss and of_class are of, and all that are
+    right, filled up with -1 (data.benchmarks.Reassessed).
     """
-    sums = accuracy(logits, labels, mask, problem_type=problem_type)
+    if classes is not None:
+        logits = logits[:, jnp.array(classes)]
     if problem_type != losses.SINGLE_LABEL:
-        return sums
-    each = outputs(logits, labels, mask)
-    hits = (each["prediction"] == labels) * mask
+        return accuracy(logits, labels, mask, problem_type=problem_type)
+    num_classes = logits.shape[-1]
+    label = labels if labels.ndim == 1 else labels[:, 0]
+    sums = accuracy(logits, label, mask)
+    if labels.ndim == 2:
+        right = jax.nn.one_hot(labels[:, 1:], num_classes).sum(axis=1)
+        sums |= _hits(logits, right, mask)
+    else:
+        right = jax.nn.one_hot(label, num_classes)
+
+    each = outputs(logits, label, mask)
+    is_right = jnp.take_along_axis(right, each["prediction"][:, None], axis=1)[:, 0] * mask
     # The part of 0.2 is (0.1333, 0.2], as where the measure comes from.
     part = jnp.ceil(each["confidence"] * CONFIDENCE_BINS).astype(jnp.int32) - 1
     of_confidence = jax.nn.one_hot(part, CONFIDENCE_BINS) * mask[:, None]
-    of_class = jax.nn.one_hot(labels, logits.shape[-1])
+    of_class = jax.nn.one_hot(label, num_classes)
     return sums | {
         "of_confidence": {
             "count": of_confidence.sum(axis=0),
             "confidence": _sums(each["confidence"] * mask, of_confidence),
-            "hits": _sums(hits, of_confidence),
+            "hits": _sums(is_right, of_confidence),
         },
-        "of_class": {"count": _sums(mask, of_class), "hits": _sums(hits, of_class)},
+        "of_class": {"count": _sums(mask, of_class), "hits": _sums(is_right, of_class)},
     }
 
 

@@ -63,9 +63,10 @@ def from_pretrained(
     and its config.json, the workdir of a run, or the id of a Hugging Face repository. The project
     that wrote it is recognised by the keys, the variant by their shapes and the config.json.
 
-    dtype: what the model computes in. num_classes: None keeps the head; 0 takes it away; 1000 of a
-    head of 21,841 takes the rows of these classes; any other number makes a new head, drawn from
-    `key` (of 0 where it is None) and scaled by head_init_scale. weights: "ema" or "raw" of a run or
+    dtype: what the model computes in; None: what a run did, else float32. num_classes: None keeps
+    the head; 0 takes it away; 1000 of a head of 21,841 takes the rows of these classes; any other
+    number makes a new head, drawn from `key` (of 0 where it is None) and scaled by head_init_scale.
+    weights: "ema" or "raw" of a run or
     of a training checkpoint, or of a run "ema_<decay>", a further average; None takes the (first)
     average where there is one. revision: branch, tag or commit of the Hugging Face repository.
     step: of a run's checkpoint; None: its newest.
@@ -104,8 +105,9 @@ def _model(found, dtype, num_classes, head_init_scale, key):
         require(is_count, "num_classes", num_classes, "an integer from 0 up, or None")
     kept = found.num_classes if num_classes is None else num_classes
     model = ConvNeXt(**found.fields).clone(
-        num_classes=kept or None, head_init_scale=head_init_scale, dtype=dtype
-    )
+        num_classes=kept or None, head_init_scale=head_init_scale,
+        dtype=dtype or found.fields.get("dtype", jnp.float32),
+    )  # fmt: skip
     state = _fit(found, model, jax.random.key(0) if key is None else key)
     return model, unflatten_dict({k: jnp.asarray(v) for k, v in state.items()}, sep="/")
 
@@ -292,15 +294,16 @@ def _read_workdir(workdir, weights, step):
     accepted = ", ".join(["'raw'", *map(repr, averages)])
     named = weights in (None, "raw", *averages)
     require(named, f"weights of the run {workdir}", weights, accepted)
+    step = checkpoint.sound_step(workdir, step)
     params = checkpoint.restore_params(
         workdir,
+        step,
         abstract_params(model),
         sharding.replicated(sharding.make_mesh()),  # of all processes
         ema_decay=averages.get(weights or "ema"),
-        step=step,
     )
     return _Found(
-        origin=f"the run {workdir}",
+        origin=f"the run {workdir} at step {step}",
         state=flatten_dict(jax.device_get(params), sep="/"),
         fields=fields,
         labels=class_names,

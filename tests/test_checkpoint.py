@@ -85,11 +85,23 @@ def test_the_parameters_or_an_average_are_read_alone(run, tmp_path):
     save(tmp_path, state)
     abstract = jax.eval_shape(init, jax.random.key(0)).params
     place = sharding.replicated(sharding.make_mesh())
-    assert_equal(checkpoint.restore_params(tmp_path, abstract, place), state.params)
-    average = checkpoint.restore_params(tmp_path, abstract, place, ema_decay=0.99)
+    assert_equal(checkpoint.restore_params(tmp_path, 2, abstract, place), state.params)
+    average = checkpoint.restore_params(tmp_path, 2, abstract, place, ema_decay=0.99)
     assert_equal(average, state.ema_params["0.99"])
     with pytest.raises(InputError, match="ema_params/0.5/.* is missing there"):
-        checkpoint.restore_params(tmp_path, abstract, place, ema_decay=0.5)
+        checkpoint.restore_params(tmp_path, 2, abstract, place, ema_decay=0.5)
+
+
+def test_a_step_is_sound_or_refused(run, tmp_path):
+    with pytest.raises(InputError, match="no checkpoint in"):
+        checkpoint.sound_step(tmp_path)
+    save(tmp_path, run[1](run[0](jax.random.key(0))))
+    assert checkpoint.sound_step(tmp_path) == checkpoint.sound_step(tmp_path, 1) == 1
+    with pytest.raises(InputError, match="the step of .* is 2; accepted: one of 1"):
+        checkpoint.sound_step(tmp_path, 2)
+    next((tmp_path / "checkpoints" / "1").rglob("_METADATA")).write_text("{}")
+    with pytest.raises(InputError, match=r"the checkpoint of step 1 in .* has \d+ bytes, not"):
+        checkpoint.sound_step(tmp_path, 1)
 
 
 def test_the_latest_and_the_best_are_kept(run, tmp_path):
@@ -135,7 +147,7 @@ def test_the_checkpoint_of_another_model_is_refused_by_name(
         restore(tmp_path, abstract, place)
     with pytest.raises(InputError, match="holds another model: ema_params/0.99/"):
         checkpoint.restore_params(
-            tmp_path, abstract.params, sharding.replicated(sharding.make_mesh()), ema_decay=0.99
+            tmp_path, 1, abstract.params, sharding.replicated(sharding.make_mesh()), ema_decay=0.99
         )
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 

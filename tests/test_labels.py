@@ -37,3 +37,19 @@ def test_rows_of_1k_in_22k_are_the_same_classes_but_the_teddy():
     ours, theirs = np.array(labels.names(1000)), np.array(labels.names(21841))[rows]
     assert list(np.flatnonzero(ours != theirs)) == [850]
     assert theirs[850] == "doll, dolly"
+
+
+def test_the_classes_of_a_and_r_are_those_of_their_authors():
+    a, r, names = labels.classes_of("a"), labels.classes_of("r"), labels.names(1000)
+    assert len(a) == len(r) == 200 and a == sorted(a) and r == sorted(r)
+    # The first and last of https://github.com/hendrycks/natural-adv-examples and imagenet-r.
+    assert (names[a[0]], names[a[-1]]) == ("stingray", "corn")
+    assert (names[r[0]], names[r[-1]]) == ("goldfish, Carassius auratus", "bolete")
+    assert labels.synsets("a")[0] == labels.synsets("1k")[a[0]] == "n01498041"
+
+
+def test_real_has_the_right_classes_of_50000_images():
+    real = labels.real()
+    assert len(real) == 50_000
+    assert sum(not classes for classes in real) == 3163  # the paper counts 46,837 images
+    assert real[1] == (970, 795)  # ILSVRC2012_val_00000002

@@ -17,13 +17,13 @@ import pytest
 from absl import flags
 from PIL import Image
 
-import eval as eval_command
 import train as train_command
 from configs import convnext_tiny, digits, folder
 from configs import flowers as flowers_config
 from convnext import (
     Classifier,
     checkpoint,
+    evaluation,
     interruption,
     logs,
     pretrained,
@@ -142,27 +142,10 @@ def test_the_same_command_again_does_nothing(finished, capsys):
     assert capsys.readouterr().out == f"{workdir} is complete at step 44; nothing to do\n"
 
 
-@pytest.mark.parametrize("weights, prefix", [("ema", "val_ema"), ("raw", "val")])
-def test_eval_gives_the_logged_numbers_to_the_last_digit(finished, weights, prefix):
-    workdir, _ = finished
-    last = log_without_timing(workdir)[-1]
-    means = eval_command.evaluate(small(), workdir, weights)
-    assert means == {name: last[f"{prefix}/{name}"] for name in ("loss", "top1", "top5")} | {
-        "count": 360
-    }
-
-
-def test_eval_prints_them(finished):
-    workdir, _ = finished
-    last = log_without_timing(workdir)[-1]
-    evaluated = run(*command("eval.py", workdir))
-    assert evaluated.stdout.splitlines() == [
-        f"{workdir} at step 44, ema weights",
-        f"loss  {last['val_ema/loss']!r}",
-        f"top1  {last['val_ema/top1']!r}",
-        f"top5  {last['val_ema/top5']!r}",
-        "count 360",
-    ]
+def evaluated(config, workdir, weights):
+    _, val_source = sources.load(**config.data)
+    found = pretrained.load(workdir, weights=weights, dtype=None)
+    return evaluation.evaluate(found, {"": val_source}, batch_size=config.batch_size)[""]
 
 
 def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_happened(
@@ -228,8 +211,6 @@ def test_another_recipe_in_the_workdir_is_refused_and_nothing_is_touched(finishe
     changes = r"model.dims is \[8, 24\] and was \[8, 16\], num_epochs is 6 and was 4; accepted"
     with pytest.raises(InputError, match=f"is of another recipe: {changes}"):
         train_command.train(config, workdir)
-    with pytest.raises(InputError, match=r"params/\S+ is \(\S+ ?\S*\) there and"):
-        eval_command.evaluate(config, workdir, "ema")
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 
@@ -302,13 +283,6 @@ def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, changes, m
     assert not workdir.exists()
 
 
-def test_eval_of_what_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no checkpoint in"):
-        eval_command.evaluate(small(), tmp_path, "ema")
-    with pytest.raises(InputError, match="accepted: --weights=raw"):
-        eval_command.evaluate(small(ema_decays=()), tmp_path, "ema")
-
-
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -348,7 +322,7 @@ def test_your_own_folder_trains(tmp_path):
     assert json.loads((workdir / "classes.json").read_text()) == ["blue", "red"]
     assert log_without_timing(workdir)[-1]["val/top1"] == 1.0
     config.num_workers = 0
-    assert eval_command.evaluate(config, workdir, "raw")["count"] == 8
+    assert evaluated(config, workdir, "raw")["count"] == 8
 
 
 def test_flowers_as_published_are_fine_tuned_from_given_weights(finished, tmp_path):
@@ -370,7 +344,7 @@ def test_flowers_as_published_are_fine_tuned_from_given_weights(finished, tmp_pa
     # The rate of the stem is 1e-4 at most, over 6 updates, and it has decayed by a third.
     assert 0 < np.abs(state.params["stem_conv"]["kernel"] - kernel).max() < 6e-4
     assert state.params["head"]["kernel"].shape == (16, 102)
-    assert eval_command.evaluate(config, tmp_path / "run", "raw")["count"] == 102
+    assert evaluated(config, tmp_path / "run", "raw")["count"] == 102
 
 
 # Weights from elsewhere, and other problems than one label.
@@ -418,7 +392,7 @@ def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, tmp_pat
 
     last = log_without_timing(tmp_path)[-1]
     assert {"val/loss", "val/mae"} <= last.keys() and "val/top1" not in last
-    assert eval_command.evaluate(config, tmp_path, "raw")["mae"] == last["val/mae"]
+    assert evaluated(config, tmp_path, "raw")["mae"] == last["val/mae"]
     found = pretrained.load(tmp_path)
     assert (found.model.num_classes, found.problem_type) == (1, "regression")
 

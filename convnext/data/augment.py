@@ -3,6 +3,7 @@
 What is random is drawn from the numpy Generator that is passed in, and from nothing else.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -75,6 +76,7 @@ def eval_transform(
     crop_mode: str | None = None,
     crop_rounding: str = "round",
     resample: int = Image.Resampling.BICUBIC,
+    crops: int = 1,
 ) -> np.ndarray:
     """The evaluation. crop_mode says which:
 
@@ -83,7 +85,8 @@ def eval_transform(
     "center" (timm): the short side is resized to int(image_size / crop_pct), the centre cut out.
     "squash" (timm): both sides are resized to int(image_size / crop_pct), the centre cut out.
 
-    resample and crop_rounding: see `resize` and `center`. Raises InputError for an image so
+    resample and crop_rounding: see `resize` and `center`. With crops 5 the result is [5, size,
+    size, 3]: the centre and the four corners of what was resized. Raises InputError for an image so
     elongated that, resized, it would have more pixels than Pillow takes from a file.
     """
     height, width = image.shape[:2]
@@ -107,7 +110,14 @@ def eval_transform(
             f"{shape[0]} high before it is cropped; accepted: at most {2 * limit} pixels then"
         )
     window = center(*shape, image_size, rounding=crop_rounding)
-    return resize(image, *shape, window, resample=resample)
+    if crops == 1:
+        return resize(image, *shape, window, resample=resample)
+    if crops != 5:
+        raise InputError(f"crops is {crops}; accepted: 1, 5")
+    rows, columns = ((slice(None, image_size), slice(side - image_size, None)) for side in shape)
+    windows = [window, *itertools.product(rows, columns)]
+    resized = resize(image, *shape, resample=resample)
+    return np.stack([resized[window] for window in windows])
 
 
 def random_resized_crop(

@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,16 +86,17 @@ def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> t
             "classes that are also trained on"
         )
     names = sorted(train)
-    return _files(train_root, names, train), _files(val_root, names, val)
+    return files(train_root, names, train), files(val_root, names, val)
 
 
 def of_classes(root: Path) -> Files:
     """Of root/<class>/."""
     listed = listing(root)
-    return _files(root, list(listed), listed)
+    return files(root, list(listed), listed)
 
 
-def _files(root, class_names, listed):
+def files(root: Path, class_names: Sequence[str], listed: Mapping[str, np.ndarray]) -> Files:
+    """What `listing` found in root, of these classes, in their order."""
     parts = [listed.get(name, np.array([], "S1")) for name in class_names]
     labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     return Files(root, class_names, np.concatenate(parts), labels)
@@ -104,12 +105,29 @@ def _files(root, class_names, listed):
 def _split(listed, val_fraction):
     """The same share of each class for validation, at least one image where there are two."""
     train, val = {}, {}
-    for index, (name, files) in enumerate(listed.items()):
-        order = np.random.default_rng(index).permutation(len(files))
-        count = min(max(round(len(files) * val_fraction), 1), len(files) - 1)
-        val[name] = np.sort(files[order[:count]])
-        train[name] = np.sort(files[order[count:]])
-    return train, {name: files for name, files in val.items() if len(files)}
+    for index, (name, found) in enumerate(listed.items()):
+        order = np.random.default_rng(index).permutation(len(found))
+        count = min(max(round(len(found) * val_fraction), 1), len(found) - 1)
+        val[name] = np.sort(found[order[:count]])
+        train[name] = np.sort(found[order[count:]])
+    return train, {name: kept for name, kept in val.items() if len(kept)}
+
+
+def duplicate(source: Files) -> tuple[Path, Path] | None:
+    """Two files of the same content, the first such in order; None where there are none. Only
+    those of the same size are read."""
+    sizes: dict[int, list[Path]] = {}
+    for index in range(len(source)):
+        path = source.path(index)
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    for paths in sizes.values():
+        seen: dict[bytes, Path] = {}
+        for path in paths if len(paths) > 1 else ():
+            digest = hashlib.sha256(path.read_bytes()).digest()
+            if digest in seen:
+                return seen[digest], path
+            seen[digest] = path
+    return None
 
 
 def listing(root: Path) -> dict[str, np.ndarray]:
@@ -133,7 +151,7 @@ def listing(root: Path) -> dict[str, np.ndarray]:
     if cached is None:
         cached = [_image_names(entry.path) for entry in folders]
         _keep(path, names, changed, cached)
-    return {entry.name: files for entry, files in zip(folders, cached, strict=True)}
+    return {entry.name: found for entry, found in zip(folders, cached, strict=True)}
 
 
 def _image_names(folder):
@@ -167,7 +185,7 @@ def _cached(path, names, changed):
         return None
 
 
-def _keep(path, names, changed, files):
+def _keep(path, names, changed, found):
     # A file that comes within the same tick of the clock would not be noticed.
     if time.time_ns() - changed.max() < 2e9:
         return
@@ -177,7 +195,7 @@ def _keep(path, names, changed, files):
         with temporary.open("wb") as file:
             np.savez(
                 file, folders=names, changed=changed,
-                counts=[len(part) for part in files], files=np.concatenate(files),
+                counts=[len(part) for part in found], files=np.concatenate(found),
             )  # fmt: skip
         temporary.replace(path)
     except OSError:  # a full disk, a home that cannot be written to

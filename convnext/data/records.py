@@ -13,6 +13,7 @@ import grain
 import msgpack
 import numpy as np
 
+from convnext import files
 from convnext.data import decode
 from convnext.errors import InputError, require
 
@@ -141,6 +142,4 @@ def _is_index(index):
 
 
 def write_index(root: Path, index: Mapping[str, Any]) -> None:
-    temporary = root / f"{INDEX}.tmp"
-    temporary.write_text(json.dumps(index, indent=1) + "\n")
-    temporary.replace(root / INDEX)
+    files.replace(root / INDEX, json.dumps(index, indent=1) + "\n")

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from convnext import labels as imagenet
 from convnext import losses
 from convnext.data import archives, arrays, catalogs, folders, records
 from convnext.errors import InputError
@@ -129,3 +130,37 @@ def check_num_classes(source: Source, num_classes: int | None, problem_type: str
     if num_classes not in (None, found):
         raise InputError(f"model.num_classes is {num_classes}; accepted: {found}, as the data has")
     return found
+
+
+def check_classes(found: Sequence[str], expected: Sequence[str], where: str) -> None:
+    """Raises InputError, with the first name, where classes are missing or unknown."""
+    missing = sorted(set(expected) - set(found), key=list(expected).index)
+    unknown = sorted(set(found) - set(expected), key=list(found).index)
+    for what, names in (("lacks", missing), ("has the unknown", unknown)):
+        if names:
+            more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            raise InputError(
+                f"{where} {what} class {names[0]!r}{more}; accepted: the {len(expected):,} classes "
+                f"{expected[0]!r} to {expected[-1]!r}"
+            )
+
+
+def check_labels(found: Sequence[str], labels: Sequence[str], where: str, origin: str) -> None:
+    """Compares the classes of a source with the labels of the weights of `origin`. Raises
+    InputError where they are not the same in the same order, as far as they have names."""
+    unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
+    synsets = tuple(found) == imagenet.synsets("1k") and not {*labels} & {*found}
+    if not (unnamed or synsets) and {*found} & {*labels}:
+        check_classes(found, labels, where)
+    if len(found) != len(labels):
+        raise InputError(
+            f"{where} has {len(found):,} classes and {origin} {len(labels):,}; accepted: as many"
+        )
+    if unnamed or synsets:
+        return
+    for index, (ours, theirs) in enumerate(zip(found, labels, strict=True)):
+        if ours != theirs:
+            raise InputError(
+                f"{where} has other classes than {origin}, or another order: class {index} is "
+                f"{ours!r} there and {theirs!r} here; accepted: the same"
+            )

@@ -1,8 +1,15 @@
-"""Class names of ImageNet-1k, -12k and -22k, in the order of the published heads.
+"""Class names of ImageNet-1k, -12k and -22k, in the order of the published heads, and labels of its
+test sets.
 
 imagenet.tsv has a line for each WordNet synset: its id, the sets it is in, its words. It was made
 of the lists that timm 1.0.31 ships (timm/data/_info). Each set is ordered by id: 1k is that of
-ILSVRC 2012, 22k the 21,841 classes of the fall 2011 release, 12k timm's 11,821 of these.
+ILSVRC 2012, 22k the 21,841 classes of the fall 2011 release, 12k timm's 11,821 of these; a and r
+are the 200 classes of 1k that ImageNet-A (https://arxiv.org/abs/1907.07174) and ImageNet-R
+(https://arxiv.org/abs/2006.16241) have.
+
+real.txt has a line for each image of ILSVRC 2012's validation set, by number: the classes of 1k
+that are right for it, none for 3,163 of them ("Are we done with ImageNet?",
+https://arxiv.org/abs/2006.07159; google-research/reassessed-imagenet, Apache-2.0, by way of timm).
 """
 
 from functools import cache
@@ -23,6 +30,24 @@ def _synsets(name):
 def names(num_classes: int | None) -> tuple[str, ...] | None:
     """Names of the set with so many classes; None where there is none."""
     return tuple(_synsets(SETS[num_classes]).values()) if num_classes in SETS else None
+
+
+def synsets(name: str) -> tuple[str, ...]:
+    """Ids of the set "1k", "12k", "22k", "a" or "r", in order."""
+    return tuple(_synsets(name))
+
+
+def classes_of(name: str) -> list[int]:
+    """The indices in 1k of the classes of a set that is part of it: "a" or "r"."""
+    index = {synset: i for i, synset in enumerate(_synsets("1k"))}
+    return [index[synset] for synset in _synsets(name)]
+
+
+@cache
+def real() -> tuple[tuple[int, ...], ...]:
+    """For each image of the validation set of ImageNet-1k, from number 1 on, the right classes."""
+    lines = Path(__file__).with_name("real.txt").read_text().splitlines()
+    return tuple(tuple(map(int, line.split())) for line in lines)
 
 
 def rows_of_1k_in_22k() -> list[int]:

@@ -1,0 +1,238 @@
+"""The command, on a very small run and on small test sets in the layout of their authors."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+import eval as eval_command
+import train as train_command
+from convnext import ConvNeXt, ImageProcessor, evaluation, labels, save_pretrained
+from convnext.errors import InputError
+from tests import benchmark_folders
+from tests.test_train import command, log_without_timing, run, small
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("eval") / "run"
+    train_command.train(small(num_epochs=2, checkpoint_every_epochs=1), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder of timm's, of random weights for ImageNet-1k at 32 pixels."""
+    model = ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), head_init_scale=50.0,
+                     layer_scale_init_value=1.0)  # fmt: skip
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    folder = tmp_path_factory.mktemp("exported") / "timm"
+    save_pretrained(folder, model, params, format="timm",
+                    processor=ImageProcessor(size=32, crop_pct=0.9))  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    root = tmp_path_factory.mktemp("imagenet")
+    benchmark_folders.write(root / "val", labels.synsets("1k"), "ILSVRC2012_val_{:08d}.JPEG")
+    benchmark_folders.write(root / "imagenet-a", labels.synsets("a"))
+    return root
+
+
+def evaluate(config=None, workdir=None, **given):
+    """The command in this process; what it writes as JSON."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(**given):
+        eval_command.main(config, workdir)
+    return json.loads(Path(given["json"]).read_text()) if "json" in given else None
+
+
+def test_the_logged_numbers_come_again_to_the_last_digit(finished, tmp_path):
+    last = log_without_timing(finished)[-1]
+    path = tmp_path / "results.json"
+    done = run(*command("eval.py", finished, "--weights=ema,raw,ema_0.5,11", f"--json={path}"))
+    assert done.returncode == 0, done.stderr
+    ema, raw, further, step = json.loads(path.read_text())
+    for found, prefix in ((ema, "val_ema"), (raw, "val"), (further, "val_ema_0.5")):
+        assert [found[name] for name in ("loss", "top1", "top5", "count")] == [
+            last[f"{prefix}/loss"], last[f"{prefix}/top1"], last[f"{prefix}/top5"], 360
+        ]  # fmt: skip
+    assert step["loss"] != ema["loss"]
+    lines = done.stdout.splitlines()
+    assert lines[:6] == [
+        f"ema: the run {finished} at step 22, on digits",
+        f"16 px, crop_pct 1, bicubic; as {finished}/config.json says",
+        f"loss  {last['val_ema/loss']!r}",
+        f"top1  {last['val_ema/top1']!r}",
+        f"top5  {last['val_ema/top5']!r}",
+        "count 360",
+    ]
+    assert lines[6].startswith("ece ")
+
+
+def test_a_run_needs_no_config(finished, tmp_path):
+    (found,) = evaluate(workdir=finished, json=str(tmp_path / "out"))
+    assert found["top1"] == log_without_timing(finished)[-1]["val_ema/top1"]
+    assert (found["model"], found["weights"], found["data"]) == (str(finished), "ema", "digits")
+
+
+def test_test_sets_and_sizes_are_evaluated_each_with_its_rule(exported, imagenet, tmp_path, capsys):
+    paths = dict(csv=str(tmp_path / "out.csv"), json=str(tmp_path / "out.json"))
+    found = evaluate(weights=[str(exported)], data=["real", "a"], data_root=str(imagenet),
+                     image_size=["32", "48"], batch_size=128, **paths)  # fmt: skip
+    empty = sum(not classes for classes in labels.real()[:1000])
+    assert [(row["data"], row["img_size"], row["count"]) for row in found] == [
+        ("real", 32, 1000 - empty), ("real", 48, 1000 - empty), ("a", 32, 200), ("a", 48, 200),
+    ]  # fmt: skip
+    with open(paths["csv"]) as file:
+        rows = list(csv.DictReader(file))
+    assert [row["top1"] for row in rows] == [f"{100 * row['top1']:.3f}" for row in found]
+    assert {row["model"] for row in rows} == {str(exported)}
+    said = capsys.readouterr().out
+    assert f"32 px, crop_pct 0.9, bicubic; size as asked for, the rest as {exported}/pre" in said
+
+
+def test_test_time_options_reach_the_evaluation(exported, imagenet, tmp_path):
+    options = dict(weights=[str(exported)], data=["a"], data_root=str(imagenet), batch_size=40)
+    (plain,) = evaluate(**options, json=str(tmp_path / "plain"))
+    (views,) = evaluate(**options, flip=True, crops="5", json=str(tmp_path / "views"))
+    (other,) = evaluate(
+        **options, interpolation="bilinear", crop_mode="squash", json=str(tmp_path / "other")
+    )
+    assert (plain["views"], views["views"], other["interpolation"]) == (1, 10, "bilinear")
+    assert len({plain["loss"], views["loss"], other["loss"]}) == 3
+
+
+@pytest.mark.parametrize("probe", ["knn", "linear"])
+def test_probes_learn_from_the_images_to_train_on(finished, tmp_path, probe):
+    (found,) = evaluate(workdir=finished, probe=probe, json=str(tmp_path / "out"))
+    assert found["probe"] == probe and found["count"] == 360
+    assert found["top1"] > 0.45  # of the head 0.37
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Validation images in folders, of the classes "0" to "9"."""
+    rng = np.random.default_rng(0)
+    for label in range(10):
+        place = tmp_path / "images" / str(label)
+        place.mkdir(parents=True)
+        for name in ("a.png", "b.png"):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(place / name)
+    return tmp_path / "images"
+
+
+def test_any_folder_of_the_same_classes_is_evaluated(finished, folder, tmp_path):
+    (found,) = evaluate(workdir=finished, data=["folder"], data_root=str(folder), batch_size=8,
+                        json=str(tmp_path / "out"))  # fmt: skip
+    assert found["count"] == 20 and found["data"] == str(folder)
+
+
+def lack(folder):
+    shutil.rmtree(folder / "3")
+
+
+def add(folder):
+    (folder / "ten").mkdir()
+    (folder / "3" / "b.png").rename(folder / "ten" / "b.png")
+
+
+def duplicate(folder):
+    shutil.copy(folder / "3" / "a.png", folder / "4" / "c.png")
+
+
+def reorder(folder):
+    (folder / "0").rename(folder / "zero")
+    (folder / "9").rename(folder / "0")
+    (folder / "zero").rename(folder / "9")
+    (folder / "9").rename(folder / "nine")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lack, "images lacks class '3'; accepted: the 10 classes '0' to '9'"),
+        (add, "images has the unknown class 'ten'; accepted: the 10 classes '0' to '9'"),
+        (duplicate, "4/c.png has the content of .*3/a.png; accepted: each image once"),
+        (reorder, "images lacks class '9'; accepted: the 10 classes"),
+    ],
+)
+def test_a_folder_that_does_not_fit_the_weights_is_refused(finished, folder, change, message):
+    change(folder)
+    with pytest.raises(InputError, match=message):
+        evaluate(workdir=finished, data=["folder"], data_root=str(folder), allow_duplicates=False)
+
+
+def test_duplicates_may_be_allowed(finished, folder, tmp_path):
+    duplicate(folder)
+    (found,) = evaluate(workdir=finished, data=["folder"], data_root=str(folder), batch_size=8,
+                        allow_duplicates=True, json=str(tmp_path / "out"))  # fmt: skip
+    assert found["count"] == 21
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, "--data is None; accepted: test sets to evaluate on, or a run"),
+        (dict(data=["a"]), "--workdir is None; accepted: the run that --weights=ema is of"),
+        (dict(data=["val"], weights=["nothing"]), "nothing"),
+        (dict(data=["folder"], data_root=None), "--data_root is None; accepted: a folder of"),
+        (dict(data=["a"], csv="/no/folder/out.csv"), "--csv is /no/folder/out.csv"),
+        (dict(data=["a"], image_size=["big"], weights=["W"]), "--image_size is 'big'; accepted"),
+        (dict(data=["a"], probe="knn", weights=["W"]), "what to learn from, of a is None"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(given, message, imagenet, exported):
+    given = dict(data_root=str(imagenet)) | given
+    given["weights"] = [name.replace("W", str(exported)) for name in given.get("weights", ["ema"])]
+    with pytest.raises(InputError, match=message):
+        evaluate(**given)
+
+
+def test_weights_of_another_number_of_classes_are_refused(finished, exported, imagenet):
+    with pytest.raises(InputError, match=r"classes of the run .* is 10; accepted: 1000, as a has"):
+        evaluate(workdir=finished, data=["a"], data_root=str(imagenet))
+    with pytest.raises(InputError, match=r"digits has 10 classes and .*timm.* 1,000; accepted"):
+        evaluate(data=["digits"], weights=[str(exported)])
+
+
+def test_a_run_without_checkpoints_or_another_model_is_refused(finished, tmp_path):
+    with pytest.raises(InputError, match="no checkpoint in"):
+        evaluate(small(), tmp_path)
+    with pytest.raises(InputError, match="weights of the run .* is 'ema_0.7'; accepted: 'raw', "):
+        evaluate(workdir=finished, weights=["ema_0.7"])
+    with pytest.raises(InputError, match="the step of .* is 7; accepted: one of 11, 22"):
+        evaluate(workdir=finished, weights=["7"])
+    with pytest.raises(InputError, match="config.image_size is 24; accepted: 16, with which"):
+        evaluate(small(image_size=24), finished)
+
+
+def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
+    exported, imagenet, tmp_path, monkeypatch
+):
+    path = tmp_path / "out.csv"
+    real = evaluation.evaluate
+
+    def interrupted_at_48_pixels(found, *arguments, **options):
+        if found.processor.size == 48:
+            raise KeyboardInterrupt
+        return real(found, *arguments, **options)
+
+    monkeypatch.setattr(evaluation, "evaluate", interrupted_at_48_pixels)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(weights=[str(exported)], data=["a"], data_root=str(imagenet), batch_size=40,
+                 image_size=["32", "48"], csv=str(path))  # fmt: skip
+    (row,) = csv.DictReader(path.open())
+    assert row["img_size"] == "32" and [p.name for p in tmp_path.iterdir()] == ["out.csv"]
