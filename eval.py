@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from convnext import (
     cli,
     evaluation,
+    labels,
     losses,
     pretrained,
     probing,
@@ -206,15 +207,14 @@ def main(config: ConfigDict | None, workdir: Path | None) -> None:
 
 def check(found: pretrained.Pretrained, each: TestSet) -> None:
     """Raises InputError where the weights do not fit the test set."""
-    source = next(iter(each.parts.values()))
+    class_names = next(iter(each.parts.values())).class_names
     if PROBE.value:
         require(each.train, f"what to learn from, of {each.name}", None, "data with a train part")
-    elif each.name in benchmarks.FOLDERS:
-        count = found.model.num_classes or 0
-        require(count == 1000, f"the number of classes of {found.origin}", count,
-                f"1000, as {each.name} has")  # fmt: skip
+        sources.check_classes(class_names, each.train.class_names, each.name)
     elif found.problem_type != losses.REGRESSION:
-        sources.check_labels(source.class_names, found.labels, each.name, found.origin)
+        if each.name in benchmarks.FOLDERS:
+            class_names = labels.synsets("1k")
+        sources.check_labels(class_names, found.labels, each.name, found.origin)
 
 
 def heading(weights: str, found: pretrained.Pretrained, each: TestSet, said: list[str]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,13 @@ def _key(line):
 
 
 def write_json(path: str | os.PathLike, results: Sequence[Mapping[str, Any]]) -> None:
-    """All that was found, as a list; accuracies are fractions of 1. The file is whole at any
-    time."""
-    files.replace(path, json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """All that was found, as a list; accuracies are fractions of 1, and what is not finite is null.
+    The file is whole at any time."""
+    finite = [
+        {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in result.items()
+        }
+        for result in results
+    ]
+    files.replace(path, json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

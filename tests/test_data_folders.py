@@ -159,3 +159,13 @@ def test_a_source_of_a_million_files_travels_to_a_worker_in_tens_of_megabytes():
     names = np.array([b"n01440764_%05d.JPEG" % i for i in range(1_000_000)])
     labels = np.zeros(len(names), np.int32)
     assert len(pickle.dumps(folders.Files(Path("/data"), ["n01440764"], names, labels))) < 3e7
+
+
+def test_files_of_the_same_content_are_found_whatever_their_names(root):
+    source = folders.of_classes(root / "train")
+    cat, dog, *_ = paths(source)[0], paths(source)[3]
+    assert cat.read_bytes() == dog.read_bytes()
+    assert folders.duplicate(source) == (cat, dog)
+    for index, path in enumerate(paths(source)):
+        write_image(path, value=index)
+    assert folders.duplicate(source) is None  # though they have the same size

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from convnext import labels as imagenet
 from convnext import losses
 from convnext.data import arrays, sources
 from convnext.errors import InputError
@@ -59,3 +60,37 @@ def test_a_regression_has_as_many_outputs_as_a_label_has_numbers():
     assert sources.check_num_classes(train, None, losses.REGRESSION) == 1
     with pytest.raises(InputError, match="num_classes is 10 in a regression; accepted: 1, as"):
         sources.check_num_classes(train, 10, losses.REGRESSION)
+
+
+SYNSETS = imagenet.synsets("1k")
+
+
+@pytest.mark.parametrize(
+    "found, labels, message",
+    [
+        ("ab", "abc", "the set lacks class 'c'; accepted: the 3 classes 'a' to 'c'"),
+        ("abcd", "abc", "the set has the unknown class 'd'; accepted: the 3 classes"),
+        ("acb", "abc", "or another order: class 1 is 'c' there and 'b' here; accepted: the same"),
+        ("xyz", "abc", "other classes than W, or another order: class 0 is 'x' there and 'a' here"),
+        ("xy", "abc", "the set has 2 classes and W 3; accepted: as many"),
+        ("ab", ["LABEL_0"], "the set has 2 classes and W 1; accepted: as many"),
+        (SYNSETS[:2] + SYNSETS[3:] + SYNSETS[2:3], SYNSETS, "another order: class 2 is 'n0149"),
+        (SYNSETS, "abc", "the set has 1,000 classes and W 3; accepted"),
+    ],
+)
+def test_classes_that_weights_do_not_have_are_named(found, labels, message):
+    with pytest.raises(InputError, match=message):
+        sources.check_labels(list(found), list(labels), "the set", "W")
+
+
+@pytest.mark.parametrize(
+    "found, labels",
+    [
+        ("abc", "abc"),
+        ("ab", ["LABEL_0", "LABEL_1"]),  # weights without names
+        (SYNSETS, imagenet.names(1000)),  # folders of synsets, labels in words
+        (SYNSETS, SYNSETS),
+    ],
+)
+def test_classes_that_weights_have_are_accepted(found, labels):
+    sources.check_labels(list(found), list(labels), "the set", "W")

@@ -202,7 +202,7 @@ def test_what_cannot_be_evaluated_is_said(given, message, imagenet, exported):
 
 
 def test_weights_of_another_number_of_classes_are_refused(finished, exported, imagenet):
-    with pytest.raises(InputError, match=r"classes of the run .* is 10; accepted: 1000, as a has"):
+    with pytest.raises(InputError, match=r"a has 1,000 classes and the run .* 10; acc"):
         evaluate(workdir=finished, data=["a"], data_root=str(imagenet))
     with pytest.raises(InputError, match=r"digits has 10 classes and .*timm.* 1,000; accepted"):
         evaluate(data=["digits"], weights=[str(exported)])

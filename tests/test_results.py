@@ -1,4 +1,5 @@
 import csv
+import json
 
 import pytest
 
@@ -49,6 +50,12 @@ def test_what_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         results.write_csv(path, [{**RESULT, "data": "a"}])
     assert path.read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_is_null_in_json(tmp_path):
+    results.write_json(tmp_path / "out", [{**RESULT, "loss": float("nan")}])
+    (found,) = json.loads((tmp_path / "out").read_text())
+    assert found["loss"] is None and found["class_accuracy"] == {"a": 0.5}
 
 
 @pytest.mark.parametrize(
