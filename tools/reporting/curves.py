@@ -11,7 +11,7 @@ TRAINING = {
     "train/lr": "Learning rate",
     "train/images_per_second": "Images per second",
     "train/grad_norm": "Norm of the gradients",
-    "data/wait_fraction": "Share of the time that images are waited for",
+    "data/wait_fraction": "Share of time waiting for images",
 }
 GREY = figures.NUM_COLOURS
 
@@ -19,16 +19,26 @@ GREY = figures.NUM_COLOURS
 def plots(runs: Sequence[Run]) -> Iterator[figures.Plot]:
     """Of each kind of value that any of the runs has logged. The weights of one run have a colour
     each; of several runs, a run has one, and its weights are told apart by their dashes."""
+    run_names, alone = names(runs), len(runs) == 1
+    run_colours = [figures.Curve(name, (), i) for i, name in enumerate(run_names, 1) if not alone]
     for score in ("loss", runs[0].score):
-        curves = [curve for number in range(len(runs)) for curve in _of_score(runs, number, score)]
-        yield from _plot(score, SCORES[score], curves, is_share=score == "top1")
-    for name, title in TRAINING.items():
+        curves, dashes = [], {}
+        for number, (name, run) in enumerate(zip(run_names, runs, strict=True), 1):
+            for curve in _of_score(run, score):
+                dashes[curve.label] = figures.Curve(curve.label, (), GREY, curve.dash)
+                label = curve.label if alone else f"{name}, {curve.label}"
+                colour = curve.colour if alone else number
+                curves.append(
+                    figures.Curve(label, curve.points, colour, curve.dash, among_others=not alone)
+                )
+        legend = curves if alone else [*run_colours, *dashes.values()]
+        yield from _plot(score, SCORES[score], curves, legend, is_share=score == "top1")
+    for logged, title in TRAINING.items():
         curves = [
-            figures.Curve(run_name, run.series(name), colour)
-            for colour, (run_name, run) in enumerate(zip(names(runs), runs, strict=True), 1)
+            figures.Curve(name, run.series(logged), colour, among_others=not alone)
+            for colour, (name, run) in enumerate(zip(run_names, runs, strict=True), 1)
         ]
-        # A few updates may have gradients of a hundred times the others' norm.
-        yield from _plot(name.replace("/", "-"), title, curves, log=name == "train/grad_norm")
+        yield from _plot(logged.replace("/", "-"), title, curves, run_colours)
 
 
 def colours(run: Run) -> dict[str, int]:
@@ -36,20 +46,18 @@ def colours(run: Run) -> dict[str, int]:
     return {"val": 2} | {prefix: min(1 + 2 * i, 7) for i, prefix in enumerate(run.averages())}
 
 
-def _of_score(runs, number, score):
-    """The weights of one of the runs, and what it was trained on."""
-    run, alone = runs[number], len(runs) == 1
-    label = (lambda words: words) if alone else (lambda words: f"{names(runs)[number]}, {words}")
-    if score == "loss":
-        colour = GREY if alone else number + 1
-        yield figures.Curve(label("training"), run.series("train/loss"), colour, "faint")
+def _of_score(run, score):
+    """Of the weights, and the loss of training."""
+    if score == "loss" and (points := run.series("train/loss")):
+        yield figures.Curve("training", points, GREY, "faint")
     for prefix, weights in run.weights().items():
         dash = {"val": "dashed", "val_ema": "solid"}.get(prefix, "dotted")
-        colour = colours(run)[prefix] if alone else number + 1
-        yield figures.Curve(label(weights), run.series(f"{prefix}/{score}"), colour, dash)
+        if points := run.series(f"{prefix}/{score}"):
+            yield figures.Curve(weights, points, colours(run)[prefix], dash)
 
 
-def _plot(name, title, curves, **keywords):
+def _plot(name, title, curves, legend, **keywords):
+    """None where nothing was logged."""
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return
@@ -63,7 +71,7 @@ def _plot(name, title, curves, **keywords):
         title=title,
         svg=figures.curves(name, curves, **keywords),
         description=f"{title} over the steps. {' '.join(words)}",
-        legend=[curve for curve in curves if len(curves) > 1],
+        legend=legend,
         header=["step", *(curve.label for curve in curves)],
         rows=tables.logged([curve.points for curve in curves]),
     )

@@ -39,7 +39,8 @@ STYLE = {
     "ytick.labelsize": 10.5,
     "lines.linewidth": 1.7,
 }
-POINTS = 500  # of a curve that are drawn: of more, the lowest and highest of each stretch
+POINTS = 400  # of a curve that are drawn; of one with more, STRETCHES
+STRETCHES = 100
 RIGHT, WRONG = (0x2B, 0x6C, 0xB8), (0xD4, 0x5A, 0x12)  # of a confusion matrix; seen on both themes
 
 
@@ -51,6 +52,7 @@ class Curve:
     points: Sequence[tuple[int, float]]  # (step, value); NaN leaves a gap
     colour: int  # 1 to NUM_COLOURS
     dash: str = "solid"  # of DASHES
+    among_others: bool = False  # of its kind: what it ranges over would hide them
 
 
 @dataclass(frozen=True)
@@ -79,41 +81,47 @@ DASHES = {"solid": {}, "faint": {"linewidth": 1.0, "alpha": 0.75},
           "dashed": {"linestyle": (0, (5, 2))}, "dotted": {"linestyle": (0, (1.2, 1.6))}}  # fmt: skip
 
 
-def curves(
-    name: str, drawn: Sequence[Curve], *, is_share: bool = False, log: bool = False
-) -> Markup:
+def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Markup:
     """Values over steps. is_share: of 1, whose upper end is what one looks at."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.9, 3.0), layout="constrained")
         axis = figure.subplots()
-        highest = 0.0
+        values = []
         for number, curve in enumerate(drawn):
-            x, y = np.array(thinned(curve.points, POINTS)).T
+            colour, dash = STAND_INS[f"series-{curve.colour}"], DASHES[curve.dash]
+            x, low, mean, high = stretches(curve.points)
             marker = {"marker": "o", "markersize": 3.5} if len(x) == 1 else {}
-            axis.plot(x, y, color=STAND_INS[f"series-{curve.colour}"], gid=f"data-{number}",
-                      **DASHES[curve.dash], **marker)  # fmt: skip
-            highest = max(highest, np.nanmax(y, initial=0))
+            axis.plot(x, mean, color=colour, gid=f"data-{number}", **dash, **marker)
+            if (low < high).any() and not curve.among_others:
+                axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+            values += mean[np.isfinite(mean)].tolist()
+        highest = max(values, default=0)
         if is_share:
             axis.set_ylim(max(0, min(0.9, 1 - 4 * (1 - highest))), 1)
-        if log:
-            axis.set_yscale("log")
+        elif values and min(values) > 0 and highest > 20 * np.median(values):
+            axis.set_yscale("log")  # a few updates have gradients of a hundred times the norm
+        whole = FuncFormatter(lambda x, _: f"{x:,.0f}")
+        if highest >= 1000:
+            axis.yaxis.set_major_formatter(whole)
         axis.set_xlabel("step")
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axis.xaxis.set_major_formatter(whole)
         return _svg(figure, name)
 
 
-def thinned(points: Sequence[tuple[float, float]], count: int) -> list[tuple[float, float]]:
-    """At most about `count` of them: of each stretch the lowest and the highest, in order."""
-    if len(points) <= count:
-        return list(points)
-    kept = []
-    for part in np.array_split(np.array(points, float), count // 2):
-        ends = {0} if np.isnan(part[:, 1]).all() else {
-            int(np.nanargmin(part[:, 1])), int(np.nanargmax(part[:, 1]))
-        }  # fmt: skip
-        kept += [tuple(part[at]) for at in sorted(ends)]
-    return kept
+def stretches(points: Sequence[tuple[int, float]]) -> np.ndarray:
+    """[4, n]: step, lowest, mean and highest value. Of more than POINTS points, of each of
+    STRETCHES parts of them, NaN where none is finite."""
+    x, y = np.array(points, float).T
+    if len(points) <= POINTS:
+        return np.stack([x, y, y, y])
+    parts = zip(np.array_split(x, STRETCHES), np.array_split(y, STRETCHES), strict=True)
+    columns = []
+    for steps, values in parts:
+        finite = values[np.isfinite(values)]
+        ends = (finite.min(), finite.mean(), finite.max()) if finite.size else (np.nan,) * 3
+        columns.append((steps.mean(), *ends))
+    return np.array(columns).T
 
 
 def reliability(name: str, weights: Sequence[Weights]) -> Markup:
@@ -126,9 +134,10 @@ def reliability(name: str, weights: Sequence[Weights]) -> Markup:
             sums, colour = of_weights.sums, STAND_INS[f"series-{of_weights.colour}"]
             filled = sums["count"] > 0
             count = sums["count"][filled]
-            above.plot(sums["confidence"][filled] / count, sums["hits"][filled] / count,
-                       color=colour, marker="os^Dv"[number % 5], markersize=4.5,
-                       gid=f"data-{number}")  # fmt: skip
+            x, y = sums["confidence"][filled] / count, sums["hits"][filled] / count
+            above.plot(x, y, color=colour, linewidth=1.2, gid=f"data-{number}")
+            # A point of few images says little.
+            above.scatter(x, y, color=colour, s=4 + 50 * np.sqrt(count / count.sum()), zorder=3)
             edges = np.linspace(0, 1, len(sums["count"]) + 1)
             below.stairs(sums["count"] / count.sum(), edges, color=colour, linewidth=1.4)
         above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
@@ -184,4 +193,3 @@ def _svg(figure: Figure, name: str) -> Markup:
     view_box = re.search(r'viewBox="[^"]*"', text)[0]
     opening = f'<svg aria-hidden="true" focusable="false" {view_box}>'
     return Markup(opening + text[text.index(">") + 1 :])
-

@@ -96,7 +96,9 @@ def _classes(run, findings, mistakes):
 def _calibration(run, findings):
     """Confidence beside accuracy, of all weights."""
     weights = [
-        figures.Weights(label, curves.colours(run)[prefix], findings.totals[prefix]["of_confidence"])
+        figures.Weights(
+            label, curves.colours(run)[prefix], findings.totals[prefix]["of_confidence"]
+        )
         for prefix, label in run.weights().items()
     ]
     scores = tables.scores(findings.totals, run.weights())

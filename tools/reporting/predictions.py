@@ -11,7 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from convnext import activation, checkpoint, evaluation, losses, metrics, pretrained, sharding, steps
+from convnext import (
+    activation,
+    checkpoint,
+    evaluation,
+    losses,
+    metrics,
+    pretrained,
+    sharding,
+    steps,
+)
 from convnext.data import sources
 from convnext.errors import InputError, require
 from tools.reporting.runs import Run

@@ -105,9 +105,7 @@ def scores(totals: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) ->
     return rows
 
 
-def logged(
-    curves: Sequence[Sequence[tuple[int, float]]], most: int = 150
-) -> list[list[str]]:
+def logged(curves: Sequence[Sequence[tuple[int, float]]], most: int = 150) -> list[list[str]]:
     """A row for each step, [step, value of each curve]; of more than `most` steps evenly spread
     ones, and the last."""
     steps = sorted({step for points in curves for step, _ in points})
