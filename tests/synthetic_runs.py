@@ -1,4 +1,4 @@
-"""Findings of a run that nobody made: as many classes as are asked for, with structured mistakes."""
+"""What a run of any number of classes would say, with structured mistakes: made up."""
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +21,13 @@ def run(workdir, num_classes, num_epochs=300):
     rng = np.random.default_rng(num_classes)
     steps = 312 * num_epochs
     lines = []
-    for step in range(50, steps + 1, 50):
+    for step in range(52, steps + 1, 52):
         done = step / steps
         lines.append({
             "step": step,
             "train/loss": 2.5 + 4 * np.exp(-8 * done) + rng.normal(0, 0.1),
             "train/lr": 4e-3 * min(15 * done, (1 + np.cos(np.pi * done)) / 2),
-            "train/grad_norm": None if step == 5000 else float(rng.gamma(4, 0.5)),
+            "train/grad_norm": None if step == 5200 else float(rng.gamma(4, 0.5)),
             "train/images_per_second": float(rng.normal(9000, 150)),
             "data/wait_fraction": float(rng.uniform(0, 0.02)),
         })  # fmt: skip

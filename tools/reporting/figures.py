@@ -77,8 +77,12 @@ class Plot:
     rows: Sequence[Sequence[str]]
 
 
-DASHES = {"solid": {}, "faint": {"linewidth": 1.0, "alpha": 0.75},
-          "dashed": {"linestyle": (0, (5, 2))}, "dotted": {"linestyle": (0, (1.2, 1.6))}}  # fmt: skip
+DASHES = {
+    "solid": {},
+    "faint": {"linewidth": 1.0, "alpha": 0.75},
+    "dashed": {"linestyle": (0, (5, 2))},
+    "dotted": {"linestyle": (0, (1.2, 1.6))},
+}
 
 
 def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Markup:

@@ -70,7 +70,7 @@ def evaluate(
         raise InputError(f"no checkpoint in {run.workdir}; accepted: a run that has saved one")
     source = _source(run, data_root)
     # The step is said, so that all are of the same where the run goes on meanwhile.
-    load = partial(pretrained.load, run.workdir, step=step)
+    load = partial(pretrained.load, run.workdir, step=step, dtype=run.config["model"]["dtype"])
     found = {"val": load(weights="raw")}
     for prefix, decay in zip(run.averages(), run.config["ema_decays"], strict=True):
         found[prefix] = load(weights=f"ema_{decay}")

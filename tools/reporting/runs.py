@@ -53,7 +53,7 @@ class Run:
         return self.steps_per_epoch * self.config["num_epochs"]
 
     def averages(self) -> dict[str, str]:
-        """{"val_ema": "EMA 0.9999", ...}: the prefix of what is logged of each average, its name."""
+        """{"val_ema": "EMA 0.9999", ...}: a name for each, by the prefix of what is logged."""
         decays = [str(decay) for decay in self.config["ema_decays"]]
         prefixes = ["val_ema", *(f"val_ema_{decay}" for decay in decays[1:])]
         return {p: f"EMA {d}" for p, d in zip(prefixes[: len(decays)], decays, strict=True)}
@@ -95,8 +95,8 @@ def read(workdir: Path) -> Run:
             environment=_json(workdir / "environment.json", None),
             bad_images=len(_json(workdir / "bad_images.json", ())),
         )
-        run.averages(), run.num_steps, run.problem_type, run.config["data"]
-        [line["step"] for line in run.lines]
+        # What a page needs first, so that a folder of something else is refused here.
+        _ = run.averages(), run.num_steps, run.problem_type, run.config["data"], run.logged_step
     except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise InputError(
             f"{workdir} cannot be read: {type(error).__name__} {error}; accepted: {accepted}, as "
