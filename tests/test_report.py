@@ -42,7 +42,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        if attributes.get("role") == "region":
+        if attributes.get("role") == "group":
             self.label = attributes["aria-label"]
             self.tables[self.label] = []
         elif attributes.get("role") == "img":

@@ -13,6 +13,7 @@ from tools.reporting.runs import Run
 LARGEST = 30  # classes that a confusion matrix is written out for
 BLOCK = 15  # classes of the block that stands for a larger one
 LISTED = 20  # confusions, and classes
+ROWS = 150  # of the values of a curve
 # Rows of the paper's Table 5 (https://arxiv.org/abs/2201.03545), in its order, and what else one
 # asks of a recipe: field of the config, name.
 RECIPE = {
@@ -105,7 +106,7 @@ def scores(totals: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) ->
     return rows
 
 
-def logged(curves: Sequence[Sequence[tuple[int, float]]], most: int = 150) -> list[list[str]]:
+def logged(curves: Sequence[Sequence[tuple[int, float]]], most: int = ROWS) -> list[list[str]]:
     """A row for each step, [step, value of each curve]; of more than `most` steps evenly spread
     ones, and the last."""
     steps = sorted({step for points in curves for step, _ in points})
