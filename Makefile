@@ -1,6 +1,8 @@
 # make train: installs into .venv, once, and trains on the digits.
 # make test:  installs into .venv, once, and runs the tests, two at a time: compilation has one thread.
 # make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
+# make browser: installs into .venv-browser, once, and looks at pages in a Chromium that is there
+#              already: CHROMIUM is its path, by default that of `chromium`.
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
 # make audit: installs pip-audit into .venv, once, and asks PyPI for known advisories against the
@@ -18,7 +20,7 @@ CONSTRAINTS ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval test parity bench lint audit clean
+.PHONY: train eval test parity browser bench lint audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -31,6 +33,9 @@ test: .venv/test.installed
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest tests/parity
+
+browser: .venv-browser/installed
+	.venv-browser/bin/python -m pytest tests/browser
 
 BENCH = -m tools.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
 bench: .venv-parity/installed
@@ -46,9 +51,9 @@ audit: .venv/audit.installed
 	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt
 
 clean:
-	rm -rf .venv .venv-parity
+	rm -rf .venv .venv-parity .venv-browser
 
-.venv/bin/python .venv-parity/bin/python: %/bin/python:
+.venv/bin/python .venv-parity/bin/python .venv-browser/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "error: $(PYTHON) is older than Python 3.11; accepted: make PYTHON=python3.12, say"; exit 1; }
 	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
@@ -68,4 +73,9 @@ clean:
 .venv-parity/installed: requirements.txt requirements-dev.txt requirements-parity.txt \
 		| .venv-parity/bin/python
 	.venv-parity/bin/python $(PIP_INSTALL) -r requirements-parity.txt
+	@touch $@
+
+.venv-browser/installed: requirements.txt requirements-dev.txt requirements-browser.txt \
+		| .venv-browser/bin/python
+	.venv-browser/bin/python $(PIP_INSTALL) -r requirements-browser.txt
 	@touch $@

@@ -15,7 +15,7 @@ import jax
 from rich import progress
 from tensorboardX import SummaryWriter
 
-from convnext import files, plots
+from convnext import environment, files, plots
 from convnext.errors import InputError, RunError, require
 
 STEPS_AHEAD = 8
@@ -26,7 +26,7 @@ class Log:
 
     metrics.jsonl has one JSON object a line: "step", and the values of that step. Lines past
     start_step, left by a run that was killed after its last checkpoint, are cut off first.
-    config.json holds the config.
+    config.json holds the config, environment.json what the run was last started on.
 
     What a full disk refuses later is said once; lines of metrics.jsonl are kept and tried again.
     Raises RunError where not even the first files can be written.
@@ -83,6 +83,7 @@ class Log:
     def _open(self, start_step, config):
         self.workdir.mkdir(parents=True, exist_ok=True)
         files.replace(self.workdir / "config.json", _json(config))
+        files.replace(self.workdir / "environment.json", _json(environment.describe()))
         path = self.workdir / "metrics.jsonl"
         kept = [line for line in read(path) if line["step"] <= start_step]
         files.replace(path, "".join(json.dumps(line) + "\n" for line in kept))

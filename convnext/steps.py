@@ -223,11 +223,14 @@ def evaluate(
 def collect(
     eval_step: Callable, params: Any, batches: Iterable[dict[str, jax.Array]]
 ) -> dict[str, np.ndarray]:
-    """What eval_step, measuring metrics.outputs, says of each example with mask 1, in order."""
+    """What eval_step, measuring metrics.outputs, says of each example with mask 1, in order; and
+    its index among all of them."""
     parts = [jax.device_get(eval_step(params, batch)) for batch in batches]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     counted = joined.pop("mask") > 0
-    return {name: values[counted] for name, values in joined.items()}
+    return {name: values[counted] for name, values in joined.items()} | {
+        "index": np.flatnonzero(counted)
+    }
 
 
 def weights(state: TrainState, ema_decays: Sequence[float]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 import json
+import platform
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -40,6 +42,18 @@ def test_one_line_for_each_step_that_is_due_or_evaluated(tmp_path):
     assert all(line["train/images_per_second"] > 0 for line in lines if line["step"] in (2, 4, 6))
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_run_says_what_it_was_last_started_on(tmp_path, monkeypatch):
+    open_log(tmp_path).__exit__()
+    said = json.loads((tmp_path / "environment.json").read_text())
+    assert said["jax"] == jax.__version__ and said["python"] == platform.python_version()
+    assert (said["device_kind"], said["device_count"], said["process_count"]) == ("cpu", 8, 1)
+
+    monkeypatch.setattr(jax, "device_count", lambda: 16)
+    open_log(tmp_path, start_step=2).__exit__()
+    said = json.loads((tmp_path / "environment.json").read_text())
+    assert said["device_count"] == 16
 
 
 def test_a_line_is_written_when_the_next_one_is_due(tmp_path):

@@ -329,3 +329,20 @@ def test_weights_are_named_by_the_order_of_the_decays(parts):
     state = parts[2](jax.random.key(0)).replace(params="p", ema_params={"0.9": "a", "0.99": "b"})
     assert steps.weights(state, (0.99, 0.9)) == {"val": "p", "val_ema": "b", "val_ema_0.9": "a"}
     assert steps.weights(state, ()) == {"val": "p"}
+
+
+def test_what_is_said_of_each_example_is_in_order_and_knows_its_index(
+    tiny_model, tiny_params, batch
+):
+    eval_step = quick_jit(
+        partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE, measure=metrics.outputs)
+    )
+    masked = {**batch, "mask": batch["mask"] * (np.arange(16) != 5)}  # one that cannot be read
+    batches = [{name: value[i : i + 8] for name, value in masked.items()} for i in (0, 8)]
+    said = steps.collect(eval_step, tiny_params, batches)
+    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(batch["image"]))
+    assert said["index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
+    np.testing.assert_array_equal(said["label"], batch["label"][said["index"]])
+    np.testing.assert_array_equal(said["prediction"], logits.argmax(axis=1)[said["index"]])
+    probabilities = jax.nn.softmax(logits).max(axis=1)[said["index"]]
+    np.testing.assert_allclose(said["confidence"], probabilities, rtol=1e-5)

@@ -1,0 +1,80 @@
+"""Writes a page about a run: its recipe, curves, scores, mistakes and calibration.
+
+    python -m tools.report --workdir=RUN [--out=RUN/report.html] [--compare RUN RUN ...]
+
+The page is one file, without scripts and without anything from elsewhere. The scores are those of
+the newest checkpoint on the run's validation images, so a run that is still going on has one, too.
+--compare adds the curves of other runs and what they logged.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from convnext import files
+from convnext.errors import InputError, reported, require
+from tools.reporting import figures, page, predictions, runs
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", type=Path, required=True, metavar="RUN")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument("--compare", type=Path, nargs="+", default=(), metavar="RUN",
+                        help="workdirs of other runs")  # fmt: skip
+    parser.add_argument("--data_root", help="default: the run's")
+    parser.add_argument("--batch_size", type=int, default=128, metavar="N",
+                        help="images, over all devices (128)")  # fmt: skip
+    parser.add_argument("--num_workers", type=int, metavar="N", help="default: the run's")
+    with reported():
+        report(**vars(parser.parse_args(argv)))
+
+
+def report(
+    workdir: Path,
+    *,
+    out: Path | None = None,
+    compare: Sequence[Path] = (),
+    data_root: str | None = None,
+    batch_size: int = 128,
+    num_workers: int | None = None,
+) -> None:
+    """Raises InputError where a folder is of no run, or of another problem, the run has no
+    checkpoint, its data is not there, or out cannot be written."""
+    out = workdir / "report.html" if out is None else out
+    most = figures.NUM_COLOURS - 1
+    require(len(compare) <= most, "the number of --compare", len(compare), f"0 to {most}")
+    require(num_workers is None or num_workers >= 0, "--num_workers", num_workers, "0 and more")
+    run, *others = [runs.read(folder) for folder in (workdir, *compare)]
+    for other in others:
+        require(other.problem_type == run.problem_type, f"the problem of {other.workdir}",
+                other.problem_type, f"{run.problem_type}, as of {workdir}")  # fmt: skip
+    _check_writable(out)
+    findings = predictions.evaluate(
+        run, data_root=data_root, batch_size=batch_size, num_workers=num_workers
+    )
+    files.replace(out, page.render(run, findings, others))
+    print(f"{out}: {out.stat().st_size:,} bytes, of step {findings.step} of {workdir}")
+
+
+def _check_writable(out):
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder")
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--out is {out}, which cannot be written: {error}; accepted: a file in a folder that "
+            "is there"
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

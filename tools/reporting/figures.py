@@ -1,0 +1,199 @@
+"""Plots as SVG that goes into a page: text stays text, and colours are the page's.
+
+Drawn with a stand-in for each colour, which the page's custom property replaces: --ink, --muted,
+--grid, --series-1 to --series-8. So the plots follow the theme of the page.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+NUM_COLOURS = 8
+STAND_INS = {"ink": "#0101a1", "muted": "#0101a2", "grid": "#0101a3"} | {
+    f"series-{i}": f"#0101b{i}" for i in range(1, NUM_COLOURS + 1)
+}
+STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 10.5,
+    "text.color": STAND_INS["ink"],
+    "axes.edgecolor": STAND_INS["grid"],
+    "axes.labelcolor": STAND_INS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": STAND_INS["grid"],
+    "grid.linewidth": 0.7,
+    "xtick.color": STAND_INS["grid"],
+    "ytick.color": STAND_INS["grid"],
+    "xtick.labelcolor": STAND_INS["muted"],
+    "ytick.labelcolor": STAND_INS["muted"],
+    "axes.labelsize": 10.5,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
+    "lines.linewidth": 1.7,
+}
+POINTS = 400  # of a curve that are drawn; of one with more, STRETCHES
+STRETCHES = 100
+RIGHT, WRONG = (0x2B, 0x6C, 0xB8), (0xD4, 0x5A, 0x12)  # of a confusion matrix; seen on both themes
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot."""
+
+    label: str
+    points: Sequence[tuple[int, float]]  # (step, value); NaN leaves a gap
+    colour: int  # 1 to NUM_COLOURS
+    dash: str = "solid"  # of DASHES
+    among_others: bool = False  # of its kind: what it ranges over would hide them
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a reliability diagram shows of the same model with other weights."""
+
+    label: str
+    colour: int
+    sums: Mapping[str, np.ndarray]  # of_confidence, of metrics.details
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the page, with what it says in words and as a table."""
+
+    name: str
+    title: str
+    svg: Markup
+    description: str
+    legend: Sequence[Curve]
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+DASHES = {
+    "solid": {},
+    "faint": {"linewidth": 1.0, "alpha": 0.75},
+    "dashed": {"linestyle": (0, (5, 2))},
+    "dotted": {"linestyle": (0, (1.2, 1.6))},
+}
+
+
+def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Markup:
+    """Values over steps. is_share: of 1, whose upper end is what one looks at."""
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(4.9, 3.0), layout="constrained")
+        axis = figure.subplots()
+        values = []
+        for number, curve in enumerate(drawn):
+            colour, dash = STAND_INS[f"series-{curve.colour}"], DASHES[curve.dash]
+            x, low, mean, high = stretches(curve.points)
+            marker = {"marker": "o", "markersize": 3.5} if len(x) == 1 else {}
+            axis.plot(x, mean, color=colour, gid=f"data-{number}", **dash, **marker)
+            if (low < high).any() and not curve.among_others:
+                axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+            values += mean[np.isfinite(mean)].tolist()
+        highest = max(values, default=0)
+        if is_share:
+            axis.set_ylim(max(0, min(0.9, 1 - 4 * (1 - highest))), 1)
+        elif values and min(values) > 0 and highest > 20 * np.median(values):
+            axis.set_yscale("log")  # a few updates have gradients of a hundred times the norm
+        whole = FuncFormatter(lambda x, _: f"{x:,.0f}")
+        if highest >= 1000:
+            axis.yaxis.set_major_formatter(whole)
+        axis.set_xlabel("step")
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.xaxis.set_major_formatter(whole)
+        return _svg(figure, name)
+
+
+def stretches(points: Sequence[tuple[int, float]]) -> np.ndarray:
+    """[4, n]: step, lowest, mean and highest value. Of more than POINTS points, of each of
+    STRETCHES parts of them, NaN where none is finite."""
+    x, y = np.array(points, float).T
+    if len(points) <= POINTS:
+        return np.stack([x, y, y, y])
+    parts = zip(np.array_split(x, STRETCHES), np.array_split(y, STRETCHES), strict=True)
+    columns = []
+    for steps, values in parts:
+        finite = values[np.isfinite(values)]
+        ends = (finite.min(), finite.mean(), finite.max()) if finite.size else (np.nan,) * 3
+        columns.append((steps.mean(), *ends))
+    return np.array(columns).T
+
+
+def reliability(name: str, weights: Sequence[Weights]) -> Markup:
+    """Accuracy over confidence; below, the share of the images in each part of [0, 1]."""
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+        above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+        above.plot([0, 1], [0, 1], color=STAND_INS["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for number, of_weights in enumerate(weights):
+            sums, colour = of_weights.sums, STAND_INS[f"series-{of_weights.colour}"]
+            filled = sums["count"] > 0
+            count = sums["count"][filled]
+            x, y = sums["confidence"][filled] / count, sums["hits"][filled] / count
+            above.plot(x, y, color=colour, linewidth=1.2, gid=f"data-{number}")
+            # A point of few images says little.
+            above.scatter(x, y, color=colour, s=4 + 50 * np.sqrt(count / count.sum()), zorder=3)
+            edges = np.linspace(0, 1, len(sums["count"]) + 1)
+            below.stairs(sums["count"] / count.sum(), edges, color=colour, linewidth=1.4)
+        above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        below.set(ylabel="share", xlabel="confidence", ylim=(0, None))
+        return _svg(figure, name)
+
+
+def overview(
+    name: str, labels: np.ndarray, predictions: np.ndarray, num_classes: int, largest: int = 200
+) -> tuple[Markup, int]:
+    """The whole confusion matrix as a picture, of at most `largest` rows; each stands for so many
+    classes, which is returned too. labels and predictions: int [N]."""
+    step = -(-num_classes // largest)
+    size = -(-num_classes // step)
+    hits, mistakes = np.zeros((2, size, size))
+    right = labels == predictions
+    np.add.at(hits, (labels[right] // step, predictions[right] // step), 1)
+    np.add.at(mistakes, (labels[~right] // step, predictions[~right] // step), 1)
+    # Shades by the logarithm: one mistake must be seen beside a hundred.
+    shade = lambda m: np.log1p(m) / max(np.log1p(m.max()), 1e-9)  # noqa: E731
+    picture = np.zeros((size, size, 4), np.uint8)
+    is_right = shade(hits) >= shade(mistakes)
+    picture[..., :3] = np.where(is_right[..., None], RIGHT, WRONG)
+    strength = np.where(is_right, shade(hits), shade(mistakes))
+    picture[..., 3] = np.where(strength > 0, 45 + 210 * strength, 0)
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name, "axes.grid": False}):
+        figure = Figure(figsize=(5.6, 5.4), layout="constrained")
+        axis = figure.subplots()
+        axis.imshow(picture, interpolation="none", gid="data-0",
+                    extent=(0, size * step, size * step, 0))  # fmt: skip
+        axis.set(xlabel="predicted class, by number", ylabel="label, by number",
+                 xlim=(0, num_classes), ylim=(num_classes, 0))  # fmt: skip
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(MaxNLocator(5, integer=True))
+        return _svg(figure, name), step
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    """The <svg> alone, with ids that begin with `name`. What it shows is said beside it."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    text = file.getvalue()
+    # Its style rule would hold for the whole page.
+    unwanted = r"<metadata>.*?</metadata>|<style.*?</style>"
+    text = re.sub(unwanted, "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(?<= id=")|(?<=url\(#)|(?<=xlink:href="#)', f"{name}-", text)
+    # The family is the page's.
+    text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    for variable, stand_in in STAND_INS.items():
+        text = text.replace(stand_in, f"var(--{variable})")
+    view_box = re.search(r'viewBox="[^"]*"', text)[0]
+    opening = f'<svg aria-hidden="true" focusable="false" {view_box}>'
+    return Markup(opening + text[text.index(">") + 1 :])
