@@ -3,6 +3,8 @@
 # make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
+# make package: builds the distributions into dist/, installs the wheel elsewhere and tests it.
+# make api:   writes the API reference, of the docstrings, into build/api.
 # make audit: installs pip-audit into .venv, once, and asks PyPI for known advisories against the
 #              versions in constraints.txt; one that cannot be looked up is a failure.
 #
@@ -18,7 +20,7 @@ CONSTRAINTS ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval test parity bench lint audit clean
+.PHONY: train eval test parity bench lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -41,6 +43,14 @@ lint: .venv/test.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/shellcheck scripts/*.sh .ci/run
+
+package: .venv/test.installed
+	rm -rf build/lib dist
+	.venv/bin/python -m build
+	.venv/bin/python -m pytest tests/packaging
+
+api: .venv/test.installed
+	.venv/bin/python -m tools.api --out=build/api
 
 audit: .venv/audit.installed
 	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt

@@ -141,6 +141,7 @@ def _is_index(index):
 
 
 def write_index(root: Path, index: Mapping[str, Any]) -> None:
+    """Replaces what `read_index` reads, as a whole."""
     temporary = root / f"{INDEX}.tmp"
     temporary.write_text(json.dumps(index, indent=1) + "\n")
     temporary.replace(root / INDEX)
