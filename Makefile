@@ -43,9 +43,10 @@ lint: .venv/test.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/shellcheck scripts/*.sh .ci/run
+	.venv/bin/check-jsonschema --builtin-schema=vendor.github-workflows .github/workflows/*.yml
 
 package: .venv/test.installed
-	rm -rf build/lib dist
+	rm -rf *.egg-info build/lib dist  # of earlier builds, which would be packed as well
 	.venv/bin/python -m build
 	.venv/bin/python -m pytest tests/packaging
 

@@ -71,11 +71,10 @@ def test_the_wheel_has_the_package_and_its_licence_and_nothing_else():
     assert set(zipfile.ZipFile(WHEEL).namelist()) == expected
 
 
-def test_the_source_distribution_has_what_is_tested_and_its_tests():
+def test_the_source_distribution_is_the_whole_repository():
     with tarfile.open(SDIST) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    hidden = {name for name in tracked(".") if name.startswith(".")}
-    assert set(tracked(".")) - hidden <= names
+    assert set(tracked(".")) <= names
 
 
 def tracked(folder: str) -> list[str]:
