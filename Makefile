@@ -1,10 +1,13 @@
 # make train: installs into .venv, once, and trains on the digits.
+# make report: writes a page about that run, WORKDIR/report.html.
 # make test:  installs into .venv, once, and runs the tests, two at a time: compilation has one thread.
 # make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
 # make browser: installs into .venv-browser, once, and looks at pages in a Chromium that is there
 #              already: CHROMIUM is its path, by default that of `chromium`.
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
+# make package: builds the distributions into dist/, installs the wheel elsewhere and tests it.
+# make api:   writes the API reference, of the docstrings, into build/api.
 # make audit: installs pip-audit into .venv, once, and asks PyPI for known advisories against the
 #              versions in constraints.txt; one that cannot be looked up is a failure.
 #
@@ -20,13 +23,16 @@ CONSTRAINTS ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval test parity browser bench lint audit clean
+.PHONY: train eval report test parity browser bench lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
 
 eval: .venv/train.installed
 	.venv/bin/python eval.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
+
+report: .venv/train.installed
+	.venv/bin/python -m tools.report --workdir=$(WORKDIR)
 
 test: .venv/test.installed
 	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
@@ -46,6 +52,15 @@ lint: .venv/test.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/shellcheck scripts/*.sh .ci/run
+	.venv/bin/check-jsonschema --builtin-schema=vendor.github-workflows .github/workflows/*.yml
+
+package: .venv/test.installed
+	rm -rf *.egg-info build/lib dist  # of earlier builds, which would be packed as well
+	.venv/bin/python -m build
+	.venv/bin/python -m pytest tests/packaging
+
+api: .venv/test.installed
+	.venv/bin/python -m tools.api --out=build/api
 
 audit: .venv/audit.installed
 	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from convnext.classifier import Classifier
     from convnext.export import save_pretrained
@@ -31,11 +33,12 @@ _MODULES = {
     "save_pretrained": "export",
 }
 
+if not TYPE_CHECKING:  # to which a module with this function has every name
 
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"convnext.{_MODULES[name]}"), name)
+    def __getattr__(name: str):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"convnext.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

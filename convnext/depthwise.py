@@ -80,6 +80,7 @@ def fastest(platform: str, direction: str, pixels: int) -> str:
 
 
 def grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """XLA's own convolution, of the shapes of `depthwise_conv`."""
     return lax.conv_general_dilated(
         x,
         kernel,

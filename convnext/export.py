@@ -37,7 +37,7 @@ def save_pretrained(
     """Writes model.safetensors, config.json and preprocessor_config.json.
 
     format "transformers": for AutoModelForImageClassification.from_pretrained(folder) and
-    pipeline("image-classification"). "timm": for timm.create_model("local-dir:<folder>",
+    pipeline("image-classification"). "timm": for timm.create_model(`"local-dir:<folder>"`,
     pretrained=True). "official": the keys of facebookresearch/ConvNeXt and ConvNeXt-V2, and where
     torch is installed also model.pth, as their scripts read it. "torchvision": for
     load_state_dict. labels: of the classes, by default those of ImageNet where the number fits.

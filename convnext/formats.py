@@ -75,6 +75,7 @@ class Format:
         }
 
     def our_key(self, key: str) -> str | None:
+        """None where this format has no such key."""
         for ours, pattern in self._patterns.items():
             if match := pattern.fullmatch(key):
                 return ours.replace("#", match[1]) if match.groups() else ours

@@ -172,7 +172,7 @@ class Log:
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
-        """Seconds spent inside are no training time; the next line has them as seconds/<name>."""
+        """Seconds spent inside are no training time; the next line has them as `seconds/<name>`."""
         jax.block_until_ready(list(self._ahead))
         begin = time.monotonic()
         yield

@@ -117,6 +117,7 @@ class ConvNeXt(nn.Module):
 
     @property
     def map_names(self) -> tuple[str, ...]:
+        """Of the maps that `features` returns, in the order of their computation."""
         return ("stem", *(f"stage{i + 1}" for i in range(len(self.depths))))
 
     def _maps(self, x, train):

@@ -28,6 +28,7 @@ def platform() -> str:
 
 
 def on_cpu() -> bool:
+    """Whether `platform()` is "cpu"."""
     return platform() == "cpu"
 
 

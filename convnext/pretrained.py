@@ -66,8 +66,8 @@ def from_pretrained(
     dtype: what the model computes in; None: what a run did, else float32. num_classes: None keeps
     the head; 0 takes it away; 1000 of a head of 21,841 takes the rows of these classes; any other
     number makes a new head, drawn from `key` (of 0 where it is None) and scaled by head_init_scale.
-    weights: "ema" or "raw" of a run or
-    of a training checkpoint, or of a run "ema_<decay>", a further average; None takes the (first)
+    weights: "ema" or "raw" of a run or of a training checkpoint, or of a run `"ema_<decay>"`, a
+    further average; None takes the (first)
     average where there is one. revision: branch, tag or commit of the Hugging Face repository.
     step: of a run's checkpoint; None: its newest.
 

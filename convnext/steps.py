@@ -235,7 +235,7 @@ def collect(
 
 def weights(state: TrainState, ema_decays: Sequence[float]) -> dict[str, Any]:
     """What is evaluated, by the prefix of its metrics: "val" is the parameters as they are,
-    "val_ema" their first average, "val_ema_<decay>" each further one."""
+    "val_ema" their first average, `"val_ema_<decay>"` each further one."""
     averages = [str(decay) for decay in ema_decays]
     names = ["val_ema", *(f"val_ema_{decay}" for decay in averages[1:])]
     return {"val": state.params} | {

@@ -15,6 +15,7 @@ from convnext.model import ConvNeXt
 
 
 def parameter_count(params: Any) -> int:
+    """Of all arrays together."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -106,6 +107,7 @@ def mixing(
 
 
 def averages(ema_decays: Sequence[float], ema_warmup: bool) -> str:
+    """The decays of the averages, in one line."""
     decays = ", ".join(f"{decay:g}" for decay in ema_decays)
     return f"averages   {decays or 'none'}{' with a warm-up' if decays and ema_warmup else ''}"
 

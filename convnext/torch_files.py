@@ -1,8 +1,8 @@
 """Reads what torch.save wrote, without torch, and executes nothing that is in the file.
 
 Such a file is a zip archive: data.pkl, a pickle in which each tensor is a call that rebuilds it,
-and one entry data/<key> a storage, raw numbers (torch/serialization.py). The unpickler knows these
-calls and plain containers, and refuses every other name.
+and one entry `data/<key>` a storage, raw numbers (torch/serialization.py). The unpickler knows
+these calls and plain containers, and refuses every other name.
 """
 
 import io

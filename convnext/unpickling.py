@@ -23,6 +23,7 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
         self._names = {("collections", "OrderedDict"): _ordered_dict, **names}
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name. Raises RefusedError for every name that is not known."""
         if (module, name) not in self._names:
             raise RefusedError(f"it refers to {module}.{name}")
         return self._names[module, name]
@@ -34,14 +35,17 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
             self.stack[-1].take(state)
 
     def load_dict(self) -> None:
+        """A dict, whose keys are plain."""
         items = self.pop_mark()
         self.append(_checked(zip(items[::2], items[1::2], strict=True)))
 
     def load_setitem(self) -> None:
+        """One more item of a dict, and of nothing else."""
         value, key = self.stack.pop(), self.stack.pop()
         self._update([(key, value)])
 
     def load_setitems(self) -> None:
+        """Further items of a dict, and of nothing else."""
         items = self.pop_mark()
         self._update(zip(items[::2], items[1::2], strict=True))
 
@@ -66,6 +70,7 @@ class Stateful:
     """Something whose state follows after it has been made."""
 
     def take(self, state: Any) -> None:
+        """Called once, with what the pickle has as its state."""
         raise NotImplementedError
 
 

@@ -117,6 +117,16 @@ def test_a_folder_of_parquet_files_is_read(hub):
             val_split="valid")  # fmt: skip
 
 
+def test_a_row_that_is_only_the_name_of_a_file_is_refused_by_that_name(tmp_path):
+    import datasets
+
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["gull"]))
+    rows = dict(image=[{"path": "gone/1.png", "bytes": None}], label=[0])
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    train, _ = catalogs.parquet(str(tmp_path), None, None)
+    refused("0 of .*/train is the name of a file, gone/1.png; accepted: images", lambda: train[0])
+
+
 def test_without_parquet_files_or_the_package_it_says_so(tmp_path, monkeypatch):
     refused("data.root is None; accepted: a folder of Parquet files", sources.load, "parquet")
     refused("data.root is .*; accepted: a folder of", sources.load, "parquet", str(tmp_path))

@@ -47,6 +47,7 @@ class Files:
         return len(self.names)
 
     def path(self, index: int) -> Path:
+        """Of the file of an image."""
         folder = self.folder or self.class_names[self.labels[index]]
         return self.root / folder / os.fsdecode(self.names[index])
 
@@ -66,7 +67,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> tuple[Files, Files]:
-    """Of root/train/<class>/ and root/val/<class>/, classes in alphabetical order.
+    """Of `root/train/<class>/` and `root/val/<class>/`, classes in alphabetical order.
 
     Where root has no val folder, val_fraction of each class in root/train, or in root itself, is
     kept to validate on. Raises InputError where there is nothing to read.
@@ -90,7 +91,7 @@ def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> t
 
 
 def of_classes(root: Path) -> Files:
-    """Of root/<class>/."""
+    """Of `root/<class>/`."""
     listed = listing(root)
     return files(root, list(listed), listed)
 

@@ -42,6 +42,7 @@ def _flattened(counts):
 
 
 def invert(image: np.ndarray) -> np.ndarray:
+    """The negative."""
     return 255 - image
 
 

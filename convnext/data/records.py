@@ -142,4 +142,5 @@ def _is_index(index):
 
 
 def write_index(root: Path, index: Mapping[str, Any]) -> None:
+    """Replaces what `read_index` reads, as a whole."""
     files.replace(root / INDEX, json.dumps(index, indent=1) + "\n")

@@ -18,6 +18,11 @@ from convnext.errors import InputError
 
 
 class Source(Protocol):
+    """Images by number, each {"image": uint8 [H, W, 3], "label"}, and the names of their classes.
+
+    A label is an int32, or numbers for a problem of another type (losses.problem_type).
+    """
+
     class_names: Sequence[str]
 
     def __len__(self) -> int: ...
@@ -36,13 +41,13 @@ def load(
 ) -> tuple[Source, Source]:
     """The sources to train and to validate on.
 
-    name "digits": the handwritten digits that ship with scikit-learn.
-    name "folder": one folder a class, in root (`folders.load`).
-    name "arrayrecord": what tools.prepare wrote into root (`records.load`).
-    name "parquet": a folder of Parquet files (`catalogs.parquet`).
-    name "cifar10" or "cifar100", and root a file: the archive for Python (`arrays.cifar`).
-    name "oxford_flowers102", and root with imagelabels.mat: as published (`archives.flowers`).
-    Any other name: a data set of TensorFlow Datasets (`catalogs.tfds`).
+    * name "digits": the handwritten digits that ship with scikit-learn.
+    * name "folder": one folder a class, in root (`folders.load`).
+    * name "arrayrecord": what tools.prepare wrote into root (`records.load`).
+    * name "parquet": a folder of Parquet files (`catalogs.parquet`).
+    * name "cifar10" or "cifar100", and root a file: the archive for Python (`arrays.cifar`).
+    * name "oxford_flowers102", and root with imagelabels.mat: as published (`archives.flowers`).
+    * Any other name: a data set of TensorFlow Datasets (`catalogs.tfds`).
 
     train_split and val_split are for "parquet" and TensorFlow Datasets. Where there is nothing to
     validate on, it is val_fraction of what there is to train on, drawn at random.

@@ -1,0 +1,83 @@
+"""The distributions in dist/, of `make package`: installed and used away from this repository."""
+
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import convnext
+
+ROOT = Path(__file__).parents[2]
+NAME = f"convnext_jax-{convnext.__version__}"
+WHEEL = ROOT / "dist" / f"{NAME}-py3-none-any.whl"
+SDIST = ROOT / "dist" / f"{NAME}.tar.gz"
+
+USE = """
+import json, pathlib, sys
+import jax, jax.numpy as jnp
+import convnext
+from convnext import depthwise, labels
+
+assert pathlib.Path(convnext.__file__).is_relative_to(sys.prefix), convnext.__file__
+assert len(convnext.VARIANTS) == 23
+model = convnext.ConvNeXt(depths=(1, 1), dims=(8, 16), num_classes=5)
+images = jnp.zeros((2, 32, 32, 3))
+params = model.init(jax.random.key(0), images)["params"]
+assert model.apply({"params": params}, images).shape == (2, 5)
+convnext.save_pretrained("out", model, params, format="transformers")
+pixels = convnext.ImageProcessor(size=32).preprocess([images[0]])
+classifier = convnext.Classifier.from_pretrained("out")
+assert len(classifier(images[0], top_k=3)[0]) == 3
+assert labels.names(1000)[0].startswith("tench")
+assert depthwise.TIMINGS
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel, and what it depends on from this one."""
+    root = tmp_path_factory.mktemp("venv")
+    venv.create(root, with_pip=False, symlinks=True)
+    paths = sysconfig.get_paths("venv", vars={"base": str(root), "platbase": str(root)})
+    here = sysconfig.get_paths()["purelib"]
+    (Path(paths["purelib"]) / "dependencies.pth").write_text(f"{here}\n")
+    python = root / "bin" / "python"
+    command = [python, "-I", "-m", "pip", "install", "--quiet", "--no-index", WHEEL]
+    subprocess.run(command, check=True, cwd=root)
+    return python
+
+
+def test_the_wheel_runs_where_the_repository_is_not(python, tmp_path):
+    subprocess.run([python, "-I", "-c", USE], check=True, cwd=tmp_path)
+
+
+def test_a_type_checker_knows_what_the_package_exports(python, tmp_path):
+    consumer = tmp_path / "consumer.py"
+    consumer.write_text((Path(__file__).parent / "consumer.py").read_text())
+    command = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={python}"]
+    found = subprocess.run([*command, consumer], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_wheel_has_the_package_and_its_licence_and_nothing_else():
+    info = f"{NAME}.dist-info"
+    metadata = ("METADATA", "WHEEL", "top_level.txt", "RECORD", "licenses/LICENSE")
+    expected = {*tracked("convnext"), *(f"{info}/{name}" for name in metadata)}
+    assert set(zipfile.ZipFile(WHEEL).namelist()) == expected
+
+
+def test_the_source_distribution_is_the_whole_repository():
+    with tarfile.open(SDIST) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(tracked(".")) <= names
+
+
+def tracked(folder: str) -> list[str]:
+    """Of the repository's files, without what is not committed."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder]
+    return subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
