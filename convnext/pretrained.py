@@ -67,9 +67,8 @@ def from_pretrained(
     the head; 0 takes it away; 1000 of a head of 21,841 takes the rows of these classes; any other
     number makes a new head, drawn from `key` (of 0 where it is None) and scaled by head_init_scale.
     weights: "ema" or "raw" of a run or of a training checkpoint, or of a run `"ema_<decay>"`, a
-    further average; None takes the (first)
-    average where there is one. revision: branch, tag or commit of the Hugging Face repository.
-    step: of a run's checkpoint; None: its newest.
+    further average; None takes the (first) average where there is one. revision: branch, tag or
+    commit of the Hugging Face repository. step: of a run's checkpoint; None: its newest.
 
     Raises InputError where the source cannot be reached or read, is no ConvNeXt, or its weights and
     the model's parameters do not correspond one to one; it then names them.
