@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import train as train_command
-from convnext import pretrained
-from convnext.data import sources
+from convnext import activation, pretrained
+from convnext.data import augment, sources
 from tests import synthetic_runs
 from tests.inputs import refused
 from tests.test_train import small
@@ -154,6 +154,22 @@ def test_the_gallery_has_the_most_confident_mistakes_and_a_map_of_each(shown, by
     assert all(plain != over for plain, over in zip(pictures[::2], pictures[1::2], strict=True))
 
 
+def test_the_map_is_of_the_predicted_class_in_what_the_model_sees(workdir):
+    run = runs.read(workdir)
+    found = predictions.evaluate(run, data_root=None, batch_size=128, num_workers=0)
+    mistake, one = found.mistakes[0], pretrained.load(workdir, weights="ema")
+    _, val = sources.load("digits")
+    image = val[mistake.index]["image"]
+    assert val[mistake.index]["label"] == mistake.label != mistake.prediction
+    heat = activation.class_activation(
+        one.params, one.processor.preprocess(image), np.array([mistake.prediction]), model=one.model
+    )
+    pixels = augment.eval_transform(image, image_size=16, crop_pct=1.0)
+    np.testing.assert_array_equal(mistake.image, np.kron(pixels, np.ones((12, 12, 1))))
+    expected = activation.overlay(mistake.image, np.asarray(heat[0]))
+    np.testing.assert_allclose(mistake.overlay.astype(int), expected, atol=1)
+
+
 def test_the_curves_are_those_of_the_log(workdir, shown):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     header, *rows = shown.tables["Top-1, as a table"]
@@ -177,6 +193,10 @@ def test_the_parts_of_confidence_are_those_of_the_calibration_error(shown, by_ha
         count, confidence, accuracy = np.array(filled, float).T
         assert count.sum() == 360
         total = (count * np.abs(confidence - accuracy)).sum() / 360
+        each = probabilities[weights]
+        assert (count * accuracy).sum() / 360 == pytest.approx(
+            (each.argmax(axis=1) == labels).mean(), abs=1e-4
+        )
         assert total == pytest.approx(ece(probabilities[weights], labels), abs=1e-4)
 
 
