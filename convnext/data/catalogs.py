@@ -26,8 +26,10 @@ class Encoded:
         if isinstance(data, dict):  # of Hugging Face
             path, data = data["path"], data["bytes"]
             if data is None:
-                raise InputError(f"{index} of {self.name} is the name of a file, {path}; accepted: "
-                                 "images that are in the data, as push_to_hub writes them")  # fmt: skip
+                raise InputError(
+                    f"{index} of {self.name} is the name of a file, {path}; accepted: images that "
+                    "are in the data, as push_to_hub writes them"
+                )
         image = decode.decode_file(data, f"{index} of {self.name}")
         return {"image": image, "label": np.int32(row[self.label])}
 
