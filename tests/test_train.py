@@ -75,9 +75,17 @@ hosts.HEARTBEAT_TIMEOUT = 8
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# Compiled in half the time, and not kept, see `uncached` in conftest.py.
+# Programs are compiled in half the time, and not kept, see `uncached` in conftest.py.
 TWO_DEVICES = ["env", "JAX_NUM_CPU_DEVICES=2", "JAX_ENABLE_COMPILATION_CACHE=false",
-               "XLA_FLAGS=--xla_backend_optimization_level=0"]  # fmt: skip
+               "JAX_DISABLE_MOST_OPTIMIZATIONS=true"]  # fmt: skip
+
+
+@pytest.fixture
+def quick():
+    """The same in this process."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @contextmanager
@@ -175,7 +183,7 @@ def test_eval_prints_them(finished):
 MIXED = {"mix.mixup_alpha": 0.8, "mix.cutmix_alpha": 1.0, "mix.group_size": 128, "erase.prob": 0.5}
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("uncached", "quick")
 def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, monkeypatch, capsys):
     """Also where they stop together and one goes on, and where they go on from what one saved."""
     four = jax.sharding.Mesh(np.array(jax.devices()[:4]).reshape(4, 1), ("data", "fsdp"))
