@@ -16,6 +16,7 @@ from convnext.errors import InputError, require
 # for which one that is done waits for the others.
 HEARTBEAT_TIMEOUT = 60
 SHUTDOWN_TIMEOUT = 100
+DEVICES = Path("/dev")
 
 
 def connect(
@@ -72,9 +73,9 @@ def _has_others(environment: Mapping[str, str]):
 
 def _on_tpu(environment):
     """Whether this host has chips: it may be one of several then, and knows that by itself."""
-    if environment.get("JAX_PLATFORMS", "tpu").split(",")[0] != "tpu":
+    if (environment.get("JAX_PLATFORMS") or "tpu").split(",")[0] != "tpu":
         return False
-    has_chips = any(Path("/dev").glob("accel[0-9]*")) or any(Path("/dev/vfio").glob("[0-9]*"))
+    has_chips = any(DEVICES.glob("accel[0-9]*")) or any(DEVICES.glob("vfio/[0-9]*"))
     return has_chips and importlib.util.find_spec("libtpu") is not None
 
 

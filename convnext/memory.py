@@ -72,9 +72,9 @@ def estimate(
 
     As if all of it were there at one time, and no parameter frozen. In bfloat16, on 16 images of
     224 pixels, the sum is 1.01 to 1.20 of what the TPU compiler plans for tiny, base, xlarge and V2
-    tiny, with and without remat, and 0.87 for tiny on 128 images; with fsdp = 8 it is 0.92 for
-    tiny and 1.14 for xlarge (docs/performance.md). Less the state it is 0.87 to 1.65, the most for
-    xlarge with remat.
+    tiny, with and without remat, and for tiny 0.87 on 128 images and 1.11 on 512, which just fit;
+    with fsdp = 8 it is 0.92 for tiny and 1.14 for xlarge (docs/performance.md). Less the state it
+    is 0.87 to 1.65, the most for xlarge with remat.
     """
     whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     in_parts = of_a_device(state.params, state_sharding.params) < 4 * whole

@@ -1,7 +1,9 @@
 """What the benchmarks print and write; how fast anything is, is not tested."""
 
 import argparse
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -10,7 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from convnext import VARIANTS, ConvNeXt, depthwise, erasing, mixup
+from convnext import VARIANTS, ConvNeXt, depthwise, erasing, memory, mixup
 from convnext.errors import InputError
 from tools import benchmark
 from tools.benchmarks import data, layers, measure, models, scaling, tpu
@@ -161,8 +163,12 @@ def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypat
     monkeypatch.setattr(mixup, "mix", one_hot)  # which takes longer to compile than this model
     monkeypatch.setattr(erasing, "erase", None)
     path = tmp_path / "cells.jsonl"
-    arguments = argparse.Namespace(topology=None, devices=[4], fsdp=[1, 4], batch_size=12,
-                                   group_size=6, image_size=8, json=path)  # fmt: skip
+    arguments = argparse.Namespace(
+        topology=None, estimate=False, devices=[4], fsdp=[1, 4], batch_size=12, group_size=6,
+        image_size=8, json=path,
+    )  # fmt: skip
+    monkeypatch.setattr(scaling, "TOPOLOGIES", {4: "v5e:2x2"})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     scaling.benchmark({"x": TINY}, arguments)
     whole, split = (json.loads(line) for line in path.read_text().splitlines())
     # Stem 4*4*3*4 + 4, norms 3 * 8, block 7*7*4 + 4, 2 * 4*16 + 16 + 4 and gamma, head 4*3 + 3.
@@ -174,12 +180,47 @@ def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypat
     assert whole["gradients MB"] == pytest.approx(size / 1e6, rel=0.05)
     assert whole["gathered MB"] == 0 < split["gathered MB"]
     assert whole["sent MB a device"] == pytest.approx(2 * 3 / 4 * size / 1e6, rel=0.05)
-    assert whole["fits"] == ""
+    # Of 3 images of a device, as bytes and as floats; the state of fsdp = 4 is gathered.
+    assert whole["arguments GB"] == pytest.approx((4 * size + 5 * 4) / 1e9)
+    kept = 3 * memory.activations(TINY, 8) * 4
+    assert whole["temporary GB"] == pytest.approx((size + 3 * 8 * 8 * 3 * 5 + kept) / 1e9)
+    assert split["temporary GB"] == pytest.approx(whole["temporary GB"] + size / 1e9)
+    in_all = whole["arguments GB"] + whole["temporary GB"]
+    assert whole["fits"] == f"{in_all:.3g} of 16, estimated"
     assert "| x | 4 | 4 | 3 |" in capsys.readouterr().out
+
+    # With libtpu the chips' compiler says it: that of these CPUs, here.
+    asked = []
+    monkeypatch.setattr(tpu, "chips_of", lambda name: [asked.append(name), jax.devices()[:4]][1])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "libtpu")
+    monkeypatch.setattr(scaling.metadata, "version", lambda name: "1.2.3")
+    scaling.benchmark({"x": TINY}, argparse.Namespace(**vars(arguments) | {"fsdp": [1]}))
+    planned = json.loads(path.read_text().splitlines()[-1])
+    assert asked == ["v5e:2x2"] and planned["libtpu"] == "1.2.3"
+    assert planned["gradients MB"] == whole["gradients MB"]
+    assert planned["arguments GB"] == pytest.approx(whole["arguments GB"], rel=0.3)
+    assert re.fullmatch(r"\d\S* of 16", planned["fits"])
+
     with pytest.raises(InputError, match="--fsdp is 3; accepted: divisors of 4 devices"):
         scaling.benchmark({}, argparse.Namespace(**vars(arguments) | {"fsdp": [3]}))
     with pytest.raises(InputError, match="--batch_size is 6; accepted: multiples of 4 devices"):
         scaling.benchmark({}, argparse.Namespace(**vars(arguments) | {"batch_size": 6}))
+
+
+class TooLarge:
+    def compile(self):
+        # As libtpu 0.0.42 says it.
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (20.67G) exceeds available HBM (15.75G)."
+        )
+
+
+def test_what_chips_have_no_memory_for_is_said_in_its_place():
+    compiled, cells = scaling._planned(TooLarge(), "v5e:2x4")
+    assert compiled is None
+    assert cells == {"arguments GB": "", "temporary GB": "", "fits": "no: at least 22.2 of 16"}
+    assert set(scaling._exchanged(None, [], (8, 8, 3)).values()) == {""}
 
 
 def test_a_reduction_counts_by_what_is_reduced_and_a_loop_by_its_turns():

@@ -61,19 +61,22 @@ def assert_equal(a, b):
 
 
 @pytest.mark.usefixtures("uncached")
-@pytest.mark.parametrize("fsdp", [1, 4])
-def test_two_and_two_steps_with_a_restore_between_are_four(run, tmp_path, fsdp):
+@pytest.mark.parametrize("saved, fsdp", [(1, 1), (1, 4), (8, 2), (8, 1)])
+def test_two_and_two_steps_with_a_restore_between_are_four(run, tmp_path, saved, fsdp):
+    """The state is saved while it is split over `saved` devices, and restored split over `fsdp`."""
     init, step = run
     straight = init(jax.random.key(0))
     for _ in range(4):
         straight = step(straight)
     state = step(step(init(jax.random.key(0))))
-    save(tmp_path, state)
+    split = jax.device_put(state, shape_and_place(init, saved)[1])
+    save(tmp_path, split)
     restored = restore(tmp_path, *shape_and_place(init, fsdp))
     assert isinstance(restored, steps.TrainState)
     assert_equal(restored, state)
-    kernel = restored.params["stage_1_block_0"]["pwconv1"]["kernel"]
-    assert kernel.sharding.is_fully_replicated == (fsdp == 1)
+    for each, parts in ((split, saved), (restored, fsdp)):
+        kernel = each.params["stage_1_block_0"]["pwconv1"]["kernel"]
+        assert kernel.addressable_shards[0].data.size * parts == kernel.size
     if fsdp == 1:
         on_one = jax.device_put(restored, jax.devices()[0])
         assert_equal(step(step(on_one)), straight)

@@ -131,7 +131,10 @@ def test_fsdp_gathers_each_parameter_once_and_nothing_of_an_example(fsdp, option
 
 
 @pytest.mark.usefixtures("uncached")
-@pytest.mark.parametrize("fsdp, options, platform", [(1, MIXED, "cpu"), (8, MIXED, "tpu")])
+@pytest.mark.parametrize(
+    "fsdp, options, platform",
+    [(1, MIXED, "cpu"), (8, MIXED, "tpu"), (1, IN_PARTS, "tpu"), (4, IN_PARTS, "tpu")],
+)
 def test_the_new_state_takes_the_place_of_the_old_one(fsdp, options, platform):
     compiled, state, state_sharding = program(fsdp, **options, platform=platform)
     donated = compiled.memory_analysis().alias_size_in_bytes
@@ -150,7 +153,10 @@ def test_a_state_is_born_split():
     assert expected == pytest.approx(nbytes(abstract) / 8, rel=0.02)
     # Beside the state there are the pointers to its leaves.
     pointers = 8 * len(jax.tree.leaves(abstract))
-    assert compiled.memory_analysis().output_size_in_bytes - expected in (0, pointers)
+    plan = compiled.memory_analysis()
+    assert plan.output_size_in_bytes - expected in (0, pointers)
+    # Nor is it whole before it is split: not the parameters, of which the averages are copies.
+    assert plan.temp_size_in_bytes < nbytes(abstract.params) / 2
     for leaf, of_leaf in zip(*map(jax.tree.leaves, (compiled(jax.random.key(0)), state_sharding)),
                              strict=True):  # fmt: skip
         shapes = {shard.data.shape for shard in leaf.addressable_shards}

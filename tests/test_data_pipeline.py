@@ -79,10 +79,15 @@ def test_augmentation_depends_on_the_example_and_not_on_its_place(source):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_read_contiguous_rows_of_the_same_global_batch(source, count):
+def test_processes_read_contiguous_rows_of_the_same_global_batch(source, monkeypatch, count):
     whole = train_batches(source)
-    size = 8 // count
-    parts = [train_batches(source, rows=slice(i * size, (i + 1) * size)) for i in range(count)]
+    parts = []
+    for process in range(count):
+        monkeypatch.setattr(jax, "process_count", lambda: count)
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        rows = pipeline.process_rows(8)
+        assert rows == slice(process * 8 // count, (process + 1) * 8 // count)
+        parts.append(train_batches(source, rows=rows))
     for step in range(6):
         joined = jax.tree.map(lambda *a: np.concatenate(a), *(part[step] for part in parts))
         jax.tree.map(np.testing.assert_array_equal, joined, whole[step])

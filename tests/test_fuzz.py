@@ -1,5 +1,10 @@
 """A short form of `python -m tools.fuzz`."""
 
+import re
+import resource
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from convnext.errors import InputError
@@ -32,6 +37,30 @@ def test_what_is_wrong_is_told():
     assert judged(lambda: 2) == "accepted, but other than elsewhere"
     elsewhere = judged(lambda: 1, raises(OSError("truncated")))
     assert elsewhere == "accepted, but refused elsewhere: OSError truncated"
+
+
+@pytest.mark.parametrize(
+    "limit, found",
+    [({"SECONDS": -1}, r"0\.0 s, more than -1; accepted"),
+     ({"MEMORY": -1}, r"[\d,]+ MiB, more than -1; accepted"),
+     ({}, "accepted")],
+)  # fmt: skip
+def test_time_and_memory_are_limited(monkeypatch, limit, found):
+    """By the process that runs the cases; here by this one."""
+    for name, value in limit.items():
+        monkeypatch.setattr(fuzz, name, value)
+    limits = []
+    monkeypatch.setattr(fuzz.resource, "setrlimit", lambda kind, both: limits.append((kind, both)))
+    monkeypatch.setattr(fuzz, "case", lambda *_: ("accepted", 0.0))
+    numbers, outcomes = iter([3]), []
+    connection = SimpleNamespace(recv=lambda: next(numbers), send=outcomes.append)
+    with pytest.raises(StopIteration):
+        fuzz._serve(connection, "images", 0)
+    ready, (outcome, seconds, growth) = outcomes
+    assert ready == "ready" and re.fullmatch(found, outcome) and seconds == 0 <= growth
+    if sys.platform == "linux":
+        ((kind, (soft, hard)),) = limits
+        assert kind == resource.RLIMIT_AS and soft == hard > 2 * fuzz.MEMORY
 
 
 def test_a_process_that_hangs_or_crashes_is_found_and_replaced(monkeypatch, tmp_path, capsys):

@@ -39,6 +39,28 @@ def test_the_environment_of_a_launcher_is_known(monkeypatch, initialized, variab
     assert len(initialized) == has_others
 
 
+@pytest.mark.parametrize(
+    "chips, libtpu, platforms, has_others",
+    [
+        ("accel0", "found", "", True),
+        ("vfio/0", "found", "tpu,cpu", True),
+        ("accel0", "found", "cpu", False),
+        ("accel0", None, "", False),
+        ("vfio/vfio", "found", "", False),  # of any machine with virtual ones
+    ],
+)
+def test_a_host_with_chips_may_be_one_of_several(
+    monkeypatch, initialized, tmp_path, chips, libtpu, platforms, has_others
+):
+    (tmp_path / chips).parent.mkdir(exist_ok=True)
+    (tmp_path / chips).touch()
+    monkeypatch.setattr(hosts, "DEVICES", tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", {"libtpu": libtpu}.get)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    hosts.connect()
+    assert initialized == [((), TIMEOUTS)] * has_others
+
+
 def test_three_flags_say_the_same_without_a_launcher(monkeypatch, initialized):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     hosts.connect("10.0.0.1:1234", 3, 2)

@@ -69,34 +69,46 @@ def test_what_was_interrupted_is_queued_again(launched, tmp_path, status, requeu
         assert said.read_text() == f"requeue {variables['SLURM_JOB_ID']}\n"
 
 
-# Runs on "this host", a folder, what is sent to all of them.
+# Runs on "this host", a folder, what is sent to all of them, with the variables that Google sets.
 GCLOUD = """
 cd host
+export TPU_WORKER_ID=0 TPU_WORKER_HOSTNAMES=10.164.0.2,10.164.0.3 TPU_ACCELERATOR_TYPE=v5litepod-16
+export TPU_CHIPS_PER_HOST_BOUNDS=2,4,1 TPU_HOST_BOUNDS=1,2,1
 for argument in "$@"; do
   case $argument in --command=*) bash -c "${argument#--command=}";; *) echo "$argument";; esac
 done
 """
-PYTHON = """
+# Tells its arguments; as that of the environment, which it is copied to, it also obeys them.
+PYTHON = f"""
 printf "<%s>" "$@"
-test "$3" != venv || { mkdir -p .venv/bin; cp "$0" .venv/bin/python; }
+test "$3" != venv || {{ mkdir -p .venv/bin; cp "$0" .venv/bin/python; }}
+test "$1" != train.py || {{ echo; exec {sys.executable} "$@"; }}
+"""
+GIT = f"""
+echo "git $@"
+test $1 != clone || {{ mkdir convnext; ln -s {ROOT}/* convnext; }}
 """
 
 
 def test_each_host_of_a_tpu_installs_and_runs_the_same_command(launched, tmp_path):
     (tmp_path / "host").mkdir()
-    programs = {"gcloud": f"cd {tmp_path}\n{GCLOUD}", "python3": PYTHON,
-                "git": 'echo "git $@"; test $1 != clone || mkdir convnext'}  # fmt: skip
-    flags = ["--config=configs/digits.py", "--config.model.dims=(8, 16)", "--workdir=it's"]
+    programs = {"gcloud": f"cd {tmp_path}\n{GCLOUD}", "python3": PYTHON, "git": GIT}
+    flags = ["--config=configs/digits.py", "--config.model.dims=(8, 16, 24)", "--workdir=it's",
+             "--dry_run"]  # fmt: skip
     variables = dict(TPU="pod", ZONE="us-west4-a", REPOSITORY="https://example.org/a b.git")
     result = launched("tpu_vm.sh", flags, programs, **variables)
     assert result.returncode == 0, result.stderr
     to_all = "compute\ntpus\ntpu-vm\nssh\npod\n--zone=us-west4-a\n--worker=all\n"
-    assert result.stdout == (
+    said = (
         f"{to_all}git clone --quiet https://example.org/a b.git convnext\ngit pull --quiet\n"
         "<-m><pip><install><--quiet><--user><uv><-m><uv><venv><--quiet><--python><3.12><.venv>"
         "<-m><uv><pip><install><--quiet><-r><requirements.txt><jax[tpu]>"
-        f"{to_all}<train.py><--config=configs/digits.py><--config.model.dims=(8, 16)>"
-        "<--workdir=it's>"
+        f"{to_all}<train.py><--config=configs/digits.py><--config.model.dims=(8, 16, 24)>"
+        "<--workdir=it's><--dry_run>\n"
     )
+    assert result.stdout.startswith(said)
+    of_the_run = result.stdout.removeprefix(said)
+    assert of_the_run.startswith("devices    8 cpu, mesh data 8 x fsdp 1\nmodel ")
+    assert "dims (8, 16, 24)" in of_the_run
     missing = launched("tpu_vm.sh", flags, programs, TPU="pod")
     assert missing.returncode != 0 and "ZONE: is its zone" in missing.stderr

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import Mesh
 
 from convnext import erasing, losses, metrics, mixup, optimizer, sharding, steps
+from convnext.data import arrays, augment, pipeline
 from tools.benchmarks.collectives import QUICK
 
 quick_jit = partial(jax.jit, compiler_options=QUICK)
@@ -209,62 +210,78 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value
 
 
 @pytest.mark.usefixtures("uncached")
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize(
+    "accumulation_steps, fsdps, remat", [(1, (4,), False), (2, (4, 1), True)]
+)  # fmt: skip
 def test_eight_devices_that_share_the_state_do_what_one_does(
-    parts, batch, one_device, accumulation_steps
+    parts, batch, one_device, accumulation_steps, fsdps, remat
 ):
     init = parts[2]
-    mesh = sharding.make_mesh(fsdp=4)
-    state_sharding = sharding.of_state(jax.eval_shape(init, jax.random.key(0)), mesh)
-    by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
     plain = step_function(parts, accumulation_steps=accumulation_steps)
-    step = quick_jit(
-        partial(plain, gathered=replicated),
-        in_shardings=(state_sharding, by_batch),
-        out_shardings=(state_sharding, replicated),
-        donate_argnums=0,
-    )
     reference = one_device[0] if accumulation_steps == 1 else quick_jit(plain)
-    expected = init(jax.random.key(0))
-    state = jax.device_put(expected, state_sharding)
-    placed = jax.device_put(batch, by_batch)
+    expected = [(init(jax.random.key(0)), None)]
     for _ in range(3):
-        expected, expected_values = reference(expected, batch)
-        with jax.transfer_guard("disallow"):
-            state, values = step(state, placed)
-        assert_close(values, expected_values, rtol=1e-5)
-        assert_close(state.params, expected.params, rtol=1e-3, atol=2e-4)
-    split = [leaf for leaf in jax.tree.leaves(state.params) if "fsdp" in leaf.sharding.spec]
-    assert split
+        expected.append(reference(expected[-1][0], batch))
+    for fsdp in fsdps:
+        mesh = sharding.make_mesh(fsdp=fsdp)
+        state_sharding = sharding.of_state(expected[0][0], mesh)
+        by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
+        step = quick_jit(
+            partial(plain, model=parts[0].clone(remat=remat), gathered=replicated),
+            in_shardings=(state_sharding, by_batch),
+            out_shardings=(state_sharding, replicated),
+            donate_argnums=0,
+        )
+        state = jax.device_put(init(jax.random.key(0)), state_sharding)
+        placed = jax.device_put(batch, by_batch)
+        for expected_state, expected_values in expected[1:]:
+            with jax.transfer_guard("disallow"):
+                state, values = step(state, placed)
+            assert_close(values, expected_values, rtol=1e-5)
+            assert_close(state.params, expected_state.params, rtol=1e-3, atol=2e-4)
+        split = [leaf for leaf in jax.tree.leaves(state.params) if "fsdp" in leaf.sharding.spec]
+        assert bool(split) == (fsdp > 1)
 
 
 @pytest.mark.usefixtures("uncached")
-def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, batch):
-    """With all that is random: mixed within groups that 4 and 8 devices split, erased, dropped."""
+def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch):
+    """With all that is random: shuffled, augmented, mixed within groups that 4 and 8 devices split,
+    erased, dropped. The step as train.py binds it."""
+    # The sampler's loops take as long to compile as the model; test_mixup.py has them.
+    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
     model = parts[0].clone(depths=(2,), dims=(8,))
-    step = step_function(parts, mix=partial(mixup.mix, num_classes=5, group_size=8), model=model,
-                         erase=partial(erasing.erase, prob=0.5))  # fmt: skip
-    start = steps.init(jax.random.key(0), model=model, tx=parts[1], image_size=12,
-                       ema_decays=DECAYS)  # fmt: skip
+    init = partial(steps.init, model=model, tx=parts[1], image_size=12, ema_decays=DECAYS)
+    start = quick_jit(init)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    labels = np.arange(40, dtype=np.int32) % 5
+    images = rng.integers(0, 50, (40, 12, 12, 3), dtype=np.uint8)
+    images += 50 * labels[:, None, None, None].astype(np.uint8)
+    source = arrays.Arrays(images, labels, "abcde")
+    transform = partial(augment.train_transform, image_size=12, affine_degrees=20.0)
+    batches = pipeline.TrainBatches(source, transform, seed=0, num_epochs=25, batch_size=16)
 
-    def losses_on(devices):
-        mesh = Mesh(np.array(jax.devices()[:devices]).reshape(-1, 1), ("data", "fsdp"))
+    def losses_on(data, fsdp):
+        devices = np.array(jax.devices()[: data * fsdp]).reshape(data, fsdp)
+        mesh = Mesh(devices, ("data", "fsdp"))
         whole, rows = sharding.replicated(mesh), sharding.of_batch(mesh)
-        jitted = quick_jit(step, in_shardings=(whole, rows), out_shardings=(whole, whole))
-        compiled = jitted.lower(start, batch).compile()
-        state, values = jax.device_put(start, whole), []
-        for shift in range(50):
-            rolled = jax.tree.map(lambda x, shift=shift: np.roll(x, shift, axis=0), batch)
-            placed = jax.device_put(rolled, rows)
+        state_sharding = sharding.of_state(start, mesh)
+        step = step_function(parts, model=model, erase=partial(erasing.erase, prob=0.5),
+                             mix=partial(mixup.mix, num_classes=5, group_size=8, mesh=mesh),
+                             gathered=whole)  # fmt: skip
+        jitted = quick_jit(step, in_shardings=(state_sharding, rows),
+                           out_shardings=(state_sharding, whole))  # fmt: skip
+        state, values = jax.device_put(start, state_sharding), []
+        compiled = jitted.lower(state, next(pipeline.to_devices(batches, rows))).compile()
+        for batch in pipeline.to_devices(batches, rows):
             with jax.transfer_guard("disallow"):
-                state, scalars = compiled(state, placed)
+                state, scalars = compiled(state, batch)
             values.append(float(scalars["loss"]))
         return values
 
-    expected = losses_on(1)
-    assert max(expected) - min(expected) > 0.3  # it learns
-    for devices in (2, 4, 8):
-        np.testing.assert_allclose(losses_on(devices), expected, rtol=1e-5)
+    expected = losses_on(1, 1)
+    assert len(expected) == 50 and np.mean(expected[:5]) - np.mean(expected[-5:]) > 0.1
+    for data, fsdp in ((2, 1), (4, 1), (8, 1), (2, 4)):
+        np.testing.assert_allclose(losses_on(data, fsdp), expected, rtol=1e-5)
 
 
 def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):

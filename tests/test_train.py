@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from convnext import (
     logs,
     pretrained,
     save_pretrained,
+    sharding,
 )
 from convnext.data import sources
 from convnext.errors import InputError, RunError
@@ -67,27 +69,39 @@ def run(*arguments):
 
 
 IMPATIENT = """
-import train
-from convnext import cli, hosts
+import runpy, sys
+from convnext import hosts
 hosts.HEARTBEAT_TIMEOUT = 8
-cli.run(train.main)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
+# Programs are compiled in half the time, and not kept, see `uncached` in conftest.py.
+TWO_DEVICES = ["env", "JAX_NUM_CPU_DEVICES=2", "JAX_ENABLE_COMPILATION_CACHE=false",
+               "JAX_DISABLE_MOST_OPTIMIZATIONS=true"]  # fmt: skip
+
+
+@pytest.fixture
+def quick():
+    """The same in this process."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @contextmanager
-def two_processes(workdir):
-    """Of one run, with two devices each. One that is killed is missed after 8 s, not 60."""
+def two_processes(script, workdir, *flags):
+    """Of one command, with two devices each. One that is killed is missed after 8 s, not 60."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with ExitStack() as stack:
         processes = []
         for index in (0, 1):
-            flags = [f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"]
-            python, _, *others = command("train.py", workdir, *flags)
+            place = [f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"]
+            python, *others = command(script, workdir, *flags, *place)
             process = subprocess.Popen(
-                ["env", "JAX_NUM_CPU_DEVICES=2", python, "-c", IMPATIENT, *others], cwd=ROOT,
-                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                [*TWO_DEVICES, python, "-c", IMPATIENT, *others], cwd=ROOT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             stack.enter_context(process)
             stack.callback(process.kill)
@@ -148,10 +162,22 @@ def evaluated(config, workdir, weights):
     return evaluation.evaluate(found, {"": val_source}, batch_size=config.batch_size)[""]
 
 
-def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_happened(
-    finished, tmp_path, capsys
-):
-    with two_processes(tmp_path) as (first, second):
+# A group of images that are mixed with each other is the batch, of both processes.
+MIXED = {"mix.mixup_alpha": 0.8, "mix.cutmix_alpha": 1.0, "mix.group_size": 128, "erase.prob": 0.5}
+
+
+@pytest.mark.usefixtures("uncached", "quick")
+def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, monkeypatch, capsys):
+    """Also where they stop together and one goes on, and where they go on from what one saved."""
+    four = jax.sharding.Mesh(np.array(jax.devices()[:4]).reshape(4, 1), ("data", "fsdp"))
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", lambda **_: four)
+        train_command.train(small(**MIXED), tmp_path / "one")
+    expected = log_without_timing(tmp_path / "one")
+    workdir = tmp_path / "two"
+    flags = [f"--config.{name}={value}" for name, value in MIXED.items()]
+
+    with two_processes("train.py", workdir, *flags) as (first, second):
         wait_for("step 20/44", first)
         second.send_signal(signal.SIGTERM)  # to one of them
         (said, errors), (silence, noted) = (
@@ -161,23 +187,39 @@ def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_h
         assert second.returncode == 75, noted
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in noted
     step = int(re.search(r"stopped after step (\d+); the same command again goes on", said)[1])
-    assert 22 < step < 44 and checkpoint.latest_step(tmp_path) == step
+    assert 22 < step < 44 and checkpoint.latest_step(workdir) == step
     assert "step" not in silence  # only process 0 logs
 
-    with two_processes(tmp_path) as (first, second):
-        wait_for(f"goes on from step {step}\n", first)
+    capsys.readouterr()
+    train_command.train(small(**MIXED), workdir)  # on eight devices
+    resumed = capsys.readouterr().out
+    assert f"goes on from step {step}\n" in resumed and "step 44/44" in resumed
+    assert_same_lines(log_without_timing(workdir), expected)
+
+    with two_processes("eval.py", workdir, "--weights=raw") as (first, second):
+        said, errors = first.communicate(timeout=120)
+    names = ("count", "loss", "top1")
+    told = dict(line.split() for line in said.splitlines() if line.startswith(names))
+    assert told["count"] == "360" and float(told["top1"]) == expected[-1]["val/top1"], errors
+    assert float(told["loss"]) == pytest.approx(expected[-1]["val/loss"], rel=1e-5)
+
+    shutil.rmtree(workdir / "checkpoints/44")
+    before = checkpoint.latest_step(workdir)
+    assert before in (step, 33)
+    with two_processes("train.py", workdir, *flags) as (first, second):
+        wait_for(f"goes on from step {before}\n", first)
         wait_for("step ", first)
         second.kill()
         first.communicate(timeout=120)
         assert first.returncode not in (0, 75)
+    again = log_without_timing(workdir)
+    assert before < again[-1]["step"]
+    assert_same_lines(again, expected[: len(again)])
 
-    train_command.train(small(), tmp_path)  # on eight devices
-    resumed = capsys.readouterr().out
-    again = int(re.search(r"goes on from step (\d+)", resumed)[1])
-    assert step <= again and "step 44/44" in resumed
-    logged = zip(log_without_timing(tmp_path), log_without_timing(finished[0]), strict=True)
-    for ours, of_eight_devices in logged:
-        assert ours == pytest.approx(of_eight_devices, rel=1e-5)
+
+def assert_same_lines(lines, expected):
+    for line, of_expected in zip(lines, expected, strict=True):
+        assert line == pytest.approx(of_expected, rel=1e-5)
 
 
 def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):

@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                        metavar="NAME")  # fmt: skip
     large.add_argument("--devices", type=int, nargs="+", default=(8, 64, 256), metavar="N")
     large.add_argument("--topology", nargs="+", help="of TPU chips instead, such as v5e:8x8")
+    large.add_argument("--estimate", action="store_true", help="memory without a TPU's compiler")
     large.add_argument("--fsdp", type=int, nargs="+", default=(1, 8), metavar="N")
     large.add_argument("--batch_size", type=int, default=4096, metavar="N", help="of all devices")
     large.add_argument("--group_size", type=int, default=128, metavar="N", help="of mixed images")
