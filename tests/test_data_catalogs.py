@@ -117,6 +117,13 @@ def test_a_folder_of_parquet_files_is_read(hub):
             val_split="valid")  # fmt: skip
 
 
+def test_a_row_that_is_only_the_name_of_a_file_is_refused_by_that_name():
+    row = {"pic": {"bytes": None, "path": "gone/1.png"}, "species": 0}
+    rows = catalogs.Encoded([row], ["gull"], image="pic", label="species", name="hub/train")
+    refused("0 of hub/train is the name of a file, gone/1.png; accepted: images", rows.__getitem__,
+            0)  # fmt: skip
+
+
 def test_without_parquet_files_or_the_package_it_says_so(tmp_path, monkeypatch):
     refused("data.root is None; accepted: a folder of Parquet files", sources.load, "parquet")
     refused("data.root is .*; accepted: a folder of", sources.load, "parquet", str(tmp_path))

@@ -24,7 +24,12 @@ class Encoded:
         row = self.rows[int(index)]
         data = row[self.image]
         if isinstance(data, dict):  # of Hugging Face
-            data = data["bytes"]
+            path, data = data["path"], data["bytes"]
+            if data is None:
+                raise InputError(
+                    f"{index} of {self.name} is the name of a file, {path}; accepted: images that "
+                    "are in the data, as push_to_hub writes them"
+                )
         image = decode.decode_file(data, f"{index} of {self.name}")
         return {"image": image, "label": np.int32(row[self.label])}
 
