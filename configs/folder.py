@@ -32,5 +32,6 @@ def get_config(variant: str = "atto") -> ConfigDict:
     config.model.update(num_classes=None, dtype="float32")
     config.schedule.update(peak_lr=1e-3, warmup_epochs=5)
     config.ema_decays = (0.999,)
-    config.checkpoint_every_epochs = 5
+    config.ema_warmup = True  # 1,000 updates may be more than the run has
+    config.eval_every_epochs = config.checkpoint_every_epochs = 5
     return config
