@@ -77,9 +77,9 @@ class Interruption:
                 os.kill(os.getpid(), number)
             said = True
             does = "ends before its first step" if self._ends() else "saves and stops"
-            # Not print, which the main thread may be in.
-            os.write(sys.stderr.fileno(), f"{signal.Signals(number).name}: the run {does}; a "
-                     "second one stops it at once\n".encode())  # fmt: skip
+            name = signal.Signals(number).name
+            print(f"{name}: the run {does}; a second one stops it at once", file=sys.stderr,
+                  flush=True)  # fmt: skip
         os.close(file)
 
     def __enter__(self) -> "Interruption":

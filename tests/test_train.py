@@ -165,6 +165,54 @@ def test_eval_prints_them(finished):
     ]
 
 
+# To the whole process group, while the first evaluation starts its worker: of what
+# multiprocessing starts, it is the third, after its own tracker and the worker that trains.
+SIGNALLED = """
+import os, signal
+from multiprocessing import util
+import train
+from convnext import cli
+start, count = util.spawnv_passfds, 0
+def start_and_signal(*args):
+    global count
+    pid, count = start(*args), count + 1
+    if count == 3:
+        os.killpg(0, signal.SIGTERM)
+    return pid
+util.spawnv_passfds = start_and_signal
+cli.run(train.main)
+"""
+
+
+def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
+    finished, tmp_path, capsys, monkeypatch
+):
+    python, _, *others = command("train.py", tmp_path, "--config.num_workers=1")
+    signalled = subprocess.run([python, "-c", SIGNALLED, *others], cwd=ROOT, capture_output=True,
+                               text=True, timeout=120, start_new_session=True)  # fmt: skip
+    assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
+    assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
+    assert "stopped after step 23; the same command again goes on\n" in signalled.stdout
+
+    log_step = logs.Log.step
+
+    def log_step_and_signal(log, step, values):
+        log_step(log, step, values)
+        if step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    flags.FLAGS.mark_as_parsed()
+    monkeypatch.setattr(logs.Log, "step", log_step_and_signal)
+    with pytest.raises(SystemExit) as ended:
+        train_command.main(small(), tmp_path)
+    assert ended.value.code == 75 and checkpoint.latest_step(tmp_path) == 30
+    assert "goes on from step 23\n" in capsys.readouterr().out
+
+    state = train_command.train(small(), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+    assert log_without_timing(tmp_path) == log_without_timing(finished[0])
+
+
 def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_happened(
     finished, tmp_path, capsys
 ):
