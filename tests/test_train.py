@@ -69,13 +69,13 @@ def run(*arguments):
 IMPATIENT = """
 import train
 from convnext import cli, hosts
-hosts.HEARTBEAT_TIMEOUT = 8
+hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
 cli.run(train.main)
 """
 
 
 @contextmanager
-def two_processes(workdir):
+def two_processes(workdir, script=IMPATIENT):
     """Of one run, with two devices each. One that is killed is missed after 8 s, not 60."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -86,7 +86,7 @@ def two_processes(workdir):
             flags = [f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"]
             python, _, *others = command("train.py", workdir, *flags)
             process = subprocess.Popen(
-                ["env", "JAX_NUM_CPU_DEVICES=2", python, "-c", IMPATIENT, *others], cwd=ROOT,
+                ["env", "JAX_NUM_CPU_DEVICES=2", python, "-c", script, *others], cwd=ROOT,
                 text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             stack.enter_context(process)
@@ -243,6 +243,57 @@ def test_two_processes_stop_and_end_together_and_one_goes_on_as_if_nothing_had_h
     logged = zip(log_without_timing(tmp_path), log_without_timing(finished[0]), strict=True)
     for ours, of_eight_devices in logged:
         assert ours == pytest.approx(of_eight_devices, rel=1e-5)
+
+
+# Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails in its first step.
+IN_TROUBLE = """
+import sys
+import jax, numpy as np
+import train
+from convnext import cli, hosts, logs, sharding
+from convnext.data import pipeline, sources
+from convnext.errors import InputError
+from tests.test_data_pipeline import Damaged
+hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
+
+def main(config, workdir):
+    digits, _ = sources.load("digits")
+    Damaged.damaged = (3, 19)
+    source = Damaged(digits.images[:320], digits.labels, digits.class_names)
+    place = sharding.of_batch(sharding.make_mesh())
+    for limit in (2, 1):
+        batches = pipeline.EvalBatches(source, np.array, batch_size=32,
+                                       rows=pipeline.process_rows(32), max_bad_images=limit)
+        said, count = [], 0
+        try:
+            for batch in pipeline.to_devices(batches, place, report=said.append):
+                count += int(batch["mask"].sum())
+        except InputError as error:
+            said.append(str(error))
+        print(count, *said, sep=", ", file=sys.stderr)
+    if jax.process_index() == 1:
+        def step(log, step, values):
+            raise InputError("broken; accepted: whole ones")
+        logs.Log.step = step
+    train.main(config, workdir)
+
+cli.run(main)
+"""
+
+
+def test_what_is_wrong_in_one_of_two_processes_both_know(tmp_path):
+    with two_processes(tmp_path, IN_TROUBLE) as (first, second):
+        _, errors = second.communicate(timeout=120)
+        assert second.returncode == 1 and "error: broken; accepted: whole ones\n" in errors
+        _, also = first.communicate(timeout=30)
+        assert first.returncode not in (0, 75)
+    left_out = [f"cannot read the image {i}.jpg: cut off; accepted: whole ones" for i in (3, 19)]
+    too_many = "2 images cannot be read, the last of them 19; accepted: max_bad_images, which is 1"
+    for said in (errors, also):
+        assert said.splitlines()[:2] == [
+            ", ".join(["318", *left_out]),
+            ", ".join([str(8 * 32 - 2), *left_out, too_many]),
+        ]
 
 
 def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):

@@ -9,9 +9,10 @@ import os
 import signal
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import cloudpickle
@@ -156,26 +157,66 @@ def to_devices(
     By num_workers processes of one thread each, or with 0 by a thread of this one.
 
     What is wrong with an image that was replaced is reported when it first occurs. Raises
-    InputError where there are more than batches.max_bad_images of them.
+    InputError where there are more than batches.max_bad_images of them. Of several processes each
+    reports, and counts, those of all: interruption.STEPS_BEHIND batches later, or at the end.
     """
-    bad: set[int] = set()
+    left_out = _LeftOut(batches, sharding, report)
     made = _by_workers(batches, start, num_workers) if num_workers else _by_thread(batches, start)
     with closing(made):
         for batch in made:
-            for index in sorted(set(batch.pop("bad").tolist()) - {-1} - bad):
-                bad.add(index)
-                report(_damage(batches.source, index))
-            if len(bad) > batches.max_bad_images:
-                raise InputError(
-                    f"{len(bad)} images cannot be read, the last of them {index}; accepted: "
-                    f"max_bad_images, which is {batches.max_bad_images}"
-                )
+            left_out.look(batch.pop("bad"))
             yield {
                 # Copied, since no view of a worker's memory may outlive the worker.
                 name: jax.make_array_from_process_local_data(sharding, np.array(value))
                 for name, value in batch.items()
             }
             del batch
+    left_out.look_at_the_last()
+
+
+class _LeftOut:
+    """The images that any process has left out, from the `bad` of the batches."""
+
+    def __init__(self, batches, sharding, report):
+        self.source, self.limit, self.report = batches.source, batches.max_bad_images, report
+        self.indices: set[int] = set()
+        # By what all know, they stop at the same batch. None waits for it.
+        self._is_alone = jax.process_count() == 1
+        self._behind = 0 if self._is_alone else interruption.STEPS_BEHIND
+        self._sharding = sharding
+        self._unseen: deque[np.ndarray | jax.Array] = deque()
+
+    def look(self, bad: np.ndarray) -> None:
+        if self.limit == 0:  # one would have ended the run
+            return
+        self._unseen.append(bad if self._is_alone else _of_all_processes(bad, self._sharding))
+        if len(self._unseen) > self._behind:
+            self._take(self._unseen.popleft())
+
+    def look_at_the_last(self) -> None:
+        while self._unseen:
+            self._take(self._unseen.popleft())
+
+    def _take(self, bad):
+        for index in sorted(set(np.asarray(bad).tolist()) - {-1} - self.indices):
+            self.indices.add(index)
+            self.report(_damage(self.source, index))
+        if len(self.indices) > self.limit:
+            raise InputError(
+                f"{len(self.indices)} images cannot be read, the last of them {index}; accepted: "
+                f"max_bad_images, which is {self.limit}"
+            )
+
+
+def _of_all_processes(rows, sharding):
+    """The rows of all, in each: an array, not waited for."""
+    return _gathering(sharding)(jax.make_array_from_process_local_data(sharding, rows))
+
+
+@cache
+def _gathering(sharding):
+    everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.jit(lambda rows: rows, out_shardings=everywhere)
 
 
 def _damage(source, index):
