@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
         val_size=50_000,
     )
     config.num_workers = 8  # processes that decode and augment; 0: a thread of this one
-    config.max_bad_images = 0  # that cannot be read and are left out; one more ends the run
+    config.max_bad_images = 0  # left out as unreadable, by all hosts; one more ends the run
 
     config.augment = ConfigDict(
         dict(

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
@@ -14,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from convnext import hosts
-from convnext.errors import InputError, reported
+from convnext.errors import InputError, RunError, reported
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -54,7 +55,16 @@ def run(
             open(os.devnull, "w") as nowhere,
             redirect_stdout(nowhere if jax.process_index() else sys.stdout),
         ):
-            command(CONFIG.value, workdir)
+            try:
+                command(CONFIG.value, workdir)
+            except Exception as error:
+                if jax.process_count() == 1:
+                    raise
+                if isinstance(error, InputError | RunError):
+                    print(f"error: {error}", file=sys.stderr)
+                else:
+                    traceback.print_exc()
+                hosts.leave()
 
     with reported():
         app.run(main, flags_parser=partial(_parse, needs_config=needs_config))

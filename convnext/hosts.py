@@ -3,8 +3,11 @@
 import importlib.util
 import os
 import re
+import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -13,10 +16,11 @@ from jax.experimental import multihost_utils
 from convnext.errors import InputError, require
 
 # Seconds after which a process that says nothing counts as dead, and those that are left end; and
-# for which one that is done waits for the others.
+# for which one that is done, or that had an error, waits for the others.
 HEARTBEAT_TIMEOUT = 60
 SHUTDOWN_TIMEOUT = 100
 DEVICES = Path("/dev")
+PARTING_TIMEOUT = 5
 
 
 def connect(
@@ -84,3 +88,15 @@ def agreed(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def leave() -> NoReturn:
+    """Ends this process, after an error, with status 1. Where all end with the same one, they do
+    so together. Where not, they would wait for each other: this one does so for PARTING_TIMEOUT,
+    and the others miss it after HEARTBEAT_TIMEOUT."""
+    parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    parting.start()
+    parting.join(PARTING_TIMEOUT)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

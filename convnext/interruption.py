@@ -3,6 +3,7 @@
 Nothing here waits for the device: what it computes is read STEPS_BEHIND steps later.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -28,6 +29,10 @@ class Interruption:
     once. Before the first step, when there is nothing to save, the first one raises SystemExit
     with EXIT_STATUS, unless there are other processes to agree with.
 
+    Python runs a handler only when the main thread is back from native code, which may take
+    minutes. So a thread listens, too: it says the first signal, and lets the second one end the
+    process, whatever the main thread is doing.
+
     Outside of the main thread it notes nothing, as Python runs no handlers there.
     """
 
@@ -49,22 +54,42 @@ class Interruption:
         return len(self._flags) > STEPS_BEHIND and bool(self._flags.popleft())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if self.received:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.received = True
-        ends = not (self._stepped or jax.distributed.is_initialized())
-        does = "ends before its first step" if ends else "saves and stops"
-        # Not print, which must not be entered twice.
-        os.write(sys.stderr.fileno(),
-                 f"{name}: the run {does}; a second one stops it at once\n".encode())  # fmt: skip
-        if ends:
+        self._receive()
+        if self._ends():
             raise SystemExit(EXIT_STATUS)
+
+    def _receive(self) -> None:
+        self.received = True
+        for number in SIGNALS:
+            ctypes.pythonapi.PyOS_setsig(number, None)  # signal.signal, but in any thread
+
+    def _ends(self) -> bool:
+        return not (self._stepped or jax.distributed.is_initialized())
+
+    def _listen(self, file: int) -> None:
+        """Python writes the number of each signal to the file when it comes."""
+        said = False
+        while number := int.from_bytes(os.read(file, 1)):
+            if number not in SIGNALS:
+                continue
+            self._receive()
+            if said:  # it came before the first one was received
+                os.kill(os.getpid(), number)
+            said = True
+            does = "ends before its first step" if self._ends() else "saves and stops"
+            name = signal.Signals(number).name
+            print(f"{name}: the run {does}; a second one stops it at once", file=sys.stderr,
+                  flush=True)  # fmt: skip
+        os.close(file)
 
     def __enter__(self) -> "Interruption":
         self._before = {}
         if threading.current_thread() is threading.main_thread():
+            listened, self._told = os.pipe()
+            os.set_blocking(self._told, False)
+            self._listener = threading.Thread(target=self._listen, args=(listened,), daemon=True)
+            self._listener.start()
+            self._told_before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
             # None is one of those that JAX sets in C++ where there are several processes.
             self._before = {
                 number: signal.signal(number, self._note) or signal.SIG_DFL for number in SIGNALS
@@ -74,6 +99,10 @@ class Interruption:
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            signal.set_wakeup_fd(self._told_before)
+            os.close(self._told)
+            self._listener.join()
 
 
 class Divergence:

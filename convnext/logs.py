@@ -15,7 +15,7 @@ import jax
 from rich import progress
 from tensorboardX import SummaryWriter
 
-from convnext import environment, files, plots
+from convnext import environment, files, plots, workdirs
 from convnext.errors import InputError, RunError, require
 
 STEPS_AHEAD = 8
@@ -29,7 +29,8 @@ class Log:
     config.json holds the config, environment.json what the run was last started on.
 
     What a full disk refuses later is said once; lines of metrics.jsonl are kept and tried again.
-    Raises RunError where not even the first files can be written.
+    Raises RunError where not even the first files can be written, and InputError where those of a
+    run that goes on are damaged.
     """
 
     def __init__(
@@ -82,16 +83,15 @@ class Log:
 
     def _open(self, start_step, config):
         self.workdir.mkdir(parents=True, exist_ok=True)
+        path, bad_images = self.workdir / "metrics.jsonl", self.workdir / "bad_images.json"
+        kept = [line for line in read(path) if line["step"] <= start_step]
+        met = workdirs.read_json(bad_images, dict) if bad_images.exists() else {}
         files.replace(self.workdir / "config.json", _json(config))
         files.replace(self.workdir / "environment.json", _json(environment.describe()))
-        path = self.workdir / "metrics.jsonl"
-        kept = [line for line in read(path) if line["step"] <= start_step]
         files.replace(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("ab", buffering=0)
         self._unwritten = b""  # of lines
-        bad_images = self.workdir / "bad_images.json"
-        if bad_images.exists():
-            met = json.loads(bad_images.read_text())
+        if met:
             self._bad_images = {message: at for message, at in met.items() if at <= start_step}
             files.replace(bad_images, _json(self._bad_images))
         # Its thread takes from a queue, which holds a line: where the thread has died of a full
@@ -292,11 +292,19 @@ def _prefixed(prefix, values):
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; none where there is no such file.
 
-    A last line that a kill cut short is left out.
+    A last line that a kill cut short is left out. Raises InputError where another is damaged.
     """
     path = Path(path)
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    written = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = []
+    for number, line in enumerate(written, 1):
+        try:
+            lines.append(json.loads(line))
+            whole = isinstance(lines[-1]["step"], int)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            whole = False
+        require(whole, f"line {number} of {path}", line[:100], "a JSON object with a step, or none")
+    return lines
 
 
 def _json(value):

@@ -11,7 +11,7 @@ import filelock
 import jax
 
 from convnext import hosts
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 
 # Fields that do not change the updates, but for how sums are rounded, or that say where the same
 # data lies: a run may go on with others.
@@ -61,12 +61,14 @@ def check_config(
     """Compares with config.json and classes.json, with which the checkpoints of the folder were
     made.
 
-    Reports fields that may change. Raises InputError for those that may not, and for other classes.
+    Reports fields that may change, and those that another version of the code had or has not.
+    Raises InputError for fields that may not change, for other classes, and where one of the files
+    is damaged.
     """
     classes = workdir / "classes.json"
-    if classes.is_file() and (before := json.loads(classes.read_text())) != list(class_names):
+    if classes.is_file() and (before := read_json(classes, list)) != list(class_names):
         pairs = zip_longest(class_names, before)
-        index, (name, was) = next((i, pair) for i, pair in enumerate(pairs) if len(set(pair)) > 1)
+        index, (name, was) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
         raise InputError(
             f"{workdir} is of other data: class {index} is {name!r} and was {was!r}; accepted: the "
             f"classes of {classes}, or another --workdir"
@@ -74,7 +76,7 @@ def check_config(
     path = workdir / "config.json"
     if not path.is_file():
         return
-    before = _fields(json.loads(path.read_text()))
+    before = _fields(read_json(path, dict))
     now = _fields(json.loads(json.dumps(config)))
     changed = [name for name in now if name in before and now[name] != before[name]]
     free = [name for name in changed if any(f"{name}.".startswith(f"{f}.") for f in FREE)]
@@ -88,6 +90,10 @@ def check_config(
         )
     for name in free:
         report(f"changed since the run began: {name} is {now[name]!r} and was {before[name]!r}")
+    for name in sorted(before.keys() - now.keys()):
+        report(f"gone since the run began: {name}, which was {before[name]!r}")
+    for name in sorted(now.keys() - before.keys()):
+        report(f"new since the run began: {name}, which is {now[name]!r}")
 
 
 def _fields(config, prefix=""):
@@ -97,3 +103,15 @@ def _fields(config, prefix=""):
         nested = isinstance(value, dict)
         fields |= _fields(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return fields
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """What a run wrote into its folder. Raises InputError where it cannot be read, or is of another
+    kind: dict or list."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}; accepted: what the run wrote, or no such "
+                         "file") from error  # fmt: skip
+    require(isinstance(value, kind), str(path), type(value).__name__, f"a {kind.__name__}, in JSON")
+    return value

@@ -1,5 +1,6 @@
 import mmap
-import multiprocessing
+import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -241,10 +242,31 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
     script = tmp_path / "killed.py"  # of its own, as workers import it again
     script.write_text(KILLED)
     root = Path(__file__).parent.parent
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(root), "TMPDIR": str(temporary)}
     # Returns when all processes that write to the pipe have ended.
     result = subprocess.run([sys.executable, script], cwd=root, timeout=60, capture_output=True,
-                            env={**os.environ, "PYTHONPATH": str(root)})  # fmt: skip
+                            env=environment)  # fmt: skip
     assert result.returncode == -signal.SIGKILL, result.stderr
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_worker_that_is_killed_as_it_starts_is_an_error_and_no_hang(monkeypatch):
+    start = multiprocessing.util.spawnv_passfds
+
+    def start_and_kill(*args):
+        pid = start(*args)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    multiprocessing.resource_tracker.ensure_running()
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", start_and_kill)
+    images = np.zeros((64, 32, 32, 3), np.uint8)  # more than a pipe holds
+    source = arrays.Arrays(images, np.zeros(64, np.int32), ["a"])
+    placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with pytest.raises(RuntimeError, match="Worker process was terminated .* exit code -9"):
+        next(pipeline.to_devices(train_batches(source), placed, num_workers=1))
 
 
 def test_a_worker_that_is_killed_is_an_error_and_no_hang(source):

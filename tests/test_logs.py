@@ -9,6 +9,7 @@ import pytest
 
 from convnext import logs
 from convnext.errors import InputError
+from tests.inputs import refused
 
 
 def open_log(workdir, start_step=0, every_steps=2, **keywords):
@@ -86,9 +87,8 @@ def test_only_a_host_far_ahead_of_its_devices_waits(tmp_path):
 
 
 def test_what_is_done_beside_training_is_logged_and_not_counted(tmp_path, monkeypatch):
-    now = [0.0]
+    now = [0.0]  # of the one clock that nobody sets
     monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(logs.time, "time", lambda: 1e9 - 3600 * (now[0] > 5))  # set back
     with open_log(tmp_path) as log:
         for step in range(1, 7):
             now[0] += 2
@@ -150,6 +150,20 @@ def test_lines_past_the_checkpoint_are_cut_off_and_written_again(tmp_path):
         assert [line["step"] for line in logs.read(tmp_path / "metrics.jsonl")] == [2, 3]
         train(log, range(4, 7), evaluate_at=(6,))
     assert without_timing(logs.read(tmp_path / "metrics.jsonl")) == without_timing(straight)
+
+
+@pytest.mark.parametrize("line", [b'{"step": 2, "tra', b"\0" * 8, b"\xff", b"[]", b'{"loss": 1}'])
+def test_a_damaged_line_is_named_and_nothing_is_touched(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+    refused(r"line 2 of \S+/metrics.jsonl is b'.*'; accepted: a JSON object with a step, or none",
+            open_log, tmp_path, 3)  # fmt: skip
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_list_of_bad_images_is_named(tmp_path):
+    (tmp_path / "bad_images.json").write_text('{"a": ')
+    refused(r"cannot read \S+/bad_images.json: Expecting value", open_log, tmp_path)
 
 
 def test_a_value_that_is_not_finite_is_null(tmp_path):

@@ -71,7 +71,7 @@ def run(*arguments):
 IMPATIENT = """
 import runpy, sys
 from convnext import hosts
-hosts.HEARTBEAT_TIMEOUT = 8
+hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -89,7 +89,7 @@ def quick():
 
 
 @contextmanager
-def two_processes(script, workdir, *flags):
+def two_processes(script, workdir, *flags, program=IMPATIENT):
     """Of one command, with two devices each. One that is killed is missed after 8 s, not 60."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -100,7 +100,7 @@ def two_processes(script, workdir, *flags):
             place = [f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"]
             python, *others = command(script, workdir, *flags, *place)
             process = subprocess.Popen(
-                [*TWO_DEVICES, python, "-c", IMPATIENT, *others], cwd=ROOT, text=True,
+                [*TWO_DEVICES, python, "-c", program, *others], cwd=ROOT, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             stack.enter_context(process)
@@ -166,6 +166,54 @@ def evaluated(config, workdir, weights):
 MIXED = {"mix.mixup_alpha": 0.8, "mix.cutmix_alpha": 1.0, "mix.group_size": 128, "erase.prob": 0.5}
 
 
+# To the whole process group, while the first evaluation starts its worker: of what
+# multiprocessing starts, it is the third, after its own tracker and the worker that trains.
+SIGNALLED = """
+import os, signal
+from multiprocessing import util
+import train
+from convnext import cli
+start, count = util.spawnv_passfds, 0
+def start_and_signal(*args):
+    global count
+    pid, count = start(*args), count + 1
+    if count == 3:
+        os.killpg(0, signal.SIGTERM)
+    return pid
+util.spawnv_passfds = start_and_signal
+cli.run(train.main)
+"""
+
+
+def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
+    finished, tmp_path, capsys, monkeypatch
+):
+    python, _, *others = command("train.py", tmp_path, "--config.num_workers=1")
+    signalled = subprocess.run([python, "-c", SIGNALLED, *others], cwd=ROOT, capture_output=True,
+                               text=True, timeout=120, start_new_session=True)  # fmt: skip
+    assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
+    assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
+    assert "stopped after step 23; the same command again goes on\n" in signalled.stdout
+
+    log_step = logs.Log.step
+
+    def log_step_and_signal(log, step, values):
+        log_step(log, step, values)
+        if step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    flags.FLAGS.mark_as_parsed()
+    monkeypatch.setattr(logs.Log, "step", log_step_and_signal)
+    with pytest.raises(SystemExit) as ended:
+        train_command.main(small(), tmp_path)
+    assert ended.value.code == 75 and checkpoint.latest_step(tmp_path) == 30
+    assert "goes on from step 23\n" in capsys.readouterr().out
+
+    state = train_command.train(small(), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+    assert log_without_timing(tmp_path) == log_without_timing(finished[0])
+
+
 @pytest.mark.usefixtures("uncached", "quick")
 def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, monkeypatch, capsys):
     """Also where they stop together and one goes on, and where they go on from what one saved."""
@@ -220,6 +268,58 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
 def assert_same_lines(lines, expected):
     for line, of_expected in zip(lines, expected, strict=True):
         assert line == pytest.approx(of_expected, rel=1e-5)
+
+
+# Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails in its first step.
+IN_TROUBLE = """
+import sys
+import jax, numpy as np
+import train
+from convnext import cli, hosts, logs, sharding
+from convnext.data import pipeline, sources
+from convnext.errors import InputError
+from tests.test_data_pipeline import Damaged
+hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
+del sys.argv[0]
+
+def main(config, workdir):
+    digits, _ = sources.load("digits")
+    Damaged.damaged = (3, 19)
+    source = Damaged(digits.images[:320], digits.labels, digits.class_names)
+    place = sharding.of_batch(sharding.make_mesh())
+    for limit in (2, 1):
+        batches = pipeline.EvalBatches(source, np.array, batch_size=32,
+                                       rows=pipeline.process_rows(32), max_bad_images=limit)
+        said, count = [], 0
+        try:
+            for batch in pipeline.to_devices(batches, place, report=said.append):
+                count += int(batch["mask"].sum())
+        except InputError as error:
+            said.append(str(error))
+        print(count, *said, sep=", ", file=sys.stderr)
+    if jax.process_index() == 1:
+        def step(log, step, values):
+            raise InputError("broken; accepted: whole ones")
+        logs.Log.step = step
+    train.main(config, workdir)
+
+cli.run(main)
+"""
+
+
+def test_what_is_wrong_in_one_of_two_processes_both_know(tmp_path):
+    with two_processes("train.py", tmp_path, program=IN_TROUBLE) as (first, second):
+        _, errors = second.communicate(timeout=120)
+        assert second.returncode == 1 and "error: broken; accepted: whole ones\n" in errors
+        _, also = first.communicate(timeout=30)
+        assert first.returncode not in (0, 75)
+    left_out = [f"cannot read the image {i}.jpg: cut off; accepted: whole ones" for i in (3, 19)]
+    too_many = "2 images cannot be read, the last of them 19; accepted: max_bad_images, which is 1"
+    for said in (errors, also):
+        assert said.splitlines()[:2] == [
+            ", ".join(["318", *left_out]),
+            ", ".join([str(8 * 32 - 2), *left_out, too_many]),
+        ]
 
 
 def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from convnext import workdirs
 from convnext.logs import Log
 from tests.inputs import refused
@@ -54,10 +56,12 @@ def test_what_a_run_may_go_on_with_is_reported(tmp_path):
         "changed since the run began: model.remat is True and was False",
         "changed since the run began: log.every_steps is 7 and was 5",
         "changed since the run began: data.root is 'b' and was 'a'",
+        "gone since the run began: gone, which was 1",
+        "new since the run began: new, which is 2",
     ]
     workdirs.check_config(tmp_path / "nowhere", after, [], said.append)
     workdirs.check_config(tmp_path, BEFORE, [], said.append)
-    assert len(said) == 3
+    assert len(said) == 5
 
 
 def test_what_makes_another_run_of_it_is_refused(tmp_path):
@@ -76,6 +80,19 @@ def test_other_classes_are_refused(tmp_path):
             workdirs.check_config, tmp_path, {}, ("cat", "cow", "dog"))  # fmt: skip
     refused("class 2 is 'owl' and was None", workdirs.check_config, tmp_path, {},
             ("cat", "dog", "owl"))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["config.json", "classes.json"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    for text, message in {
+        "{": r"cannot read \S+/NAME: Expecting property .*; accepted: what the run wrote, or no ",
+        "\xff": r"cannot read \S+/NAME: .*decode",
+        "3": r"/NAME is 'int'; accepted: a (dict|list), in JSON",
+    }.items():
+        (tmp_path / name).write_text(text, encoding="latin-1")
+        refused(message.replace("NAME", name), workdirs.check_config, tmp_path, BEFORE, ["cat"])
+    (tmp_path / name).unlink()
+    workdirs.check_config(tmp_path, BEFORE, ["cat"])
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):

@@ -4,20 +4,25 @@ A batch is a pure function of (seed, step), and an example in it of (seed, epoch
 the number of workers and processes: a run resumes from the number of its last step alone.
 """
 
-import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
+import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from functools import lru_cache
+from contextlib import closing, contextmanager, suppress
+from functools import cache, lru_cache, partial
+from pathlib import Path
 
+import cloudpickle
 import cv2
 import grain
 import jax
 import numpy as np
 from absl import flags
 
+from convnext import interruption
 from convnext.data.sources import Source
 from convnext.errors import InputError
 
@@ -149,44 +154,69 @@ def to_devices(
 ) -> Iterator[dict[str, jax.Array]]:
     """Global arrays of the batches from number `start` on, made ahead of their use.
 
-    By num_workers processes of one thread each, or with 0 by a thread of this one: more would wait
-    for the interpreter's lock.
+    By num_workers processes of one thread each, or with 0 by a thread of this one.
 
     What is wrong with an image that was replaced is reported when it first occurs. Raises
-    InputError where there are more than batches.max_bad_images of them.
+    InputError where there are more than batches.max_bad_images of them. Of several processes each
+    reports, and counts, those of all: interruption.STEPS_BEHIND batches later, or at the end.
     """
-    threads = 0 if num_workers else 1  # a worker is one core's work, its own thread's
-    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    )
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            # Grain reads a flag, which raises outside of absl's app.run (google/grain#1355).
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_init_worker)
-
-    iterator = iter(dataset)
-    bad: set[int] = set()
-    try:
-        for batch in iterator:
-            for index in sorted(set(batch.pop("bad").tolist()) - {-1} - bad):
-                bad.add(index)
-                report(_damage(batches.source, index))
-            if len(bad) > batches.max_bad_images:
-                raise InputError(
-                    f"{len(bad)} images cannot be read, the last of them {index}; accepted: "
-                    f"max_bad_images, which is {batches.max_bad_images}"
-                )
+    left_out = _LeftOut(batches, sharding, report)
+    made = _by_workers(batches, start, num_workers) if num_workers else _by_thread(batches, start)
+    with closing(made):
+        for batch in made:
+            left_out.look(batch.pop("bad"))
             yield {
                 # Copied, since no view of a worker's memory may outlive the worker.
                 name: jax.make_array_from_process_local_data(sharding, np.array(value))
                 for name, value in batch.items()
             }
             del batch
-    finally:
-        if hasattr(iterator, "close"):
-            iterator.close()
+    left_out.look_at_the_last()
+
+
+class _LeftOut:
+    """The images that any process has left out, from the `bad` of the batches."""
+
+    def __init__(self, batches, sharding, report):
+        self.source, self.limit, self.report = batches.source, batches.max_bad_images, report
+        self.indices: set[int] = set()
+        # By what all know, they stop at the same batch. None waits for it.
+        self._is_alone = jax.process_count() == 1
+        self._behind = 0 if self._is_alone else interruption.STEPS_BEHIND
+        self._sharding = sharding
+        self._unseen: deque[np.ndarray | jax.Array] = deque()
+
+    def look(self, bad: np.ndarray) -> None:
+        if self.limit == 0:  # one would have ended the run
+            return
+        self._unseen.append(bad if self._is_alone else _of_all_processes(bad, self._sharding))
+        if len(self._unseen) > self._behind:
+            self._take(self._unseen.popleft())
+
+    def look_at_the_last(self) -> None:
+        while self._unseen:
+            self._take(self._unseen.popleft())
+
+    def _take(self, bad):
+        for index in sorted(set(np.asarray(bad).tolist()) - {-1} - self.indices):
+            self.indices.add(index)
+            self.report(_damage(self.source, index))
+        if len(self.indices) > self.limit:
+            raise InputError(
+                f"{len(self.indices)} images cannot be read, the last of them {index}; accepted: "
+                f"max_bad_images, which is {self.limit}"
+            )
+
+
+def _of_all_processes(rows, sharding):
+    """The rows of all, in each: an array, not waited for."""
+    return _gathering(sharding)(jax.make_array_from_process_local_data(sharding, rows))
+
+
+@cache
+def _gathering(sharding):
+    everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.jit(lambda rows: rows, out_shardings=everywhere)
 
 
 def _damage(source, index):
@@ -197,16 +227,85 @@ def _damage(source, index):
     return f"image {index} could not be read at first, but can be now"
 
 
-def _init_worker(worker_index, worker_count):
+def _by_thread(batches, start):
+    # One, as more would wait for the interpreter's lock.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
+    with closing(iter(dataset)) as iterator:
+        yield from iterator
+
+
+def _by_workers(batches, start, num_workers):
+    if not flags.FLAGS.is_parsed():
+        # Grain reads a flag, which raises outside of absl's app.run (google/grain#1355).
+        flags.FLAGS.mark_as_parsed()
+    with tempfile.NamedTemporaryFile() as file:
+        cloudpickle.dump(batches, file)
+        file.flush()
+        # A worker is one core's work, its own thread's.
+        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        dataset = grain.MapDataset.source(_InFile(batches, file.name))[start:]
+        dataset = dataset.to_iter_dataset(options).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
+            worker_init_fn=partial(_init_worker, file.name),
+        )
+        with closing(iter(dataset)) as iterator:
+            with _signals_held():
+                batch = next(iterator, None)
+            while batch is not None:
+                yield batch
+                del batch
+                batch = next(iterator, None)
+
+
+class _InFile:
+    """Batches that workers read from a file. multiprocessing sends what is pickled through a pipe
+    of which it holds both ends: were it more than the pipe holds, 64 KiB, a worker that dies
+    before it reads would leave this process waiting for ever."""
+
+    def __init__(self, batches: TrainBatches | EvalBatches, path: str):
+        self.batches, self.path = batches, path
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self.batches[index]
+
+    def __reduce__(self) -> tuple[Callable, tuple[str]]:
+        return _read, (self.path,)
+
+
+def _read(path):
+    with open(path, "rb") as file:
+        return cloudpickle.load(file)
+
+
+@contextmanager
+def _signals_held():
+    """Threads and processes that begin inside, which are all of Grain's, start with them blocked: a
+    signal to the whole process group must not end the workers before the trainer is done. They
+    ignore it as soon as they can."""
+    # When multiprocessing starts this one, it unblocks them (before Python 3.13).
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, interruption.SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _init_worker(path, worker_index, worker_count):
+    for number in interruption.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interruption.SIGNALS)
+    # The trainer's own end, however sudden, must end a worker.
+    threading.Thread(target=_end_with_parent, args=(path,), daemon=True).start()
     cv2.setNumThreads(1)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
-    # A signal to the whole process group must not end the workers before the trainer is done. Its
-    # own end, however sudden, must.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with_parent():
+def _end_with_parent(path):
     multiprocessing.parent_process().join()
+    Path(path).unlink(missing_ok=True)
     os._exit(1)
