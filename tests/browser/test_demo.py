@@ -1,7 +1,7 @@
 """The page of tools.demo, asked over HTTP and seen in a browser: make browser."""
 
 import json
-import shutil
+import os
 import socket
 import subprocess
 import sys
@@ -11,14 +11,13 @@ from pathlib import Path
 import gradio_client
 import pytest
 from PIL import Image
-from playwright import sync_api as playwright
 
 from convnext import Classifier
 from tests.inputs import noise
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = ROOT / "tests" / "fixtures" / "pretrained" / "official_v1.pth"
-OF_CHROMIUM = "Method not implemented."  # a warning of Gradio's own
+OF_GRADIO = "Method not implemented."  # a warning of its own
 
 
 @pytest.fixture(scope="module")
@@ -64,31 +63,25 @@ def expected(files):
 
 
 @pytest.fixture
-def page(url):
+def page(url, chromium):
     """The page in Chromium, which has nothing to complain of and asks no other host."""
     said = []
 
     def hear(message):
-        if message.type in ("error", "warning") and message.text != OF_CHROMIUM:
+        if message.type in ("error", "warning") and message.text != OF_GRADIO:
             said.append(message.text)
 
     def ask(asked):
         if not asked.startswith((url, "blob:", "data:")):
             said.append(asked)
 
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.on("console", hear)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on(
-            "request", lambda r: r.url.startswith((url, "blob:", "data:")) or said.append(r.url)
-        )
-        page.goto(url)
-        yield page
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    page.on("console", hear)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: ask(request.url))
+    page.goto(url)
+    yield page
+    page.close()
     assert said == []
 
 
@@ -130,6 +123,8 @@ def test_an_image_shows_its_labels_and_a_map_and_another_label_its_own(page, fil
     overlay = page.get_by_role("img", name=f"Where the model sees it: {second}")
     overlay.wait_for()
     assert overlay.get_attribute("src") != first
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/demo_1200.png")
 
 
 def test_what_is_no_image_gives_a_message_and_no_labels(page, files, errors):
@@ -149,3 +144,5 @@ def test_the_page_fits_a_phone(page, files):
     upload(page, files[0])
     page.get_by_text("Where the model sees it: ").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/demo_390.png", full_page=True)
