@@ -3,7 +3,10 @@
 # make test:  installs into .venv, once, and runs the tests, two at a time: compilation has one thread.
 # make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
 # make browser: installs into .venv-browser, once, and looks at pages in a Chromium that is there
-#              already: CHROMIUM is its path, by default that of `chromium`.
+#              already: CHROMIUM is its path, by default that of `chromium`. Its exact versions are
+#              in constraints-browser.txt.
+# make notebook: with what browser installs, executes examples/finetune.ipynb into build/. Weights
+#              other than published ones: CONVNEXT_MODEL, of whatever convnext.from_pretrained takes.
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
 # make package: builds the distributions into dist/, installs the wheel elsewhere and tests it.
@@ -23,7 +26,7 @@ CONSTRAINTS ?=
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval report test parity browser bench lint package api audit clean
+.PHONY: train eval report test parity browser notebook bench lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -42,6 +45,10 @@ parity: .venv-parity/installed
 
 browser: .venv-browser/installed
 	.venv-browser/bin/python -m pytest tests/browser
+
+notebook: .venv-browser/installed
+	.venv-browser/bin/python -m nbconvert --to notebook --execute examples/finetune.ipynb \
+		--output-dir=build --output=finetune.ipynb
 
 BENCH = -m tools.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
 bench: .venv-parity/installed
