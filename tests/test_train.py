@@ -270,7 +270,7 @@ def assert_same_lines(lines, expected):
         assert line == pytest.approx(of_expected, rel=1e-5)
 
 
-# Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails in its first step.
+# Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails before its first step.
 IN_TROUBLE = """
 import sys
 import jax, numpy as np
@@ -298,9 +298,9 @@ def main(config, workdir):
             said.append(str(error))
         print(count, *said, sep=", ", file=sys.stderr)
     if jax.process_index() == 1:
-        def step(log, step, values):
+        def fail(log, text):
             raise InputError("broken; accepted: whole ones")
-        logs.Log.step = step
+        logs.Log.print = fail
     train.main(config, workdir)
 
 cli.run(main)
