@@ -79,7 +79,6 @@ def test_predict_names_what_is_in_an_image(trained, photos):
     assert list(scores) == sorted(scores, reverse=True)
 
 
-@pytest.mark.skipif(not (ROOT / "tools" / "report.py").exists(), reason="tools.report: delete me")
 def test_report_writes_a_page(trained):
     workdir = trained[0]
     run("-m", "tools.report", f"--workdir={workdir}")
