@@ -86,8 +86,23 @@ def test_splits_are_given_in_the_notation_of_tfds(prepared):
 def test_what_tfds_has_not_prepared_is_refused(prepared):
     refused("the split is 'trian'; accepted: train, validation, test", sources.load, "birds",
             prepared, train_split="trian")  # fmt: skip
-    refused("data.name is .cifar10., but there is nothing in .*cifar10.*; accepted: a data "
-            "set that is prepared", sources.load, "cifar10", prepared)  # fmt: skip
+    refused("data.name is 'imagenet2012', but there is nothing in .*imagenet2012.*; accepted: a "
+            "data set that is prepared", sources.load, "imagenet2012")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, accepted",
+    [
+        ("imagenet2012", "a data set that is prepared by"),
+        ("cifar10", "cifar-10-python.tar.gz, or a data set that is prepared by"),
+        ("cifar100", "cifar-100-python.tar.gz, or a data set that is prepared by"),
+        ("oxford_flowers102", "a folder with imagelabels.mat, or a data set that is prepared by"),
+    ],
+)
+def test_a_root_without_the_data_set_is_named(name, accepted):
+    refused(f"data.name is '{name}', but there is nothing of it in data.root, '/no/such', and "
+            f"nothing in .*{name}.*; accepted: {accepted}", sources.load, name,
+            "/no/such")  # fmt: skip
 
 
 UNLABELLED = "has no labels: that of its first image is {}; accepted: a split with labels, 0 to "

@@ -9,6 +9,13 @@ import numpy as np
 from convnext.data import decode
 from convnext.errors import InputError
 
+# What data.root may be instead of TFDS's: see sources.load.
+PUBLISHED = {
+    "cifar10": "cifar-10-python.tar.gz",
+    "cifar100": "cifar-100-python.tar.gz",
+    "oxford_flowers102": "a folder with imagelabels.mat",
+}
+
 
 class Encoded:
     """Rows with the bytes of an image file and the index of a class."""
@@ -59,14 +66,19 @@ def tfds(
     try:
         builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
     except tensorflow_datasets.core.DatasetNotFoundError as error:
+        there = f", and there is none in data.root, {root!r}" if root else ""
         raise InputError(
-            f"data.name is {name!r}; accepted: digits, folder, arrayrecord, parquet, or a data set "
-            "of TensorFlow Datasets"
+            f"data.name is {name!r}{there}; accepted: digits, folder, arrayrecord, parquet, or a "
+            "data set of TensorFlow Datasets"
         ) from error
     prepared = "prepared by download_and_prepare(file_format='array_record')"
     if not builder.info.splits:
-        raise InputError(f"data.name is {name!r}, but there is nothing in {builder.data_dir}; "
-                         f"accepted: a data set that is {prepared}, in data.root")  # fmt: skip
+        there = f"of it in data.root, {root!r}, and nothing " if root and not data_dir else ""
+        published = f"{PUBLISHED[name]}, or " if name in PUBLISHED else ""
+        raise InputError(
+            f"data.name is {name!r}, but there is nothing {there}in {builder.data_dir}; accepted: "
+            f"{published}a data set that is {prepared}, in data.root"
+        )
     features = builder.info.features
     image = _only(features, tensorflow_datasets.features.Image, "images", name)
     label = _only(features, tensorflow_datasets.features.ClassLabel, "classes", name)
