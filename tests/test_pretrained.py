@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -417,6 +418,18 @@ def test_an_id_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
         convnext.from_pretrained("facebook/convnext-tiny-224")
 
 
+def test_without_a_network_it_is_said_at_once_and_once(monkeypatch, tmp_path, caplog, capfd):
+    """Nobody listens at port 9 of this computer."""
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(InputError, match="cannot reach facebook/convnext-tiny-224"):
+        convnext.from_pretrained("facebook/convnext-tiny-224")
+    assert (slept, caplog.records, capfd.readouterr()) == ([], [], ("", ""))
+
+
 def test_a_path_that_looks_like_an_id_is_not_looked_up(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
@@ -434,7 +447,12 @@ def test_an_id_is_downloaded_with_its_configs_and_the_best_weights(monkeypatch, 
         return str(folder / name)
 
     names = ["README.md", "config.json", "model.safetensors", "pytorch_model.bin"]
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, revision: names)
+
+    def info(repository, *, revision, timeout):
+        assert (repository, revision) == ("someone/convnext", "v1") and timeout <= 10
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    monkeypatch.setattr("huggingface_hub.model_info", info)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     model, params = convnext.from_pretrained("someone/convnext", revision="v1")
     assert fetched == ["config.json", "model.safetensors"]
