@@ -211,6 +211,11 @@ def check(found: pretrained.Pretrained, each: TestSet) -> None:
     if PROBE.value:
         require(each.train, f"what to learn from, of {each.name}", None, "data with a train part")
         sources.check_classes(class_names, each.train.class_names, each.name)
+    elif not found.model.num_classes:
+        raise InputError(
+            f"{found.origin} has no head; accepted: the weights of a classifier, or "
+            f"--probe={' or '.join(probing.PROBES)}"
+        )
     elif found.problem_type != losses.REGRESSION:
         if each.name in benchmarks.FOLDERS:
             class_names = labels.synsets("1k")

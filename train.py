@@ -176,14 +176,16 @@ def train(
         rows = pipeline.process_rows(config.batch_size)
         train_batches = pipeline.TrainBatches(
             train_source,
-            partial(augment.train_transform, image_size=config.image_size, **config.augment),
+            partial(augment.train_transform, image_size=config.image_size,
+                    mean=config.normalize.mean, **config.augment),
             seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
-            max_bad_images=config.max_bad_images,
+            max_bad_images=config.max_bad_images, problem_type=problem_type,
         )  # fmt: skip
         val_batches = pipeline.EvalBatches(
             val_source,
             partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
             batch_size=config.batch_size, rows=rows, max_bad_images=config.max_bad_images,
+            problem_type=problem_type,
         )  # fmt: skip
 
         # Loop.

@@ -24,6 +24,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # Under which the average and the raw weights lie: official scripts, timm's.
 EMA_KEYS = ("model_ema", "state_dict_ema")
 RAW_KEYS = ("model", "state_dict", "module")
+TIMEOUT = 10  # seconds until the Hub counts as out of reach
 
 
 def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
@@ -57,7 +58,9 @@ def _download(repository, revision):
     import huggingface_hub as hub
 
     try:
-        names = hub.list_repo_files(repository, revision=revision)
+        # list_repo_files would try six times, for half a minute.
+        info = hub.model_info(repository, revision=revision, timeout=TIMEOUT)
+        names = [file.rfilename for file in info.siblings or ()]
     except hub.errors.HfHubHTTPError:  # the Hub has answered
         raise
     except Exception:  # no network, or HF_HUB_OFFLINE: what the cache has is all there is

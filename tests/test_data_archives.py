@@ -121,3 +121,9 @@ def test_oxfords_flowers_are_read_as_published(tmp_path):
     refused("setid.mat: ", sources.load, "oxford_flowers102", str(tmp_path))
     (tmp_path / "jpg").rename(tmp_path / "other")
     refused("accepted: 102flowers.tgz unpacked", sources.load, "oxford_flowers102", str(tmp_path))
+
+
+def test_a_flower_without_a_label_is_refused_at_the_start(tmp_path):
+    write_flowers(tmp_path, [1, 0, 2], range(40, 160, 40), trnid=[1], valid=[2], tstid=[3])
+    refused("the lowest label in .*imagelabels.mat is 0; accepted: 1 and more",
+            sources.load, "oxford_flowers102", str(tmp_path))  # fmt: skip

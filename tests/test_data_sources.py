@@ -12,7 +12,9 @@ def test_an_unknown_source_is_refused(tmp_path):
     accepted = (
         "accepted: digits, folder, arrayrecord, parquet, or a data set of TensorFlow Datasets"
     )
-    refused(f"data.name is 'imagnet'; {accepted}", sources.load, "imagnet", str(tmp_path))
+    refused(f"data.name is 'imagnet'; {accepted}", sources.load, "imagnet")
+    refused(f"data.name is 'imagnet', and there is none in data.root, '{tmp_path}'; {accepted}",
+            sources.load, "imagnet", str(tmp_path))  # fmt: skip
 
 
 def test_a_source_without_a_validation_part_is_split_at_random(monkeypatch):

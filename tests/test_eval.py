@@ -18,6 +18,7 @@ import train as train_command
 from convnext import ConvNeXt, ImageProcessor, evaluation, labels, save_pretrained
 from convnext.errors import InputError
 from tests import benchmark_folders
+from tests.inputs import refused
 from tests.test_train import command, log_without_timing, run, small
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +114,12 @@ def test_test_time_options_reach_the_evaluation(exported, imagenet, tmp_path):
     )
     assert (plain["views"], views["views"], other["interpolation"]) == (1, 10, "bilinear")
     assert len({plain["loss"], views["loss"], other["loss"]}) == 3
+
+
+def test_weights_without_a_head_are_for_probes(imagenet):
+    weights = str(ROOT / "tests" / "fixtures" / "pretrained" / "official_fcmae.pt")
+    message = r"official_fcmae.pt \(fcmae\) has no head; accepted: .* --probe=knn or linear"
+    refused(message, evaluate, weights=[weights], data=["a"], data_root=str(imagenet))
 
 
 @pytest.mark.parametrize("probe", ["knn", "linear"])

@@ -522,6 +522,20 @@ def test_a_run_starts_from_given_weights(finished, tmp_path):
     jax.tree.map(close, state.ema_params["0.9"], params)
 
 
+def test_what_comes_in_from_outside_has_the_mean_that_is_normalized_with(tmp_path, monkeypatch):
+    class SeenError(Exception):
+        """Of the transform, before a step."""
+
+    def batches(source, transform, **_):
+        raise SeenError(transform.keywords["mean"])
+
+    monkeypatch.setattr("convnext.data.pipeline.TrainBatches", batches)
+    config = small()
+    config.normalize.mean = (0.1, 0.2, 0.3)
+    with pytest.raises(SeenError, match=r"\(0.1, 0.2, 0.3\)"):
+        train_command.train(config, tmp_path)
+
+
 def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, tmp_path):
     config = small(init_from=str(finished[0]), problem_type="regression", num_epochs=1,
                    **{"model.num_classes": 1, "schedule.peak_lr": 0.0, "schedule.end_lr": 0.0,

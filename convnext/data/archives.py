@@ -108,6 +108,8 @@ def flowers(root: str) -> tuple[folders.Files, folders.Files]:
     if not pictures.is_dir():
         raise InputError(f"no folder {pictures}; accepted: 102flowers.tgz unpacked in {root}")
     labels = _matrix(root, "imagelabels.mat", "labels").astype(np.int32) - 1
+    lowest = f"the lowest label in {root}/imagelabels.mat"
+    require(labels.min(initial=0) == 0, lowest, int(labels.min() + 1), "1 and more")
     splits = {name: _matrix(root, "setid.mat", name) for name in ("trnid", "valid", "tstid")}
     class_names = [str(number) for number in range(1, labels.max() + 2)]
 

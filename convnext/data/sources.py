@@ -67,13 +67,13 @@ def load(
         case "arrayrecord":
             train, val = records.load(root)
         case "parquet":
-            train, val = catalogs.parquet(root, train_split, val_split)
+            train, val = catalogs.parquet(root, train_split, val_split, val_fraction)
         case "cifar10" | "cifar100" if root and Path(root).is_file():
             train, val = arrays.cifar(root)
         case "oxford_flowers102" if root and (Path(root) / "imagelabels.mat").is_file():
             train, val = archives.flowers(root)
         case _:
-            train, val = catalogs.tfds(name, root, train_split, val_split)
+            train, val = catalogs.tfds(name, root, train_split, val_split, val_fraction)
     if val is not None:
         return train, val
     if val_fraction is None:
@@ -94,6 +94,29 @@ class Part:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return self.source[self.indices[index]]
+
+
+class Labelled:
+    """A source of which each label that is one number is the index of a class, or an InputError.
+
+    what: to call an image by, before its number.
+    """
+
+    def __init__(self, source: Source, what: str):
+        self.source, self.what, self.class_names = source, what, source.class_names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        example = self.source[index]
+        label, count = example["label"], len(self.class_names)
+        if np.ndim(label) == 0 and (label is None or not 0 <= label < count):
+            raise InputError(
+                f"the label of {self.what} {index} is {label}; accepted: 0 to {count - 1}, of the "
+                f"{count} classes"
+            )
+        return example
 
 
 def first_label(source: Source) -> np.ndarray:
