@@ -19,9 +19,9 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -125,8 +125,9 @@ def run(root: Path, mutants: Sequence[Mutant], *, jobs: int, limit: float) -> Co
             print(f"equivalent  {mutant.name}: {mutant.equivalent}")
     if not tried:
         return counts
-    with tempfile.TemporaryDirectory() as folder, _ended_together() as running:
+    with tempfile.TemporaryDirectory() as folder:
         copies: SimpleQueue[Path] = SimpleQueue()
+        running: set[subprocess.Popen] = set()
         for number in range(min(jobs, len(tried))):
             copies.put(copy_tree(root, Path(folder) / str(number)))
 
@@ -159,6 +160,8 @@ def run(root: Path, mutants: Sequence[Mutant], *, jobs: int, limit: float) -> Co
                     print(f"{outcome:<11} {mutant.name} ({seconds:.0f} s) {detail}", flush=True)
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
+                for process in list(running):
+                    _kill(process)
                 raise
     print(f"{len(mutants)} mutants:", ", ".join(f"{n} {name}" for name, n in counts.items()))
     return counts
@@ -189,23 +192,6 @@ def copy_tree(root: Path, copy: Path) -> Path:
     return copy
 
 
-@contextmanager
-def _ended_together() -> Iterator[set[subprocess.Popen]]:
-    """The processes that run, which end when this is left."""
-    running: set[subprocess.Popen] = set()
-    try:
-        yield running
-    finally:
-        for process in list(running):
-            _kill(process)
-
-
-def _kill(process):
-    """And all that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 def _pytest(place, tests, limit, running):
     """The exit status, None after `limit` seconds, and what was printed."""
     # A file that is changed twice in a second would be taken for the one that was compiled.
@@ -224,6 +210,12 @@ def _pytest(place, tests, limit, running):
         _kill(process)
         process.wait()
         running.discard(process)
+
+
+def _kill(process):
+    """And all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _judged(status, said):
