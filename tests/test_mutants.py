@@ -15,8 +15,9 @@ TEST = "from adding import add\ndef test_a_sum():\n    assert add(2, 2) == 4\n"
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
     """Two files that are not committed, and one that git ignores."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # it has no use for them
     root = tmp_path / "project"
     root.mkdir()
     (root / "adding.py").write_text("def add(a, b):\n    return a + b\n")
