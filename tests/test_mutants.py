@@ -11,7 +11,14 @@ from tools import mutants
 from tools.mutants import Mutant
 
 SUM = Mutant("difference", "adding.py", "a + b", "a - b", ("test_adding.py",))
-TEST = "from adding import add\ndef test_a_sum():\n    assert add(2, 2) == 4\n"
+TEST = """
+import pytest
+from adding import add
+
+@pytest.mark.parametrize("of", ["two and two"])
+def test_a_sum(of):
+    assert add(2, 2) == 4
+"""
 
 
 @pytest.fixture
@@ -39,7 +46,9 @@ def test_each_change_is_tried_in_a_copy(project, capsys):
     counts = mutants.run(project, tried, jobs=2, limit=300)
     assert counts == {"killed": 1, "survived": 1, "broken": 1, "equivalent": 1}
     said = capsys.readouterr().out
-    assert re.search(r"killed +difference \(\d+ s\) by test_adding.py::test_a_sum\n", said)
+    assert re.search(
+        r"killed +difference \(\d+ s\) by test_adding.py::test_a_sum\[two and two\]\n", said
+    )
     assert re.search(r"survived +product ", said) and "SyntaxError" in said
     assert "equivalent  order: a sum has no order\n" in said
     assert {path: path.stat().st_mtime_ns for path in project.rglob("*")} == before
@@ -50,7 +59,7 @@ def test_tests_without_an_end_are_ended(project):
 
 
 def test_tests_that_fail_without_a_change_try_nothing(project):
-    (project / "test_adding.py").write_text(TEST.replace("4", "5"))
+    (project / "test_adding.py").write_text(TEST.replace("== 4", "== 5"))
     with pytest.raises(RunError, match="without a change, pytest ends with status 1"):
         mutants.run(project, [SUM], jobs=1, limit=300)
 
