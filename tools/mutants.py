@@ -44,6 +44,7 @@ class Mutant:
     after: str
     tests: tuple[str, ...] = ()  # arguments of pytest
     equivalent: str | None = None  # why no test can tell it from the code
+    limit: float | None = None  # seconds, where it makes the tests endless
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -144,7 +145,7 @@ def run(root: Path, mutants: Sequence[Mutant], *, jobs: int, limit: float) -> Co
             path = place / mutant.file
             text = path.read_text()
             path.write_text(changed(place, mutant))
-            outcome = _judged(*_pytest(place, mutant.tests, limit, running))
+            outcome = _judged(*_pytest(place, mutant.tests, mutant.limit or limit, running))
             path.write_text(text)
             copies.put(place)
             return mutant, *outcome, time.monotonic() - begin
