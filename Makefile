@@ -7,6 +7,9 @@
 #              in constraints-browser.txt.
 # make notebook: with what browser installs, executes examples/finetune.ipynb into build/. Weights
 #              other than published ones: CONVNEXT_MODEL, of whatever convnext.from_pretrained takes.
+# make mutants: changes the code in one place at a time and reports which changes no test notices;
+#              an hour on two CPU cores. NAMES are some of those that `python -m tools.mutants
+#              --list` prints.
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
 # make package: builds the distributions into dist/, installs the wheel elsewhere and tests it.
@@ -21,13 +24,14 @@ PYTHON ?= python3
 CONFIG ?= configs/digits.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 FLAGS ?=
+NAMES ?=
 CONSTRAINTS ?=
 
 SAY_INSTALL = @echo "installing $(1) into $(@D): only this once; it may take some minutes"
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval report test parity browser notebook bench lint package api audit clean
+.PHONY: train eval report test parity browser notebook mutants bench lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -50,6 +54,9 @@ browser: .venv-browser/installed
 notebook: .venv-browser/installed
 	.venv-browser/bin/python -m nbconvert --to notebook --execute examples/finetune.ipynb \
 		--output-dir=build --output=finetune.ipynb
+
+mutants: .venv/test.installed
+	.venv/bin/python -m tools.mutants --jobs=2 $(NAMES)
 
 BENCH = -m tools.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
 bench: .venv-parity/installed

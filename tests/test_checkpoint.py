@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -107,14 +108,14 @@ def test_a_step_is_sound_or_refused(run, tmp_path):
         checkpoint.sound_step(tmp_path, 1)
 
 
-def test_the_latest_and_the_best_are_kept(run, tmp_path):
-    state = run[0](jax.random.key(0))
-    top1 = {1: 0.3, 2: 0.9, 3: math.nan, 4: 0.5, 5: None, 6: 0.4}
-    with opened(tmp_path, keep=2) as checkpoints:
-        for step, value in top1.items():
+@pytest.mark.parametrize("lowest, best", [(False, "2"), (True, "1")])
+def test_the_latest_and_the_best_are_kept(tmp_path, lowest, best):
+    scores = {1: 0.3, 2: 0.9, 3: math.nan, 4: 0.5, 5: None, 6: 0.4}
+    with opened(tmp_path, keep=2, lowest=lowest) as checkpoints:
+        for step, value in scores.items():
             metrics = None if value is None else {"val_ema/top1": value, "val/loss": 1.0}
-            checkpoints.save(step, state, metrics=metrics)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
+            checkpoints.save(step, {"a": jnp.zeros(1)}, metrics=metrics)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [best, "5", "6"]
     assert checkpoint.latest_step(tmp_path) == 6
 
 

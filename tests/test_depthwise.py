@@ -26,7 +26,7 @@ def reference(x, kernel, g):
     return y, dx[:, p : p + height, p : p + width], dkernel
 
 
-@pytest.mark.parametrize("implementation", ["grouped_conv", "shifted_sum"])
+@pytest.mark.parametrize("implementation", depthwise.IMPLEMENTATIONS)
 @pytest.mark.parametrize("k", [3, 5, 7])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
@@ -35,15 +35,43 @@ def test_value_and_gradients_are_those_of_the_definition(implementation, k, size
     x, g = (jnp.asarray(rng.normal(size=(2, *size, 3)), dtype) for _ in range(2))
     kernel = jnp.asarray(rng.normal(size=(k, k, 1, 3)), dtype)
 
+    functions = depthwise.IMPLEMENTATIONS[implementation]
+
     @jax.jit
     def value_and_gradients(x, kernel, g):
-        y, vjp = jax.vjp(getattr(depthwise, implementation), x, kernel)
-        return y, *vjp(g)
+        return (
+            functions["forward"](x, kernel),
+            functions["input_gradient"](g, kernel),
+            functions["kernel_gradient"](x, kernel, g),
+        )
 
     for ours, exact in zip(value_and_gradients(x, kernel, g), reference(x, kernel, g), strict=True):
         assert ours.dtype == dtype
-        error = np.abs(np.asarray(ours, np.float64) - exact).max() / np.abs(exact).max()
-        assert error < tolerance
+        assert relative_error(ours, exact) < tolerance
+
+
+def test_a_row_may_take_several_turns_of_the_kernel_gradients_loop():
+    test_value_and_gradients_are_those_of_the_definition(
+        "shifted_sum", 7, (2, depthwise.COLUMNS + 11), "float32", 1e-5
+    )
+
+
+def relative_error(ours, exact):
+    return np.abs(np.asarray(ours, np.float64) - exact).max() / np.abs(exact).max()
+
+
+def test_the_convolution_has_these_gradients():
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(rng.normal(size=(2, 9, 13, 3)), "float32") for _ in range(2))
+    kernel = jnp.asarray(rng.normal(size=(7, 7, 1, 3)), "float32")
+
+    @jax.jit
+    def value_and_gradients(x, kernel, g):
+        y, vjp = jax.vjp(depthwise.depthwise_conv, x, kernel)
+        return y, *vjp(g)
+
+    for ours, exact in zip(value_and_gradients(x, kernel, g), reference(x, kernel, g), strict=True):
+        assert relative_error(ours, exact) < 1e-5
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1, 3), (3, 5, 1, 3), (7, 7, 3, 3), (7, 7, 1, 1)])

@@ -127,6 +127,45 @@ def test_a_box_is_even_and_clipped_at_the_border():
             assert inside.sum() == cut or (touches and inside.sum() < cut) or not box.any()
 
 
+def test_a_box_lies_anywhere_its_rows_whatever_its_columns():
+    """The last row and column of a box of two pixels by two are those of its centre."""
+    lam = jnp.full(8000, 1 - (2 / 16) ** 2)
+    boxes = np.asarray(mixup._boxes(jax.random.key(0), lam, 16, 16))
+    last = [15 - boxes.any(axis)[:, ::-1].argmax(axis=1) for axis in (2, 1)]
+    for centre in last:
+        share = np.bincount(centre, minlength=16) / 8000
+        np.testing.assert_allclose(share, 1 / 16, atol=0.011)  # 4 standard errors
+    assert abs(np.corrcoef(*last)[0, 1]) < 0.045
+
+
+@pytest.fixture
+def certain(monkeypatch):
+    """Beta(alpha, alpha) is always alpha; to compile the sampler takes seconds."""
+    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jnp.full(shape, alpha))
+
+
+@pytest.mark.usefixtures("certain")
+@pytest.mark.parametrize("switch_prob, own", [(0.0, 0.25), (1.0, 0.75)])
+def test_each_kind_has_its_own_alpha(images, switch_prob, own):
+    mixed, _ = mixup.mix(
+        jax.random.key(0), images, LABELS, num_classes=K, group_size=2, switch_prob=switch_prob,
+        mixup_alpha=0.25, cutmix_alpha=0.75,
+    )  # fmt: skip
+    shares = mixed_shares(mixed, 2).mean((1, 2))
+    # A box of a quarter of the image, which may be clipped.
+    assert (shares >= own - 1e-6).all() and shares.min() == pytest.approx(own)
+
+
+@pytest.mark.usefixtures("certain")
+def test_groups_that_are_not_mixed_keep_images_and_targets(images):
+    alphas = dict(mixup_alpha=0.25, cutmix_alpha=0.75)
+    mixed, targets = mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=2,
+                               prob=0.0, **alphas)  # fmt: skip
+    np.testing.assert_array_equal(mixed, images)
+    smoothed = losses.targets(LABELS, num_classes=K, label_smoothing=0.1)
+    np.testing.assert_allclose(targets, smoothed, rtol=1e-6)
+
+
 def test_both_alphas_zero_leave_the_images_and_smooth_the_targets(images):
     mixed, targets = mixup.mix(
         jax.random.key(0), images, LABELS, num_classes=K, mixup_alpha=0.0, cutmix_alpha=0.0

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 import convnext
 from convnext import VARIANTS, Backbone, ConvNeXt
-from convnext.model import GRN, abstract_params
+from convnext.model import GRN, Block, abstract_params
 
 # With 1,000 classes. Computed from facebookresearch/ConvNeXt and ConvNeXt-V2, and from timm.
 PARAMETERS = {
@@ -270,6 +270,37 @@ def test_drop_path_draws_differently_in_each_block(drop_path_outputs):
 
 def test_drop_path_is_off_in_evaluation(drop_path_outputs):
     assert (drop_path_outputs[1] == 1).all()
+
+
+def test_a_block_adds_twice_its_branch_or_nothing_at_a_rate_of_a_half():
+    block = Block(dim=4, drop_path_rate=0.5, layer_scale_init_value=1.0)
+    x = jax.random.normal(jax.random.key(0), (64, 3, 3, 4))
+    variables = block.init(jax.random.key(1), x)
+    branch = block.apply(variables, x) - x
+    added = block.apply(variables, x, train=True, rngs={"dropout": jax.random.key(2)}) - x
+    dropped = (added == 0).all((1, 2, 3))
+    assert 16 < dropped.sum() < 48
+    np.testing.assert_allclose(added[~dropped], 2 * branch[~dropped], rtol=1e-5, atol=1e-5)
+
+
+def test_remat_keeps_the_input_of_each_block_alone(tiny_model, tiny_params):
+
+    def kept(model):
+        """How many numbers the backward pass gets of the forward pass."""
+
+        def backward(params, images):
+            def logits(params):
+                rngs = {"dropout": jax.random.key(1)}
+                return model.apply({"params": params}, images, train=True, rngs=rngs)
+
+            return jax.vjp(logits, params)[1]
+
+        images = jax.ShapeDtypeStruct((64, 12, 12, 3), jnp.float32)
+        residuals = jax.tree.leaves(jax.eval_shape(backward, tiny_params, images))
+        return sum(leaf.size for leaf in residuals)
+
+    # Plain, each block keeps seven maps, or more.
+    assert 2 * kept(tiny_model.clone(remat=True)) < kept(tiny_model)
 
 
 def test_remat_changes_no_gradient(tiny_model, tiny_params):

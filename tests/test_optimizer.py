@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convnext import VARIANTS, ConvNeXt, optimizer, steps
 from convnext.errors import InputError
+from convnext.model import abstract_params
 from tests.fixtures import make_optimizer as reference
 
 PYTORCH = np.load(Path(reference.__file__).with_name("optimizer.npz"))
@@ -93,6 +94,14 @@ def test_what_is_decayed_is_what_the_official_code_decays(name, tensors, paramet
     mask = flatten_dict(optimizer.decay_mask(params))
     decayed = [leaf for path, leaf in flatten_dict(params).items() if mask[path]]
     assert (len(decayed), sum(leaf.size for leaf in decayed)) == (tensors, parameters)
+
+
+# Nor are gamma and beta of GRN, in ConvNeXt-V2's optim_factory.py.
+def test_grn_is_not_decayed():
+    model = ConvNeXt(depths=(1,), dims=(4,), use_grn=True, layer_scale_init_value=None)
+    mask = optimizer.decay_mask(abstract_params(model))["stage_0_block_0"]
+    assert mask["grn"] == {"gamma": False, "beta": False}
+    assert mask["pwconv1"] == {"kernel": True, "bias": False}
 
 
 def adamw_by_hand(params, grads, rates, *, weight_decay, b1, b2, eps, clip_norm):

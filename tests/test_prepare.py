@@ -219,6 +219,16 @@ def test_an_index_is_checked(change, shard, tmp_path):
     refused(f"{tmp_path}.*accepted: ", records.load, str(tmp_path))
 
 
+def test_an_index_names_shards_beside_it(shard, tmp_path):
+    """One that lies elsewhere is not opened, though it is there."""
+    index = shard(records.pack(jpeg(1), "a", "x"))
+    (tmp_path / "root").mkdir()
+    index["splits"]["train"][0]["file"] = "../train-00000.array_record"
+    records.write_index(tmp_path / "root", index)
+    refused(f"{tmp_path}/root/dataset.json does not name .*accepted: ", records.load,
+            str(tmp_path / "root"))  # fmt: skip
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
 def test_an_index_is_a_json_object(content, tmp_path):
     (tmp_path / records.INDEX).write_bytes(content)

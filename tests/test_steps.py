@@ -183,7 +183,7 @@ def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch
     assert_close(values, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("value", [np.inf, 3e38])  # a loss, or only its gradients
+@pytest.mark.parametrize("value", [np.inf, 1e37])  # a loss, or only its gradients
 def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value):
     def mix(key, images, labels):
         """Targets that are too large where an image is white."""
@@ -198,6 +198,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value
         state, values = step(state, white)
         assert int(values["skipped"]) == int(values["skipped_in_a_row"]) == count
         assert not np.isfinite(values["grad_norm"])
+        assert np.isfinite(values["loss"]) == np.isfinite(value)
     assert int(state.step) == 3
     for name in ("params", "ema_params"):
         jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
@@ -340,6 +341,15 @@ def test_evaluation_counts_every_example_once_whatever_the_batch_size(
         ]
         scores = metrics.scores(steps.evaluate(eval_step, weights, batches))
         assert scores == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_evaluation_drops_no_paths(tiny_model, tiny_params, batch):
+    def measured(drop_path_rate):
+        model = tiny_model.clone(drop_path_rate=drop_path_rate)
+        step = partial(steps.eval_step, model=model, normalize=NORMALIZE)
+        return quick_jit(step)(tiny_params, batch)
+
+    jax.tree.map(np.testing.assert_array_equal, measured(0.9), measured(0.0))
 
 
 def test_weights_are_named_by_the_order_of_the_decays(parts):

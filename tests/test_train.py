@@ -11,11 +11,14 @@ import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
 import train as train_command
@@ -24,9 +27,11 @@ from configs import flowers as flowers_config
 from convnext import (
     Classifier,
     checkpoint,
+    erasing,
     evaluation,
     interruption,
     logs,
+    mixup,
     pretrained,
     save_pretrained,
     sharding,
@@ -154,6 +159,87 @@ def test_the_same_command_again_does_nothing(finished, capsys):
     jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
     assert capsys.readouterr().out == f"{workdir} is complete at step 44; nothing to do\n"
+
+
+# How train.py puts things together, with a step and an evaluation that compute nothing.
+
+
+@pytest.fixture(scope="module")
+def wired(tmp_path_factory):
+    """The config of a regression of 4 epochs of 2 steps, its workdir and last state; the keywords
+    of its step; whether it is given each leaf of the state; each step that was saved, and the last
+    one in the log then."""
+    workdir, keywords, donated, logged = tmp_path_factory.mktemp("wired"), {}, [], []
+    # The average is best after the first epoch, the raw weights after the second.
+    evaluations = iter(zip((0.9, 0.1, 0.8, 0.7), (0.2, 0.5, 0.4, 0.3), strict=True))
+
+    def train_step(state, batch, **given):
+        keywords.update(given)
+        zeros = {name: jnp.zeros(()) for name in ("loss", "grad_norm", "skipped_in_a_row")}
+        return state.replace(step=state.step + 1), zeros
+
+    def evaluate(step, weights, batches):
+        raw, average = next(evaluations)
+        return {"val": {"loss": raw, "count": 1}, "val_ema": {"loss": average, "count": 1}}
+
+    def traced(step, **_):
+        def watched(number, state, batch):
+            if not donated:
+                (given, _), _ = step.lower(state, batch).args_info
+                donated.extend(leaf.donated for leaf in jax.tree.leaves(given))
+            return step(state, batch)
+
+        return watched
+
+    def save_async(orbax, step, *args, **options):
+        logged.append((step, logs.read(workdir / "metrics.jsonl")[-1]["step"]))
+        return saved(orbax, step, *args, **options)
+
+    config = small(
+        batch_size=704, accumulation_steps=2, problem_type="regression", frozen="^(?!head/)",
+        ema_decays=(0.9,), ema_warmup=True, eval_every_epochs=1, keep_checkpoints=2,
+        **{"model.depths": (1,), "model.dims": (8,), "model.num_classes": 1, "erase.prob": 0.5,
+           "mix.mixup_alpha": 0.8, "mix.group_size": 32, "log.every_steps": 1},
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        saved = ocp.training.Checkpointer.save_async
+        patch.setattr(ocp.training.Checkpointer, "save_async", save_async)
+        patch.setattr(train_command.steps, "train_step", train_step)
+        patch.setattr(train_command.steps, "evaluate", evaluate)
+        patch.setattr(train_command.profiling, "traced", traced)
+        state = train_command.train(config, workdir)
+    return SimpleNamespace(config=config, workdir=workdir, state=state, keywords=keywords,
+                           donated=donated, logged=logged)  # fmt: skip
+
+
+def test_the_step_gets_what_the_config_says(wired):
+    config, given = wired.config, wired.keywords
+    for name in ("accumulation_steps", "ema_decays", "ema_warmup", "frozen", "problem_type"):
+        assert given[name] == config[name]
+    assert given["gathered"].is_fully_replicated
+    assert given["normalize"].keywords == config.normalize.to_dict()
+    assert given["erase"].func is erasing.erase
+    assert given["erase"].keywords == config.erase.to_dict()
+    mix = {**config.mix, "problem_type": config.problem_type, "mesh": sharding.make_mesh(),
+           "num_classes": config.model.num_classes}  # fmt: skip
+    assert (given["mix"].func, given["mix"].keywords) == (mixup.mix, mix)
+    # Two moments of the head alone, and two counts.
+    of_head = sum(leaf.size for leaf in jax.tree.leaves(wired.state.params["head"]))
+    state = jax.eval_shape(given["tx"].init, wired.state.params)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 2 * of_head + 2
+
+
+def test_the_state_is_donated(wired):
+    assert len(wired.donated) == len(jax.tree.leaves(wired.state)) and all(wired.donated)
+
+
+def test_the_best_by_the_average_is_kept(wired):
+    steps = sorted(int(path.name) for path in (wired.workdir / "checkpoints").iterdir())
+    assert steps == [2, 6, 8]
+
+
+def test_the_log_is_on_the_disk_before_a_save(wired):
+    assert wired.logged == [(step, step) for step in (2, 4, 6, 8)]
 
 
 def evaluated(config, workdir, weights):
