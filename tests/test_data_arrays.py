@@ -212,6 +212,11 @@ def test_names_of_classes_are_short_strings(meta, message, tmp_path):
     refused(f"cannot read {path}: .*{message}", arrays.cifar, str(path))
 
 
+def test_an_archive_has_a_few_files(cifar10, monkeypatch):
+    monkeypatch.setattr(arrays, "MAX_MEMBERS", 7)
+    refused("the number of files is 8; accepted: 7", arrays.cifar, cifar10)
+
+
 def test_a_file_of_an_archive_has_a_size(cifar10, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_BYTES", 1000)
     refused("the size of data_batch_1 is .*; accepted: 1000", arrays.cifar, cifar10)

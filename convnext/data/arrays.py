@@ -8,8 +8,10 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from convnext import unpickling
+from convnext.data import archives
 from convnext.errors import InputError, require
 
+MAX_MEMBERS = 100  # of CIFAR's archives, which have 10
 MAX_BYTES = 2**28  # of a file in CIFAR's archives; the largest, CIFAR-100's for training, has 155e6
 UINT8 = "u1"
 
@@ -79,8 +81,9 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
 def _files(path, names):
     """{name: bytes} of those in the archive that are wanted."""
     found = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
+    with tarfile.open(path, tarinfo=archives.Header) as archive:
+        for number, member in enumerate(archive, 1):
+            require(number <= MAX_MEMBERS, "the number of files", number, MAX_MEMBERS)
             name = PurePosixPath(member.name).name
             if member.isreg() and name in names:
                 require(member.size <= MAX_BYTES, f"the size of {name}", member.size, MAX_BYTES)
