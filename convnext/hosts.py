@@ -21,6 +21,7 @@ HEARTBEAT_TIMEOUT = 60
 SHUTDOWN_TIMEOUT = 100
 DEVICES = Path("/dev")
 PARTING_TIMEOUT = 5
+TEXT_BYTES = 2000  # that `gathered` keeps of a text
 
 
 def connect(
@@ -88,6 +89,52 @@ def agreed(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag of any process is true; to be called by all. Waits for the devices."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.uint32(flag), tiled=True).any())
+
+
+def gathered(text: str) -> list[str]:
+    """The text of each process, cut at TEXT_BYTES; to be called by all. Waits for the devices."""
+    if jax.process_count() == 1:
+        return [text]
+    rows = multihost_utils.process_allgather(_padded(text.encode()[:TEXT_BYTES], TEXT_BYTES))
+    return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
+
+
+def _padded(data, size):
+    return np.frombuffer(data.ljust(size, b"\0"), np.uint8)
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raises in every process where one has an error; to be called by all. Waits for the devices.
+
+    A process alone raises its error, several an OSError that names those that have one.
+    """
+    if any_process(error is not None):
+        raise_all(error)
+
+
+def raise_all(error: Exception | None) -> NoReturn:
+    """`raise_together`, where all know that one has an error."""
+    if jax.process_count() == 1:
+        raise error
+    first = {}  # process with each reason
+    for index, text in enumerate(gathered(reason(error) if error else "")):
+        if text:
+            first.setdefault(text, index)
+    raise OSError("; ".join(f"process {i}: {text}" for text, i in first.items())) from None
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what caused an error."""
+    while error.__cause__:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def leave() -> NoReturn:

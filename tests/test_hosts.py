@@ -1,7 +1,10 @@
+from functools import partial
+
 import pytest
 
 from convnext import hosts
 from tests.inputs import refused
+from tests.processes import together
 
 
 @pytest.fixture
@@ -89,3 +92,28 @@ def test_where_jax_does_not_find_process_0_flags_are_asked_for(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     refused("one of several, .* should be defined.; accepted: --coordinator, --num_processes, "
             "--process_id, or --num_processes=1", hosts.connect)  # fmt: skip
+
+
+def test_an_error_of_one_process_is_raised_in_all(monkeypatch):
+    def processes(*errors):
+        functions = [partial(hosts.raise_together, error) for error in errors]
+        return [(type(said), str(said)) for said in together(monkeypatch, *functions)]
+
+    full, slow = OSError("no room"), RuntimeError("too\nslow")
+    assert processes(None, None) == [(type(None), "None")] * 2
+    assert processes(None, full, None) == [(OSError, "process 1: no room")] * 3
+    assert processes(slow, full, full) == [(OSError, "process 0: too slow; process 1: no room")] * 3
+    assert processes(full) == [(OSError, "no room")]
+
+
+def test_a_text_is_gathered_as_far_as_there_is_room(monkeypatch):
+    long = "ö" * hosts.TEXT_BYTES
+    texts = together(monkeypatch, lambda: hosts.gathered("a"), lambda: hosts.gathered(long))
+    assert texts == [["a", "ö" * (hosts.TEXT_BYTES // 2)]] * 2
+
+
+def test_a_flag_of_any_process_is_known_to_all(monkeypatch):
+    yes, no = partial(hosts.any_process, True), partial(hosts.any_process, False)
+    assert together(monkeypatch, no, yes) == [True, True]
+    assert together(monkeypatch, no, no) == [False, False]
+    assert together(monkeypatch, yes) == [True]
