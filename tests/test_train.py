@@ -25,6 +25,7 @@ from convnext import (
     Classifier,
     checkpoint,
     evaluation,
+    hosts,
     interruption,
     logs,
     pretrained,
@@ -270,6 +271,24 @@ def assert_same_lines(lines, expected):
         assert line == pytest.approx(of_expected, rel=1e-5)
 
 
+def test_processes_compare_config_flags_and_data_before_anything_is_compiled(tmp_path, monkeypatch):
+    class ComparedError(Exception):
+        pass
+
+    def require_same(values):
+        raise ComparedError(values())
+
+    monkeypatch.setattr(hosts, "require_same", require_same)
+    monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("compiled"))
+    config = small(seed=7)
+    with pytest.raises(ComparedError) as compared:
+        train_command.train(config, tmp_path, profile_steps="1:2", dry_run=True)
+    train, val = map(sources.fingerprint, sources.load("digits"))
+    assert compared.value.args[0] == dict(
+        config=config.to_dict(), profile_steps="1:2", dry_run=True, train=train, val=val
+    )
+
+
 # Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails before its first step.
 IN_TROUBLE = """
 import sys
@@ -313,10 +332,14 @@ def main(config, workdir):
         saves.save(3, state)
     say(checkpoint.latest_step(workdir / "saves"))
     workdirs.SEEN_WITHIN = 0
-    try:
-        train.train(config, workdir / str(is_second))
-    except InputError as error:
-        say(str(error).replace(str(workdir), "W"))
+    seed = config.seed
+    for other in (True, False):
+        config.seed = seed + (is_second and not other)
+        try:
+            train.train(config, workdir / str(is_second) if other else workdir)
+        except InputError as error:
+            say(str(error).replace(str(workdir), "W"))
+    config.seed = seed
 
     if is_second:
         def fail(log, text):
@@ -345,8 +368,13 @@ def test_what_is_wrong_in_one_of_two_processes_both_know(tmp_path):
               "on, as on_save_error says" for step in (1, 2)),
             "3",
         ]  # fmt: skip
-        assert lines[5].endswith(": process 1: what process 0 wrote is not in W/True; accepted: a "
-                                 "folder that all processes see and can write")  # fmt: skip
+        place, seed = lines[5:7]
+        assert place.endswith(": process 1: what process 0 wrote is not in W/True; accepted: a "
+                              "folder that all processes see and can write")  # fmt: skip
+        assert seed == (
+            "config.seed is 1 in process 1 and 0 in process 0; accepted: the same config, flags "
+            "and data in all processes of a run"
+        )
 
 
 def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):
