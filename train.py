@@ -19,6 +19,7 @@ from convnext import (
     checkpoint,
     cli,
     erasing,
+    hosts,
     interruption,
     logs,
     losses,
@@ -68,6 +69,12 @@ def train(
         train_source, val_source = (
             sources.Announced(size, config.model.num_classes) for size in sizes
         )
+    hosts.require_same(
+        lambda: dict(
+            config=config.to_dict(), profile_steps=profile_steps, dry_run=dry_run,
+            train=sources.fingerprint(train_source), val=sources.fingerprint(val_source),
+        )
+    )  # fmt: skip
     label = sources.first_label(train_source)
     problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
     num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)

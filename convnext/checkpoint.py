@@ -95,7 +95,7 @@ class Checkpoints:
         self._finish()
         try:
             self._try_to_write(before)
-            response = self._orbax.save_async(step, state, metrics=metrics)
+            response = self._begin(step, state, metrics)
         except Exception as error:
             self._failed(step, error)
         else:
@@ -106,12 +106,25 @@ class Checkpoints:
         error = None
         try:
             before()
-            if jax.process_index() == 0:
-                with tempfile.TemporaryFile(dir=_folder(self.workdir)):
-                    pass
+            with tempfile.TemporaryFile(dir=_folder(self.workdir)):
+                pass
         except OSError as raised:
             error = raised
-        _raise_together(error)
+        hosts.raise_together(error)
+
+    def _begin(self, step, state, metrics):
+        """Fails in all processes where it does in one. The others wait for that one in Orbax, at
+        multihost_utils.sync_global_devices, which compares what all are at and raises an
+        AssertionError for any_process."""
+        error = response = None
+        try:
+            response = self._orbax.save_async(step, state, metrics=metrics)
+        except Exception as raised:
+            error = raised
+        if jax.process_count() > 1 and isinstance(error, AssertionError):
+            hosts.raise_all(None)
+        hosts.raise_together(error)
+        return response
 
     def _complete(self, step, response):
         response.result()
@@ -126,17 +139,14 @@ class Checkpoints:
         try:
             # A process that ended before the manifest is written would take process 0 with it.
             if together:
-                _raise_together(error)
+                hosts.raise_together(error)
             elif error is not None:
                 raise error
         except Exception as raised:
             self._failed(step, raised)
 
     def _failed(self, step, error):
-        while error.__cause__:
-            error = error.__cause__
-        reason = " ".join(str(error).split()) or type(error).__name__
-        message = f"the checkpoint of step {step} could not be saved: {reason}"
+        message = f"the checkpoint of step {step} could not be saved: {hosts.reason(error)}"
         if self.on_save_error == "stop":
             raise RunError(message) from error
         self.report(f"{message}; the run goes on, as on_save_error says")
@@ -159,12 +169,6 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             self._close()
-
-
-def _raise_together(error):
-    """Raises the error of this process, or that process 0 has one."""
-    if hosts.agreed(error is not None) or error is not None:
-        raise error or OSError("process 0 cannot write there")
 
 
 def _open(workdir, keep, best_metric, lowest):

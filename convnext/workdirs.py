@@ -1,6 +1,9 @@
 """The folder of a run: one run at a time is at work in it, and with one recipe."""
 
 import json
+import secrets
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -19,12 +22,15 @@ FREE = ("checkpoint_every_epochs", "data.root", "eval_every_epochs", "init_from"
         "keep_checkpoints", "log", "max_bad_images", "max_skipped", "mesh", "model.remat",
         "num_workers", "on_save_error", "published")  # fmt: skip
 
+SEEN_WITHIN = 30  # seconds in which all processes see what one wrote
+
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Makes the folder, and keeps other runs out of it as long as this process lives.
 
-    Raises InputError where another one is at work in it, or it cannot be written.
+    Raises InputError where another one is at work in it, it cannot be written, or one of several
+    processes does not see it.
     """
     lock = filelock.FileLock(workdir / "lock", timeout=0)
     taken, error = False, None
@@ -47,9 +53,49 @@ def locked(workdir: Path) -> Iterator[None]:
             "folder that can be written"
         ) from error
     try:
+        _require_seen(workdir)
         yield
     finally:
         lock.release()
+
+
+def _require_seen(workdir, now=time.monotonic, sleep=time.sleep):
+    """Raises InputError in all processes where one does not see a file that process 0 makes, or
+    cannot write."""
+    if jax.process_count() == 1:
+        return
+    number, error = secrets.randbits(31), None
+    try:
+        if jax.process_index() == 0:
+            (workdir / f".seen_{number}").touch()
+    except OSError as raised:
+        error = raised
+    path = workdir / f".seen_{hosts.agreed(number)}"
+    try:
+        _look_for(path, now, sleep)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as raised:
+        error = error or raised
+    try:
+        hosts.raise_together(error)
+    except OSError as raised:
+        raise InputError(
+            f"--workdir is {workdir}: {raised}; accepted: a folder that all processes see and can "
+            "write"
+        ) from raised
+    finally:
+        if jax.process_index() == 0:
+            path.unlink(missing_ok=True)
+
+
+def _look_for(path, now, sleep):
+    """NFS keeps what it knows of a folder for a while."""
+    until = now() + SEEN_WITHIN
+    while not path.exists():
+        if now() >= until:
+            raise FileNotFoundError(f"what process 0 wrote is not in {path.parent.absolute()}")
+        sleep(1)
 
 
 def check_config(

@@ -5,15 +5,18 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
-from convnext import checkpoint, mixup, optimizer, sharding, steps
+from convnext import checkpoint, hosts, mixup, optimizer, sharding, steps
 from convnext.errors import InputError, RunError
 from tests.inputs import refused
+from tests.processes import together
 from tools.benchmarks.collectives import QUICK
 
 
@@ -306,3 +309,81 @@ def test_a_save_that_fails_leaves_the_earlier_ones_and_stops_or_not(
 def test_a_mistake_in_on_save_error_is_named(tmp_path):
     with pytest.raises(InputError, match="on_save_error is 'ignore'; accepted: stop or continue"):
         opened(tmp_path, on_save_error="ignore")
+
+
+@pytest.mark.parametrize("place", ["before", "as it begins", "in the background"])
+def test_a_save_fails_where_it_does_in_another_process(tmp_path, monkeypatch, place):
+    errors = {"before": [], "as it begins": [None], "in the background": [None, None]}[place]
+    errors = [*errors, OSError("process 1: no room")]
+
+    def raise_together(error):
+        if error := error or (left.pop(0) if left else None):
+            raise error
+
+    monkeypatch.setattr(hosts, "raise_together", raise_together)
+    state, said, left = {"weights": np.zeros(3)}, [], list(errors)
+    with opened(tmp_path, on_save_error="continue", report=said.append) as checkpoints:
+        checkpoints.save(4, state)
+        checkpoints.save(5, state)
+    message = "the checkpoint of step 4 could not be saved: process 1: no room"
+    assert said == [f"{message}; the run goes on, as on_save_error says"]
+    assert checkpoint.latest_step(tmp_path) == 5
+    left = list(errors)
+    message = message.replace("4", "6")
+    with pytest.raises(RunError, match=message), opened(tmp_path) as checkpoints:
+        checkpoints.save(6, state)
+
+
+@pytest.mark.parametrize("place", ["_try_to_write", "_begin", "_complete"])
+def test_what_one_process_cannot_save_the_others_are_told(tmp_path, monkeypatch, place):
+    told = []
+
+    def fail(*_, **__):
+        raise OSError("no room")
+
+    def raise_together(error):
+        told.append(error and str(error))
+        if error:
+            raise error
+
+    monkeypatch.setattr(hosts, "raise_together", raise_together)
+    with opened(tmp_path, on_save_error="continue", report=lambda text: None) as checkpoints:
+        where, name = {
+            "_try_to_write": (checkpoint.tempfile, "TemporaryFile"),
+            "_begin": (checkpoints._orbax, "save_async"),
+            "_complete": (checkpoint, "_write_manifest"),
+        }[place]
+        monkeypatch.setattr(where, name, fail)
+        checkpoints.save(4, {"weights": np.zeros(3)})
+    before = ["_try_to_write", "_begin", "_complete"].index(place)
+    assert told == [None] * before + ["no room"]
+
+
+def begin(*actions):
+    """Checkpoints._begin, where this is what Orbax does."""
+
+    def save_async(*_, **__):
+        for action in actions:
+            action()
+        return "begun"
+
+    checkpoints = SimpleNamespace(_orbax=SimpleNamespace(save_async=save_async))
+    return lambda: checkpoint.Checkpoints._begin(checkpoints, 4, {}, None)
+
+
+def test_no_process_waits_in_orbax_for_one_that_failed(monkeypatch):
+    def fail():
+        raise OSError("no room")
+
+    def meet(name):
+        return partial(multihost_utils.sync_global_devices, name)
+
+    first, second = meet("first"), meet("second")
+    for failing in ([fail], [first, fail], [first, second, fail]):
+        said = together(monkeypatch, begin(first, second), begin(*failing), begin(first, second))
+        assert [str(error) for error in said] == ["process 1: no room"] * 3
+    said = together(monkeypatch, begin(first, fail), begin(fail), begin(first, second))
+    assert [str(error) for error in said] == ["process 1: no room"] * 3
+    said = together(monkeypatch, begin(first, fail), begin(first, fail))
+    assert [str(error) for error in said] == ["process 0: no room"] * 2
+    assert together(monkeypatch, begin(first, second), begin(first, second)) == ["begun"] * 2
