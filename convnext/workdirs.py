@@ -1,5 +1,6 @@
 """The folder of a run: one run at a time is at work in it, and with one recipe."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +21,19 @@ FREE = ("checkpoint_every_epochs", "data.root", "eval_every_epochs", "init_from"
         "num_workers", "on_save_error", "published")  # fmt: skip
 
 
+# What flock answers where the file system has no locks, or their server does not.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+
+
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Makes the folder, and keeps other runs out of it as long as this process lives.
+def locked(workdir: Path, report: Callable[[str], None] = print) -> Iterator[None]:
+    """Makes the folder, and keeps other runs out of it as long as this process lives; where its
+    file system has no locks, reports that it does not.
 
     Raises InputError where another one is at work in it, or it cannot be written.
     """
-    lock = filelock.FileLock(workdir / "lock", timeout=0)
+    # A file in place of a lock would outlive a process that is killed.
+    lock = filelock.FileLock(workdir / "lock", timeout=0, fallback_to_soft=False)
     taken, error = False, None
     if jax.process_index() == 0:
         try:
@@ -35,7 +42,11 @@ def locked(workdir: Path) -> Iterator[None]:
         except filelock.Timeout:
             taken = True
         except OSError as raised:
-            error = raised
+            if raised.errno in NO_LOCKS:
+                report(f"{workdir} cannot be locked ({raised.strerror}): the run goes on, and "
+                       "nothing keeps a second one out of it")  # fmt: skip
+            else:
+                error = raised
     if hosts.agreed(taken):
         raise InputError(
             f"another run is at work in {workdir}; accepted: another --workdir, or the same "
