@@ -240,7 +240,7 @@ def _added_scores(workdir):
     """{step: scores}"""
     added = {}
     for step in _steps(workdir):
-        with suppress(OSError, ValueError):  # none, or it was cut short
+        with suppress(OSError, TypeError, ValueError):  # none, or it is damaged
             added[step] = dict(json.loads((_folder(workdir) / str(step) / SCORES).read_text()))
     return added
 

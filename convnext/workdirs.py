@@ -4,7 +4,7 @@ import errno
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,7 @@ def check_config(
     class_names: Sequence[str],
     report: Callable[[str], None] = print,
 ) -> None:
-    """Compares with config.json and classes.json, with which the checkpoints of the folder were
-    made.
+    """Compares with config.json and classes.json, with which the run of the folder was begun.
 
     Reports fields that may change, and those that another version of the code had or has not.
     Raises InputError for fields that may not change, for other classes, and where one of the files
@@ -82,7 +81,7 @@ def check_config(
         index, (name, was) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
         raise InputError(
             f"{workdir} is of other data: class {index} is {name!r} and was {was!r}; accepted: the "
-            f"classes of {classes}, or another --workdir"
+            f"classes of {classes}, another --workdir, or where no checkpoint is left --start_anew"
         )
     path = workdir / "config.json"
     if not path.is_file():
@@ -97,7 +96,7 @@ def check_config(
     if refused:
         raise InputError(
             f"{workdir} is of another recipe: {', '.join(refused)}; accepted: the values of "
-            f"{path}, or another --workdir"
+            f"{path}, another --workdir, or where no checkpoint is left --start_anew"
         )
     for name in free:
         report(f"changed since the run began: {name} is {now[name]!r} and was {before[name]!r}")
@@ -105,6 +104,20 @@ def check_config(
         report(f"gone since the run began: {name}, which was {before[name]!r}")
     for name in sorted(now.keys() - before.keys()):
         report(f"new since the run began: {name}, which is {now[name]!r}")
+
+
+# The config last: as long as it is there, another one is refused.
+OF_A_RUN = ("metrics.jsonl", "bad_images.json", "tensorboard", "wandb_id", "wandb_sent",
+            "classes.json", "config.json")  # fmt: skip
+
+
+def keep_earlier(workdir: Path) -> None:
+    """Renames what a run has left in the folder, as another one begins there: metrics.jsonl to
+    metrics.jsonl.1, or to the first number that is free. Raises OSError."""
+    number = next(n for n in count(1) if not any(workdir.glob(f"*.{n}")))
+    for name in OF_A_RUN:
+        if (workdir / name).exists():
+            (workdir / name).rename(workdir / f"{name}.{number}")
 
 
 def _fields(config, prefix=""):

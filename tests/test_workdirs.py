@@ -53,8 +53,8 @@ def test_where_there_are_no_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatc
     with workdirs.locked(tmp_path, said.append), workdirs.locked(tmp_path, said.append):
         pass
     assert said == 2 * [
-        f"{tmp_path} cannot be locked ({os.strerror(number)}): the run goes on, and nothing keeps a "
-        "second one out of it"
+        f"{tmp_path} cannot be locked ({os.strerror(number)}): the run goes on, and nothing keeps "
+        "a second one out of it"
     ]
 
 
