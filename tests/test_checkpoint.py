@@ -50,6 +50,9 @@ def opened(workdir, keep=3, **keywords):
     return checkpoint.Checkpoints(workdir, keep=keep, best_metric="val_ema/top1", **keywords)
 
 
+SMALL_STATE = {"params": np.arange(3.0)}
+
+
 def save(workdir, state):
     with opened(workdir) as checkpoints:
         checkpoints.save(int(state.step), state)
@@ -229,6 +232,91 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(run, thre
         checkpoints.save(3, states[2])
     assert len(said) == 1 and re.search(f"step 3 is set aside in .*damaged/3: {message}", said[0])
     assert (workdir / "damaged" / "3").exists() and checkpoint.latest_step(workdir) == 3
+
+
+@pytest.mark.parametrize("name", [".nfs0001", "state/.DS_Store", ".snapshot/a/b"])
+def test_what_file_systems_hide_in_a_checkpoint_is_no_damage(tmp_path, name):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, SMALL_STATE)
+    folder = tmp_path / "checkpoints" / "1"
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    lose_the_manifest(folder)
+    checkpoint._write_manifest(folder)  # it may be there in a save, and be gone later
+    path.unlink()
+    assert checkpoint.latest_step(tmp_path) == 1
+    path.touch()
+    with opened(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 1
+
+
+def test_a_run_whose_checkpoints_are_damaged_or_gone_starts_anew_only_where_it_is_told_to(
+    tmp_path,
+):
+    assert checkpoint.start_step(tmp_path) == 0
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, SMALL_STATE)
+    assert checkpoint.start_step(tmp_path) == checkpoint.start_step(tmp_path, True) == 1
+    flip_a_bit(tmp_path / "checkpoints" / "1")
+    before = sorted(tmp_path.rglob("*"))
+    lost = "has had checkpoints, and no sound one is left"
+    refused(rf"in \S+ {lost} \(1: .* another checksum\); accepted: .* or --start_anew, with",
+            checkpoint.start_step, tmp_path)  # fmt: skip
+    assert sorted(tmp_path.rglob("*")) == before
+    shutil.rmtree(tmp_path / "checkpoints")
+    refused(f"{lost}; accepted: one that", checkpoint.start_step, tmp_path)
+    assert checkpoint.start_step(tmp_path, start_anew=True) == 0
+    with opened(tmp_path):
+        pass
+    assert checkpoint.start_step(tmp_path) == 0  # killed before its first checkpoint
+
+
+def test_a_run_that_was_killed_in_its_first_save_begins_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_write_manifest", lambda folder: 1 / 0)
+    with pytest.raises(RunError), opened(tmp_path) as checkpoints:
+        checkpoints.save(1, SMALL_STATE)
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+    assert checkpoint.start_step(tmp_path) == 0
+    with opened(tmp_path, report=lambda said: None):
+        pass
+    assert (tmp_path / "damaged" / "1").is_dir() and checkpoint.start_step(tmp_path) == 0
+
+
+def test_a_checkpoint_is_read_once_by_a_process(tmp_path, monkeypatch):
+    with opened(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, SMALL_STATE)
+    read, sha256 = [], checkpoint._sha256
+    monkeypatch.setattr(checkpoint, "_sha256", lambda path: read.append(path) or sha256(path))
+    for _ in range(2):
+        assert checkpoint.sound_step(tmp_path) == checkpoint.start_step(tmp_path) == 2
+        with opened(tmp_path):
+            pass
+    assert read and len(read) == len(set(read))
+    flip_a_bit(tmp_path / "checkpoints" / "2")
+    assert checkpoint.latest_step(tmp_path) == 1
+
+
+@pytest.mark.parametrize("lowest, best", [(False, ["2", "5", "6"]), (True, ["3", "5", "6"])])
+def test_scores_that_come_after_a_save_count_in_the_choice_of_the_best(tmp_path, lowest, best):
+    named = partial(checkpoint.Checkpoints, tmp_path, keep=2, best_metric="score", lowest=lowest)
+    with named() as checkpoints:
+        assert not checkpoints.latest_has_scores
+        checkpoints.save(1, SMALL_STATE, metrics={"score": 0.5})
+        checkpoints.save(2, SMALL_STATE)
+    with named() as checkpoints:
+        assert not checkpoints.latest_has_scores
+        checkpoints.add_scores(2, {"score": 0.9})
+        checkpoints.save(3, SMALL_STATE, metrics={"score": 0.1})
+    with named() as checkpoints:
+        assert checkpoints.latest_step == 3 and checkpoints.latest_has_scores
+        for step in (4, 5, 6):
+            checkpoints.save(step, SMALL_STATE, metrics={"score": 0.2})
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == best
+    (tmp_path / "checkpoints" / best[0] / "scores.json").write_text("{")  # it is not vital
+    with named() as checkpoints:
+        assert checkpoints.latest_step == 6
 
 
 def test_of_an_older_checkpoint_only_the_small_files_are_read(run, tmp_path, monkeypatch):

@@ -280,7 +280,8 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
                                text=True, timeout=120, start_new_session=True)  # fmt: skip
     assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
-    assert "stopped after step 23; the same command again goes on\n" in signalled.stdout
+    assert "stopped after step 22; the same command again goes on\n" in signalled.stdout
+    assert "val/top1" not in signalled.stdout
 
     log_step = logs.Log.step
 
@@ -294,11 +295,47 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
     with pytest.raises(SystemExit) as ended:
         train_command.main(small(), tmp_path)
     assert ended.value.code == 75 and checkpoint.latest_step(tmp_path) == 30
-    assert "goes on from step 23\n" in capsys.readouterr().out
+    assert "goes on from step 22\n" in capsys.readouterr().out
 
     state = train_command.train(small(), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
     assert log_without_timing(tmp_path) == log_without_timing(finished[0])
+
+
+SMALLEST = {"num_epochs": 2, "eval_every_epochs": 1, "ema_decays": (), "log.every_steps": 4,
+            "model.depths": (1,), "model.dims": (8,)}  # fmt: skip
+
+
+def test_a_stop_at_the_end_of_an_epoch_saves_at_once_and_its_evaluation_is_made_later(
+    tmp_path, monkeypatch, capsys
+):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    expected = train_command.train(small(**SMALLEST), straight)
+    said = capsys.readouterr().out
+    assert "labels (rows) and predictions (columns), val\n" in said
+    interrupted = interruption.Interruption()
+    log_step = logs.Log.step
+
+    def log_step_and_stop(log, step, values):
+        log_step(log, step, values)
+        interrupted.received = step == 11
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.Log, "step", log_step_and_stop)
+        patch.setattr(train_command.steps, "evaluate", None)  # it would raise
+        with pytest.raises(SystemExit):
+            train_command.train(small(**SMALLEST), stopped, interrupted=interrupted)
+    assert checkpoint.latest_step(stopped) == 11
+    with pytest.raises(SystemExit) as ended:  # in the evaluation
+        train_command.train(small(**SMALLEST), stopped, interrupted=interrupted)
+    assert ended.value.code == 75 and "stopped at step 11; the same" in capsys.readouterr().out
+    assert [line["step"] for line in log_without_timing(stopped)] == [4, 8, 11]
+
+    state = train_command.train(small(**SMALLEST), stopped)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    assert log_without_timing(stopped) == log_without_timing(straight)
+    added = json.loads((stopped / "checkpoints/11/scores.json").read_text())
+    assert added == json.loads((straight / "checkpoints/11/metrics/metrics").read_text())
 
 
 @pytest.mark.usefixtures("uncached", "quick")
@@ -495,6 +532,41 @@ def test_another_recipe_in_the_workdir_is_refused_and_nothing_is_touched(finishe
     with pytest.raises(InputError, match=f"is of another recipe: {changes}"):
         train_command.train(config, workdir)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_a_run_without_a_sound_checkpoint_starts_anew_only_where_it_is_told_to(
+    finished, tmp_path, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for saved in (workdir / "checkpoints").iterdir():
+        (saved / ".nfs0001").touch()
+    train_command.train(small(), workdir)
+    assert capsys.readouterr().out == f"{workdir} is complete at step 44; nothing to do\n"
+
+    for saved in (workdir / "checkpoints").iterdir():
+        (saved / "manifest.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    other = small(**SMALLEST, seed=7)
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=r"no sound one is left \(44: it was not finished\)"):
+            train_command.train(other, workdir, dry_run=dry_run)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+    old = {name: (workdir / name).read_text() for name in ("metrics.jsonl", "config.json")}
+    state = train_command.train(other, workdir, start_anew=True)
+    assert int(state.step) == 22 and json.loads((workdir / "config.json").read_text())["seed"] == 7
+    assert {name: (workdir / f"{name}.1").read_text() for name in old} == old
+
+
+def test_before_the_first_checkpoint_the_recipe_may_not_change_either(finished, tmp_path):
+    shutil.copy(finished[0] / "config.json", tmp_path)
+    for dry_run in (True, False):
+        message = "another recipe: seed is 7 and was 0; accepted: .* is left --start_anew"
+        with pytest.raises(InputError, match=message):
+            train_command.train(small(seed=7), tmp_path, dry_run=dry_run)
+    train_command.train(small(seed=7), tmp_path, dry_run=True, start_anew=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path):

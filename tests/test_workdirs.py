@@ -1,3 +1,6 @@
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -39,6 +42,23 @@ def test_a_second_run_in_a_workdir_is_refused_until_the_first_is_killed(tmp_path
         holder.wait()
     lock(workdir)
     lock(workdir)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_where_there_are_no_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatch, number):
+    """No file takes the place of a lock: it would outlive its holder, and a run be refused."""
+
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = []
+    with workdirs.locked(tmp_path, said.append), workdirs.locked(tmp_path, said.append):
+        pass
+    assert said == 2 * [
+        f"{tmp_path} cannot be locked ({os.strerror(number)}): the run goes on, and nothing keeps "
+        "a second one out of it"
+    ]
 
 
 def write_config(workdir, config):
