@@ -77,6 +77,7 @@ def train(
     hosts.require_same(
         lambda: dict(
             config=config.to_dict(), profile_steps=profile_steps, dry_run=dry_run,
+            start_anew=start_anew,
             train=sources.fingerprint(train_source), val=sources.fingerprint(val_source),
         )
     )  # fmt: skip
