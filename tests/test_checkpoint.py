@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -445,6 +446,20 @@ def test_what_one_process_cannot_save_the_others_are_told(tmp_path, monkeypatch,
         checkpoints.save(4, {"weights": np.zeros(3)})
     before = ["_try_to_write", "_begin", "_complete"].index(place)
     assert told == [None] * before + ["no room"]
+
+
+def test_each_process_tries_to_write(tmp_path, monkeypatch):
+    def refuse(**_):
+        if jax.process_index() == 1:
+            raise OSError("read-only")
+        return nullcontext()
+
+    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", refuse)
+    checkpoints = SimpleNamespace(workdir=tmp_path)
+    write = partial(checkpoint.Checkpoints._try_to_write, checkpoints, lambda: None)
+    said = together(monkeypatch, write, write)
+    assert [str(error) for error in said] == ["process 1: read-only"] * 2
+    assert together(monkeypatch, write) == [None]
 
 
 def begin(*actions):
