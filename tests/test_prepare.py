@@ -99,6 +99,60 @@ def test_the_same_command_goes_on_after_the_last_whole_shard(folder, tmp_path, m
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
+@pytest.fixture
+def interrupted(folder, tmp_path, monkeypatch):
+    """Two shards of "a" are written, of 4 and 1 images; the rest is not."""
+    add = prepare._Shard.add
+
+    def killed(self, entry, *args):
+        if entry.class_name == "b":
+            raise KeyboardInterrupt
+        add(self, entry, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare._Shard, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare(folder, tmp_path / "out", images_per_shard=4)
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "renamed"])
+def test_a_source_whose_images_have_changed_is_not_gone_on_with(folder, interrupted, change):
+    first, before = folder / "train" / "a" / "000.jpg", records.read_index(interrupted)
+    if change == "added":
+        (folder / "train" / "a" / "005.jpg").write_bytes(jpeg(5))
+    elif change == "removed":
+        first.unlink()
+    else:
+        first.rename(first.with_name("001.jpg"))
+    refused("in begins with other images than those that .*out has of it; accepted: the source",
+            prepare.prepare, folder, interrupted, images_per_shard=4)  # fmt: skip
+    assert records.read_index(interrupted) == before
+
+
+def test_images_that_were_not_reached_may_change(folder, interrupted, monkeypatch):
+    (folder / "train" / "b" / "085.jpg").write_bytes(jpeg(85))
+    (folder / "val" / "b" / "200.jpg").unlink()
+    monkeypatch.chdir(folder.parent)
+    prepare.prepare(folder.relative_to(folder.parent), interrupted, images_per_shard=4)
+    train, val = sources.load("arrayrecord", str(interrupted))
+    assert (len(train), summary(val)) == (10, [(220, "b")])
+
+
+def test_a_class_to_validate_on_alone_is_refused(tmp_path):
+    path = tmp_path / "flowers.tar"
+    files = {"val/tulip/1.jpg": jpeg(1), "train/rose/2.jpg": jpeg(2), "val/rose/3.jpg": jpeg(3)}
+    path.write_bytes(tar(files))
+    said = "class 'tulip' is in val but not in train of .*flowers.tar; accepted: validation classes"
+    refused(said, prepare.prepare, path, tmp_path / "out")
+    assert not records.read_index(tmp_path / "out")["complete"]
+    refused(said, prepare.prepare, path, tmp_path / "out")
+    path.write_bytes(tar({**files, "train/tulip/4.jpg": jpeg(4)}))
+    prepare.prepare(path, tmp_path / "out")
+    train, val = sources.load("arrayrecord", str(tmp_path / "out"))
+    assert (len(train), len(val), list(val.class_names)) == (2, 2, ["rose", "tulip"])
+
+
 def test_a_complete_data_set_is_left_as_it_is(folder, tmp_path, monkeypatch):
     prepare.prepare(folder, tmp_path / "out")
     monkeypatch.setattr(prepare, "_write", None)
@@ -219,7 +273,7 @@ def test_a_shard_that_was_changed_is_named(shard, tmp_path):
         {"splits": {"train": [{"file": "train-00000.array_record", "images": 10**30}]}},
         {"splits": {"train": ["train-00000.array_record"]}},
         {"splits": []}, {"complete": 1}, {"classes": ["a", "a"]}, {"classes": "ab"},
-        {"classes": [1]}, {"damaged": None}, {"read": "4"},
+        {"classes": [1]}, {"damaged": None}, {"read": "4"}, {"names": 4}, {"train_classes": [1]},
     ],
 )  # fmt: skip
 def test_an_index_is_checked(change, shard, tmp_path):

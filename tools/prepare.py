@@ -13,13 +13,14 @@ again goes on after the last shard that is whole.
 """
 
 import argparse
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from array_record.python.array_record_module import ArrayRecordWriter
 from rich import progress
@@ -54,7 +55,7 @@ def prepare(
     num_workers: int = 0,
 ) -> None:
     """Writes the shards, and dataset.json after each. Raises InputError where the source cannot be
-    read or out is of another."""
+    read, has a class in val alone, or out is of another, by its path or the names of its images."""
     require(images_per_shard > 0, "--images_per_shard", images_per_shard, "1 and more")
     require(num_workers >= 0, "--num_workers", num_workers, "0 and more")
     given = {
@@ -62,9 +63,10 @@ def prepare(
         "val_fraction": val_fraction,
         "images_per_shard": images_per_shard,
     }
-    new = {**given, "complete": False, "read": 0, "classes": [], "splits": {}, "damaged": []}
+    new = {**given, "complete": False, "read": 0, "names": "", "classes": [], "train_classes": [],
+           "splits": {}, "damaged": []}  # fmt: skip
     entries = _entries(source, val_fraction)
-    index = records.read_index(out) or new
+    index = {**new, **(records.read_index(out) or {})}
     for name, value in given.items():
         require(index[name] == value, f"--{name}", value, f"{index[name]!r}, as {out} has")
     if not index["complete"]:
@@ -120,11 +122,12 @@ def _write(entries, out, index, num_workers):
     shard = None
     with bar:
         task = bar.add_task("", total=1.0, read=index["read"])
-        for entry, data, damage in _checked(islice(entries, index["read"], None), num_workers):
+        _pass_over(entries, index, out)
+        for entry, data, damage in _checked(entries, num_workers):
             if shard and (shard.split != entry.split or shard.images == index["images_per_shard"]):
                 shard.close(index)
                 shard = None
-            shard = shard or _Shard(out, entry.split, len(index["splits"].get(entry.split, ())))
+            shard = shard or _Shard(out, entry.split, index)
             if damage:
                 bar.console.print(f"left out: {damage}", highlight=False, markup=False)
             shard.add(entry, data, damage)
@@ -133,15 +136,40 @@ def _write(entries, out, index, num_workers):
             shard.close(index)
         bar.update(task, completed=1.0)
     require(index["splits"], "--source", index["source"], "one with images")
+    unknown = sorted({*index["classes"]} - {*index["train_classes"]})
+    if unknown:
+        raise InputError(
+            f"class {unknown[0]!r} is in val but not in train of {index['source']}; accepted: "
+            "validation classes that are also trained on"
+        )
     index["complete"] = True
     records.write_index(out, index)
+
+
+def _pass_over(entries, index, out):
+    """What out already has, of which the names must be those that were read then."""
+    names = ""
+    for entry in islice(entries, index["read"]):
+        names = _with_name(names, entry)
+    if names != index["names"]:
+        raise InputError(
+            f"{index['source']} begins with other images than those that {out} has of it; "
+            "accepted: the source as it was, or another --out"
+        )
+
+
+def _with_name(names, entry):
+    """A hash of the names of all images so far, and of this one's."""
+    name = "\0".join((names, entry.split, entry.class_name, PurePath(entry.name).name))
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 class _Shard:
     """A file that has its name when it is whole."""
 
-    def __init__(self, out: Path, split: str, number: int):
-        self.split, self.out = split, out
+    def __init__(self, out: Path, split: str, index: dict):
+        self.split, self.out, self.names = split, out, index["names"]
+        number = len(index["splits"].get(split, ()))
         self.images = self.read = 0
         self.damaged: list[str] = []
         self.classes: set[str] = set()
@@ -152,6 +180,7 @@ class _Shard:
 
     def add(self, entry: archives.Entry, data: bytes, damage: str | None) -> None:
         self.read += 1
+        self.names = _with_name(self.names, entry)
         self.classes.add(entry.class_name)
         if damage:
             self.damaged.append(damage)
@@ -169,8 +198,10 @@ class _Shard:
         else:
             self.unfinished.unlink()
         index["read"] += self.read
+        index["names"] = self.names
         index["damaged"] += self.damaged
-        index["classes"] = sorted({*index["classes"], *self.classes})
+        for key in ("classes", "train_classes") if self.split == "train" else ("classes",):
+            index[key] = sorted({*index[key], *self.classes})
         records.write_index(self.out, index)
 
 

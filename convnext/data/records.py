@@ -133,6 +133,8 @@ def _is_index(index):
         and isinstance(index.get("complete"), bool)
         and type(index.get("read")) is int
         and is_list_of(str, index.get("damaged"))
+        and isinstance(index.get("names", ""), str)
+        and is_list_of(str, index.get("train_classes", []))
         and is_list_of(str, classes := index.get("classes"))
         and len(set(classes)) == len(classes)
         and isinstance(splits := index.get("splits"), dict)
