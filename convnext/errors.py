@@ -25,8 +25,13 @@ def _line(message):
     line = " ".join(part.strip() for part in message.splitlines())
     if len(line) > 2000:  # names in a file may be of any length
         line = f"{line[:1000]} ... {line[-1000:]}"
-    # They may also hold what a terminal takes for commands.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """The text, in which what a terminal would take for commands, or a new line, is escaped: names
+    in files of others are printed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def require(condition: Any, name: str, given: Any, accepted: Any) -> None:

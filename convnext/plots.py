@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from convnext.errors import printable
+
 
 def save_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
     """Loss, top-1 and learning rate over the steps of the lines of a metrics.jsonl, as a PNG."""
@@ -35,7 +37,7 @@ def save_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> 
 
 def confusion_table(matrix: np.ndarray, class_names: Sequence[str], largest: int = 20) -> str:
     """Rows are labels, columns predictions. Past `largest` classes: the most frequent mistakes."""
-    matrix = matrix.astype(int)
+    matrix, class_names = matrix.astype(int), [printable(name) for name in class_names]
     if len(class_names) > largest:
         mistakes = matrix * (1 - np.eye(len(matrix), dtype=int))
         order = np.argsort(-mistakes, axis=None, kind="stable")[:largest]

@@ -1,8 +1,12 @@
 """What the page of tools.demo shows; the page itself is in browser/test_demo.py."""
 
+import asyncio
 import dataclasses
 import importlib.util
+import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +78,64 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
     )
 
 
+def without_gradio(monkeypatch):
+    """As if it were there."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    starlette = SimpleNamespace(Middleware=lambda *made, **keywords: (*made, keywords))
+    monkeypatch.setitem(sys.modules, "starlette.middleware", starlette)
+
+
+def test_the_page_is_guarded_and_ends_at_a_sigterm_as_at_ctrl_c(monkeypatch, capsys):
+    launched = {}
+
+    def launch(**keywords):
+        launched.update(keywords)
+        return None, "http://127.0.0.1:7860/", None
+
+    def block_thread():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    without_gradio(monkeypatch)
+    blocks = SimpleNamespace(launch=launch, block_thread=block_thread)
+    monkeypatch.setattr(demo, "page", lambda viewer, title: blocks)
+    try:
+        demo.main([f"--model={SOURCE}", "--image_size=64", "--host=photos.example"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "is at http://127.0.0.1:7860/, until Ctrl-C" in capsys.readouterr().out
+    ((guard, keywords),) = launched["app_kwargs"]["middleware"]
+    assert guard is demo.known_hosts and {"photos.example", "localhost"} < keywords["names"]
+
+
+@pytest.mark.parametrize(
+    "asked, known",
+    [("127.0.0.1:7860", True), ("localhost:7860", True), ("LOCALHOST", True), ("[::1]:7860", True),
+     ("192.168.1.7", True), ("Box.local", True), ("evil.example", False), ("", False),
+     ("evil.example:7860", False), ("localhost.evil.example", False), ("127.0.0.1.evil", False),
+     ("evil@", False), ("[evil", False)],
+)  # fmt: skip
+def test_the_page_is_asked_by_an_address_or_a_known_name(asked, known):
+    assert demo.is_known(asked, {"localhost", "box.local"}) == known
+    passed, sent = [], []
+
+    async def app(scope, receive, send):
+        passed.append(scope)
+
+    async def send(message):
+        sent.append(message)
+
+    guarded = demo.known_hosts(app, {"localhost", "Box.local"})
+    for kind in ("http", "websocket"):
+        scope = {"type": kind, "headers": [(b"host", asked.encode())]}
+        asyncio.run(guarded(scope, None, send))
+    assert len(passed) == 2 * known
+    assert known or [sent[0]["status"], sent[-1]["type"]] == [400, "websocket.close"]
+    asyncio.run(guarded({"type": "lifespan"}, None, send))
+    assert passed[-1]["type"] == "lifespan"
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -84,7 +146,7 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
     ],
 )
 def test_mistakes_end_before_the_page_opens(monkeypatch, flags, message):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    without_gradio(monkeypatch)
     with pytest.raises(SystemExit) as stop:
         demo.main(flags)
     assert stop.value.code.startswith(message)

@@ -20,6 +20,13 @@ def test_large_tables_are_the_most_frequent_mistakes():
     )
 
 
+def test_names_of_classes_are_no_commands_of_a_terminal():
+    names = ["\x1b[2J", *"bcdefghijklmnopqrstu"]
+    for count in (2, 21):
+        table = plots.confusion_table(np.ones((count, count)), names[:count])
+        assert "\x1b" not in table and r"\x1b[2J" in table
+
+
 def test_curves_are_drawn_with_gaps_where_values_are_missing(tmp_path):
     lines = [
         {"step": 1, "train/loss": 2.0, "train/lr": 0.1},

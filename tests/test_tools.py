@@ -95,6 +95,15 @@ def test_predict_prints_what_the_classifier_says(monkeypatch, capsys, images):
     assert printed.splitlines()[1].split() == [f"{best['score']:.4f}", best["label"]]
 
 
+def test_predict_prints_no_commands_of_a_terminal(monkeypatch, capsys, images):
+    def classify(images, **_):
+        return [[{"label": "\x1b]0;x\x07 猫\n", "score": 0.5}]] * len(images)
+
+    monkeypatch.setattr(predict.Classifier, "from_pretrained", lambda *_, **__: classify)
+    status, printed = run(monkeypatch, capsys, predict, images[0], "--model=x")
+    assert (status, printed) == (0, f"{images[0]}\n    0.5000  \\x1b]0;x\\x07 猫\\n\n")
+
+
 def test_convert_goes_through_every_format_and_back(monkeypatch, capsys, tmp_path):
     source = FOLDER / "official_v1.pth"
     first = pretrained.load(source)

@@ -4,16 +4,22 @@
 
 SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
 run, or a Hugging Face id. The page is Gradio's: pip install gradio. Only this computer sees it,
-unless --host says otherwise; the images are deleted when the command ends.
+unless --host says otherwise, and only by an address or a name of its own; the images are deleted
+when the command ends, by Ctrl-C or SIGTERM.
 """
 
 import argparse
 import dataclasses
 import html
 import importlib.util
+import ipaddress
+import signal
+import socket
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import jax
 import jax.numpy as jnp
@@ -64,19 +70,61 @@ def serve(
     viewer.overlay(
         blank, next(iter(viewer.scores(blank)))
     )  # compiles; the first visitor would wait
+    from starlette.middleware import Middleware  # which Gradio brings
+
     blocks = page(viewer, model)
+    name = socket.gethostname()
+    names = {host, "localhost", name, f"{name}.local", socket.getfqdn()}
     try:
         _, url, _ = blocks.launch(
             server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
             ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[],
+            app_kwargs={"middleware": [Middleware(known_hosts, names=names)]},
         )  # fmt: skip
     except OSError as error:
         raise InputError(
             f"cannot serve at {host}, port {port or '7860 and up'}: {error}; accepted: an address "
             "of this computer, and a port that is free"
         ) from error
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: Gradio deletes the images
     print(f"{model} is at {url}, until Ctrl-C", flush=True)
     blocks.block_thread()
+
+
+def known_hosts(app: Any, names: Collection[str]) -> Any:
+    """An ASGI application that passes to another what asks for an address, or for one of the names.
+
+    A page of someone else could have its own name lead to this computer (DNS rebinding), and would
+    then be let read what is answered.
+    """
+
+    async def answer(scope, receive, send):
+        asked = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        if scope["type"] == "lifespan" or is_known(asked, names):
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            text = [(b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 400, "headers": text})
+            body = b"ask by an address or a name of this computer"
+            await send({"type": "http.response.body", "body": body})
+
+    return answer
+
+
+def is_known(asked: str, names: Collection[str]) -> bool:
+    """Whether the Host of a request, with or without a port, is an address or one of the names."""
+    try:
+        host = urlsplit(f"//{asked}").hostname or ""
+        if host in {name.lower() for name in names}:
+            return True
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Viewer:

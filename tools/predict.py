@@ -12,7 +12,7 @@ import sys
 
 from convnext import Classifier
 from convnext.classifier import FUNCTIONS
-from convnext.errors import reported
+from convnext.errors import printable, reported
 
 
 def main() -> None:
@@ -44,9 +44,9 @@ def main() -> None:
         if args.json:
             print(json.dumps({"image": image, "classes": classes}, ensure_ascii=False))
         else:
-            print(image)
+            print(printable(image))
             for entry in classes:
-                print(f"  {entry['score']:8.4f}  {entry['label']}")
+                print(f"  {entry['score']:8.4f}  {printable(entry['label'])}")
 
 
 if __name__ == "__main__":

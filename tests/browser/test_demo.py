@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -95,6 +97,34 @@ def test_a_program_gets_what_the_classifier_says(url, files, expected):
     assert scores["label"] == next(iter(expected))
     found = {entry["label"]: entry["confidence"] for entry in scores["confidences"]}
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_foreign_name_is_not_answered(url):
+    """Else a page of someone else, whose name leads here, could read what this one says."""
+    for host, status in (("evil.example", 400), ("localhost", 200)):
+        request = urllib.request.Request(url, headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request) as answer:
+                found = answer.status
+        except urllib.error.HTTPError as error:
+            found = error.code
+        assert found == status
+
+
+def test_images_are_deleted_when_the_command_is_ended(files, tmp_path):
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tools.demo", f"--model={SOURCE}", "--image_size=64"],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    ) as process:  # fmt: skip
+        address = process.stdout.readline().partition(" is at ")[2].partition(",")[0]
+        client = gradio_client.Client(address, verbose=False)
+        client.predict(gradio_client.handle_file(files[0]), api_name="/look")
+        there = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert "photo.png" in there
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_file_that_was_not_uploaded_is_not_read(url, files):
