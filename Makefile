@@ -27,6 +27,7 @@ FLAGS ?=
 NAMES ?=
 CONSTRAINTS ?=
 
+SAY_INSTALL = @echo "installing $(1) into $(@D): only this once; it may take some minutes"
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
@@ -88,23 +89,28 @@ clean:
 	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
 
 .venv/train.installed: requirements.txt | .venv/bin/python
+	$(call SAY_INSTALL,requirements.txt)
 	.venv/bin/python $(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 .venv/test.installed: requirements.txt requirements-dev.txt | .venv/bin/python
+	$(call SAY_INSTALL,requirements-dev.txt)
 	.venv/bin/python $(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
 .venv/audit.installed: | .venv/bin/python
+	$(call SAY_INSTALL,pip-audit)
 	.venv/bin/python $(PIP_INSTALL) pip-audit
 	@touch $@
 
 .venv-parity/installed: requirements.txt requirements-dev.txt requirements-parity.txt \
 		| .venv-parity/bin/python
+	$(call SAY_INSTALL,requirements-parity.txt)
 	.venv-parity/bin/python $(PIP_INSTALL) -r requirements-parity.txt
 	@touch $@
 
 .venv-browser/installed: requirements.txt requirements-dev.txt requirements-browser.txt \
 		| .venv-browser/bin/python
+	$(call SAY_INSTALL,requirements-browser.txt)
 	.venv-browser/bin/python $(PIP_INSTALL) -r requirements-browser.txt
 	@touch $@

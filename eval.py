@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from convnext import (
     cli,
     evaluation,
+    hosts,
     labels,
     losses,
     pretrained,
@@ -58,6 +59,9 @@ DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Default: the 
 ALLOW_DUPLICATES = flags.DEFINE_boolean("allow_duplicates", False, "In --data=folder.")
 CSV = flags.DEFINE_string("csv", None, "File with timm's columns, to which results are added.")
 JSON = flags.DEFINE_string("json", None, "File of all results, with the accuracy of each class.")
+# All processes must have the same; --data_root may be a copy on each host.
+SAME = (WEIGHTS, DATA, IMAGE_SIZE, CROP_PCT, CROP_MODE, INTERPOLATION, FLIP, CROPS, PROBE,
+        BATCH_SIZE, DTYPE)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,12 @@ def main(config: ConfigDict | None, workdir: Path | None) -> None:
         test_set(name, DATA_ROOT.value, run, PROBE.value is not None)
         for name in DATA.value or [None]
     ]
+    hosts.require_same(
+        lambda: dict(
+            {f"--{flag.name}": flag.value for flag in SAME},
+            config=run, data=[fingerprints(each) for each in test_sets],
+        )
+    )  # fmt: skip
     if workdir:
         profiling.cache_compiled_programs(workdir)
 
@@ -205,12 +215,25 @@ def main(config: ConfigDict | None, workdir: Path | None) -> None:
                         results.write_json(JSON.value, rows)
 
 
+def fingerprints(each: TestSet) -> dict[str, dict[str, Any]]:
+    """{"val": ..., "train": ...} of the parts of a test set, and of what a probe learns from."""
+    parts = {f"val/{part}" if part else "val": source for part, source in each.parts.items()}
+    if PROBE.value and each.train is not None:
+        parts["train"] = each.train
+    return {name: sources.fingerprint(source) for name, source in parts.items()}
+
+
 def check(found: pretrained.Pretrained, each: TestSet) -> None:
     """Raises InputError where the weights do not fit the test set."""
     class_names = next(iter(each.parts.values())).class_names
     if PROBE.value:
         require(each.train, f"what to learn from, of {each.name}", None, "data with a train part")
         sources.check_classes(class_names, each.train.class_names, each.name)
+    elif not found.model.num_classes:
+        raise InputError(
+            f"{found.origin} has no head; accepted: the weights of a classifier, or "
+            f"--probe={' or '.join(probing.PROBES)}"
+        )
     elif found.problem_type != losses.REGRESSION:
         if each.name in benchmarks.FOLDERS:
             class_names = labels.synsets("1k")

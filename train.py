@@ -1,7 +1,7 @@
 """Trains a ConvNeXt.
 
     python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.seed=1 ...]
-        [--profile_steps=10:15] [--dry_run]
+        [--profile_steps=10:15] [--dry_run] [--start_anew]
 
 The same command again goes on where the run stopped; after SIGTERM or SIGINT it saves first, and
 exits with status 75. With --dry_run it says what would run: the model, steps and rates, what
@@ -19,6 +19,7 @@ from convnext import (
     checkpoint,
     cli,
     erasing,
+    hosts,
     interruption,
     logs,
     losses,
@@ -42,6 +43,10 @@ PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "Steps FIRST:END to trace into WORKDIR/profile, for xprof."
 )
 DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Say what would run, and stop.")
+START_ANEW = flags.DEFINE_boolean(
+    "start_anew", False, "Where a run had checkpoints and no sound one is left, or was of another "
+    "recipe and had none: begin again at step 0. Its log is kept, as metrics.jsonl.1."
+)  # fmt: skip
 
 
 def train(
@@ -49,6 +54,7 @@ def train(
     workdir: Path,
     profile_steps: str | None = None,
     dry_run: bool = False,
+    start_anew: bool = False,
     interrupted: interruption.Interruption | None = None,
 ) -> steps.TrainState:
     """Trains to the end of config.num_epochs, or until it is interrupted; returns the last state,
@@ -68,12 +74,27 @@ def train(
         train_source, val_source = (
             sources.Announced(size, config.model.num_classes) for size in sizes
         )
+    hosts.require_same(
+        lambda: dict(
+            config=config.to_dict(), profile_steps=profile_steps, dry_run=dry_run,
+            start_anew=start_anew,
+            train=sources.fingerprint(train_source), val=sources.fingerprint(val_source),
+        )
+    )  # fmt: skip
     label = sources.first_label(train_source)
     problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
     num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
     steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
     num_steps = steps_per_epoch * config.num_epochs
     profiled = profiling.step_range(profile_steps, num_steps)
+
+    # Where it starts in this workdir, and whether it may.
+    start_step = checkpoint.start_step(workdir, start_anew)
+    written_config = {**config.to_dict(), "problem_type": problem_type,
+                      "train_size": len(train_source), "val_size": len(val_source)}  # fmt: skip
+    is_announced = isinstance(train_source, sources.Announced)
+    if not is_announced and (start_step or not start_anew):
+        workdirs.check_config(workdir, written_config, train_source.class_names)
 
     # Model and optimizer.
     model = ConvNeXt(**config.model).clone(num_classes=num_classes)
@@ -124,7 +145,6 @@ def train(
         schedule=schedule,
     )  # fmt: skip
     if dry_run:
-        start_step = checkpoint.latest_step(workdir)
         start = f"step {start_step:,} of {workdir}" if start_step else config.init_from
         print(
             description,
@@ -143,14 +163,12 @@ def train(
         return abstract_state
 
     # Weights to start from: read before anything is written.
-    if config.init_from and not checkpoint.latest_step(workdir):
+    if config.init_from and not start_step:
         params = pretrained.initial_params(config.init_from, model, init_key)
 
     is_regression = problem_type == losses.REGRESSION
     best = "val_ema" if config.ema_decays else "val"
     best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
-    written_config = {**config.to_dict(), "problem_type": problem_type,
-                      "train_size": len(train_source), "val_size": len(val_source)}  # fmt: skip
     with (
         workdirs.locked(workdir),
         checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints, best_metric=best_metric,
@@ -161,7 +179,6 @@ def train(
         profiling.cache_compiled_programs(workdir)
         start_step = checkpoints.latest_step
         if start_step:
-            workdirs.check_config(workdir, written_config, train_source.class_names)
             state = checkpoints.restore(abstract_state, state_sharding)
         elif config.init_from:
             start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
@@ -176,14 +193,16 @@ def train(
         rows = pipeline.process_rows(config.batch_size)
         train_batches = pipeline.TrainBatches(
             train_source,
-            partial(augment.train_transform, image_size=config.image_size, **config.augment),
+            partial(augment.train_transform, image_size=config.image_size,
+                    mean=config.normalize.mean, **config.augment),
             seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
-            max_bad_images=config.max_bad_images,
+            max_bad_images=config.max_bad_images, problem_type=problem_type,
         )  # fmt: skip
         val_batches = pipeline.EvalBatches(
             val_source,
             partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
             batch_size=config.batch_size, rows=rows, max_bad_images=config.max_bad_images,
+            problem_type=problem_type,
         )  # fmt: skip
 
         # Loop.
@@ -198,32 +217,56 @@ def train(
             log.print(description)
             if start_step:
                 log.print(f"goes on from step {start_step}")
+
+            def is_evaluated(step):
+                epoch, rest = divmod(step, steps_per_epoch)
+                return rest == 0 and (epoch % config.eval_every_epochs == 0 or step == num_steps)
+
+            def evaluate(step, state):
+                """The scores; None where the run is to stop before they are known."""
+                weights = steps.weights(state, config.ema_decays)
+                stops = (
+                    partial(interrupted.stops_after, step) if step < num_steps else (lambda: False)
+                )
+                with log.paused("evaluation"):
+                    totals = steps.evaluate(eval_step, weights, to_devices(val_batches), stops)
+                return totals and metrics.scores(totals)
+
+            # Where the run was stopped before an evaluation, this comes first.
+            if start_step and is_evaluated(start_step) and not checkpoints.latest_has_scores:
+                scores = evaluate(start_step, state)
+                if scores is None:
+                    log.print(f"stopped at step {start_step}; the same command again goes on")
+                    raise SystemExit(interruption.EXIT_STATUS)
+                log.add(scores)
+                log.flush()
+                checkpoints.add_scores(start_step, scores)
+
             batches = log.timed(to_devices(train_batches, start=start_step))
             for step, batch in enumerate(batches, start_step + 1):
                 state, values = train_step(step, state, batch)
                 in_a_row = values.pop("skipped_in_a_row")
                 log.step(step, {**values, "lr": schedule(step - 1)})
 
-                epoch, rest = divmod(step, steps_per_epoch)
                 last = step == num_steps
                 diverged = divergence.stops_after(step, in_a_row, last)
                 stop = (interrupted.stops_after(step) or diverged) and not last
                 scores = None
-                if rest == 0 and (epoch % config.eval_every_epochs == 0 or last):
-                    weights = steps.weights(state, config.ema_decays)
-                    with log.paused("evaluation"):
-                        totals = steps.evaluate(eval_step, weights, to_devices(val_batches))
-                    scores = metrics.scores(totals)
-                    log.add(scores)
+                if is_evaluated(step):
+                    if not stop:
+                        scores = evaluate(step, state)
+                        stop = scores is None
+                    log.add(scores or {})
                 # The matrix is num_classes**2 large.
                 if last and problem_type == losses.SINGLE_LABEL and num_classes <= 1000:
-                    reported = {best: weights[best]}
+                    reported = {best: steps.weights(state, config.ema_decays)[best]}
                     confusion = steps.evaluate(confusion_step, reported, to_devices(val_batches))
+                    log.print(f"labels (rows) and predictions (columns), {best}")
                     log.print(plots.confusion_table(confusion[best], train_source.class_names))
                 if last:
                     log.flush()
                     log.save_curves()
-                due = rest == 0 and epoch % config.checkpoint_every_epochs == 0
+                due = step % (steps_per_epoch * config.checkpoint_every_epochs) == 0
                 if due or last or stop:
                     with log.paused("checkpoint"):
                         checkpoints.save(step, state, metrics=scores, before=log.to_disk)
@@ -239,7 +282,7 @@ def train(
 
 def main(config: ConfigDict, workdir: Path) -> None:
     with interruption.Interruption() as interrupted:
-        train(config, workdir, PROFILE_STEPS.value, DRY_RUN.value, interrupted)
+        train(config, workdir, PROFILE_STEPS.value, DRY_RUN.value, START_ANEW.value, interrupted)
 
 
 if __name__ == "__main__":

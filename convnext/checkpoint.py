@@ -9,17 +9,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from convnext import hosts
+from convnext import files, hosts
 from convnext.errors import InputError, RunError, require
 
 MANIFEST = "manifest.json"
+SCORES = "scores.json"  # beside the manifest: those of an evaluation that came after the save
+LAST_SAVED = "last_saved_step"  # in the workdir: that there has been a sound checkpoint
 SMALL = 2**20  # bytes of a file; arrays are larger
 ON_SAVE_ERROR = ("stop", "continue")
 
@@ -29,9 +32,10 @@ class Checkpoints:
     best_metric, or the lowest. A context manager: a save goes on in the background, and leaving
     waits for it, in all processes.
 
-    latest_step is that of the newest sound one, 0 where there is none. What is damaged or was not
-    finished is moved to WORKDIR/damaged and reported when this is opened. Of those that are older
-    than the newest sound one, arrays are not read.
+    latest_step is that of the newest sound one, 0 where there is none, and latest_has_scores
+    whether it was evaluated. What is damaged or was not finished is moved to WORKDIR/damaged and
+    reported when this is opened. Of those that are older than the newest sound one, arrays are not
+    read.
 
     on_save_error: "stop" raises a save that failed as a RunError, by the next save at the latest;
     "continue" reports it. Earlier checkpoints stay as they are.
@@ -53,8 +57,13 @@ class Checkpoints:
         require(keep >= 2, "keep_checkpoints", keep, "2 and more")
         self.workdir, self.on_save_error, self.report = Path(workdir), on_save_error, report
         self.latest_step = hosts.agreed(self._set_aside() if jax.process_index() == 0 else 0)
-        self._open = partial(_open, workdir, keep, best_metric, lowest)
+        self._added = _added_scores(self.workdir)
+        self._open = partial(_open, workdir, keep, best_metric, lowest, self._added)
         self._orbax = self._open()
+        has_scores = {known.step for known in self._orbax.checkpoints if known.metrics}
+        self.latest_has_scores = bool(
+            hosts.agreed(self.latest_step in has_scores | self._added.keys())
+        )
         self._thread = ThreadPoolExecutor(1)
         self._saving: tuple[int, Future] | None = None
 
@@ -72,6 +81,11 @@ class Checkpoints:
             place.parent.mkdir(exist_ok=True)
             (_folder(self.workdir) / str(step)).rename(place)
             self.report(f"the checkpoint of step {step} is set aside in {place}: {damage}")
+        saved = self.workdir / LAST_SAVED
+        if newest and not saved.exists():
+            files.replace(saved, f"{newest}\n")
+        elif not newest:
+            saved.unlink(missing_ok=True)
         return newest
 
     def restore(self, abstract_state: Any, state_sharding: Any) -> Any:
@@ -95,28 +109,52 @@ class Checkpoints:
         self._finish()
         try:
             self._try_to_write(before)
-            response = self._orbax.save_async(step, state, metrics=metrics)
+            response = self._begin(step, state, metrics)
         except Exception as error:
             self._failed(step, error)
         else:
             self._saving = step, self._thread.submit(self._complete, step, response)
+
+    def add_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """To the checkpoint of that step, which was saved without. To be called by all
+        processes."""
+        self._added[step] = scores
+        if jax.process_index() == 0:
+            try:
+                files.replace(_folder(self.workdir) / str(step) / SCORES, json.dumps(scores))
+            except OSError as error:
+                self.report(f"the scores of step {step} could not be saved: {error}")
 
     def _try_to_write(self, before):
         """Orbax waits for 20 minutes for a folder that it cannot make."""
         error = None
         try:
             before()
-            if jax.process_index() == 0:
-                with tempfile.TemporaryFile(dir=_folder(self.workdir)):
-                    pass
+            with tempfile.TemporaryFile(dir=_folder(self.workdir)):
+                pass
         except OSError as raised:
             error = raised
-        _raise_together(error)
+        hosts.raise_together(error)
+
+    def _begin(self, step, state, metrics):
+        """Fails in all processes where it does in one. The others wait for that one in Orbax, at
+        multihost_utils.sync_global_devices, which compares what all are at and raises an
+        AssertionError for any_process."""
+        error = response = None
+        try:
+            response = self._orbax.save_async(step, state, metrics=metrics)
+        except Exception as raised:
+            error = raised
+        if jax.process_count() > 1 and isinstance(error, AssertionError):
+            hosts.raise_all(None)
+        hosts.raise_together(error)
+        return response
 
     def _complete(self, step, response):
         response.result()
         if jax.process_index() == 0:
             _write_manifest(_folder(self.workdir) / str(step))
+            files.replace(self.workdir / LAST_SAVED, f"{step}\n")
 
     def _finish(self, together=True):
         if self._saving is None:
@@ -126,17 +164,14 @@ class Checkpoints:
         try:
             # A process that ended before the manifest is written would take process 0 with it.
             if together:
-                _raise_together(error)
+                hosts.raise_together(error)
             elif error is not None:
                 raise error
         except Exception as raised:
             self._failed(step, raised)
 
     def _failed(self, step, error):
-        while error.__cause__:
-            error = error.__cause__
-        reason = " ".join(str(error).split()) or type(error).__name__
-        message = f"the checkpoint of step {step} could not be saved: {reason}"
+        message = f"the checkpoint of step {step} could not be saved: {hosts.reason(error)}"
         if self.on_save_error == "stop":
             raise RunError(message) from error
         self.report(f"{message}; the run goes on, as on_save_error says")
@@ -161,13 +196,7 @@ class Checkpoints:
             self._close()
 
 
-def _raise_together(error):
-    """Raises the error of this process, or that process 0 has one."""
-    if hosts.agreed(error is not None) or error is not None:
-        raise error or OSError("process 0 cannot write there")
-
-
-def _open(workdir, keep, best_metric, lowest):
+def _open(workdir, keep, best_metric, lowest, added):
     policies = ocp.training.preservation_policies
 
     def best(metrics: Mapping[str, float]) -> float:
@@ -182,13 +211,66 @@ def _open(workdir, keep, best_metric, lowest):
             [
                 policies.LatestN(keep),
                 # reverse=False keeps the largest, True the smallest.
-                policies.BestN(
-                    get_metric_fn=best, reverse=lowest, n=1, keep_checkpoints_without_metrics=False
+                _BestN(
+                    policies.BestN(
+                        get_metric_fn=best,
+                        reverse=lowest,
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                    added,
                 ),
             ]
         ),
         cleanup_tmp_directories=True,
     )
+
+
+class _BestN:
+    """Orbax's policy, which also knows the scores that were added to a checkpoint."""
+
+    def __init__(self, policy, added):
+        self.policy, self.added = policy, added
+
+    def should_preserve(self, checkpoints, *, context):
+        scored = [
+            SimpleNamespace(step=known.step, metrics=known.metrics or self.added.get(known.step))
+            for known in checkpoints
+        ]
+        return self.policy.should_preserve(scored, context=context)
+
+
+def _added_scores(workdir):
+    """{step: scores}"""
+    added = {}
+    for step in _steps(workdir):
+        with suppress(OSError, TypeError, ValueError):  # none, or it is damaged
+            added[step] = dict(json.loads((_folder(workdir) / str(step) / SCORES).read_text()))
+    return added
+
+
+def start_step(workdir: str | os.PathLike, start_anew: bool = False) -> int:
+    """The step from which a run in this folder goes on; 0 where it begins, also again, as where it
+    was killed before its first checkpoint. To be called by all processes; process 0 looks.
+
+    Raises InputError where there have been sound checkpoints and none is left, unless it may start
+    anew.
+    """
+    step, damage = 0, ""
+    if jax.process_index() == 0:
+        step = latest_step(workdir)
+        if not step and (Path(workdir) / LAST_SAVED).exists():
+            found = _steps(workdir)[-1:]
+            damage = "".join(f" ({n}: {_damage(_folder(workdir) / str(n))})" for n in found)
+            step = -1
+    step = hosts.agreed(step)
+    if step < 0 and not start_anew:
+        raise InputError(
+            f"the run in {workdir} has had checkpoints, and no sound one is left{damage}; "
+            "accepted: one that is put back, another --workdir, or --start_anew, with which it "
+            "begins at step 0 and keeps the old log"
+        )
+    return max(step, 0)
 
 
 def latest_step(workdir: str | os.PathLike) -> int:
@@ -210,13 +292,15 @@ def _folder(workdir):
 
 
 def _write_manifest(folder):
-    """Sizes and checksums of the files of a checkpoint, as Orbax keeps none of them."""
+    """Sizes and checksums of the files of a checkpoint, as Orbax keeps none of them. Names that
+    begin with a dot are none of its own: they come from file systems and file managers."""
     manifest = {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": _sha256(path),
         }
         for path in _files(folder)
+        if not _is_hidden(path.relative_to(folder))
     }
     unfinished = folder / f"{MANIFEST}.tmp"
     unfinished.write_text(json.dumps(manifest, indent=1))
@@ -227,25 +311,42 @@ def _files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def _is_hidden(path):
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _sha256(path):
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _sha256_of_version(path, *version):
+    return _sha256(path)
+
+
+def _sha256_once(path):
+    """Read once by a process, and again where it has been written since."""
+    stat = path.stat()
+    version = stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return _sha256_of_version(path, *version)
 
 
 def _damage(folder, read_bytes=math.inf):
     """What is wrong with a checkpoint; None: nothing. Larger files are not read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
-        if missing := sorted(manifest.keys() - found):
+        paths = [path.relative_to(folder) for path in _files(folder)]
+        if missing := sorted(manifest.keys() - {path.as_posix() for path in paths}):
             return f"{missing[0]} is missing"
-        if unknown := sorted(found - manifest.keys()):
+        found = {path.as_posix() for path in paths if not _is_hidden(path)}
+        if unknown := sorted(found - manifest.keys() - {MANIFEST, SCORES, f"{SCORES}.tmp"}):
             return f"{unknown[0]} is not in {MANIFEST}"
         for name, expected in manifest.items():
             path = folder / name
             if path.stat().st_size != expected["bytes"]:
                 return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
-            if expected["bytes"] <= read_bytes and _sha256(path) != expected["sha256"]:
+            if expected["bytes"] <= read_bytes and _sha256_once(path) != expected["sha256"]:
                 return f"{name} has another checksum"
     except FileNotFoundError:
         return "it was not finished"

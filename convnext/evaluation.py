@@ -79,6 +79,7 @@ def batches(
     num_workers: int = 0,
     max_bad_images: int = 0,
     crops: int = 1,
+    problem_type: str = losses.SINGLE_LABEL,
     report: Callable[[str], None] = print,
 ) -> Iterator[dict[str, jax.Array]]:
     """Every example once, {image uint8 [N, size, size, 3], label, mask}, on the devices. With
@@ -92,7 +93,7 @@ def batches(
     )  # fmt: skip
     host_batches = pipeline.EvalBatches(
         source, transform, batch_size=batch_size, rows=pipeline.process_rows(batch_size),
-        max_bad_images=max_bad_images,
+        max_bad_images=max_bad_images, problem_type=problem_type,
     )  # fmt: skip
     return pipeline.to_devices(host_batches, sharding.of_batch(mesh), num_workers=num_workers,
                                report=report)  # fmt: skip
@@ -142,7 +143,8 @@ def evaluate(
     results = {}
     for name, source in parts.items():
         bar = progress.track(
-            batches(source, found.processor, mesh, batch_size=batch_size, crops=crops, **options),
+            batches(source, found.processor, mesh, batch_size=batch_size, crops=crops,
+                    problem_type=problem_type, **options),
             name, -(-len(source) // batch_size), transient=True, console=console,
             disable=quiet or not console.is_terminal,
         )  # fmt: skip

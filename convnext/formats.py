@@ -278,8 +278,15 @@ def unsupported(model: ConvNeXt, name: str) -> str | None:
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
+def is_autoencoder(state: Mapping[str, np.ndarray]) -> bool:
+    """Whether our state is the encoder of a V2 autoencoder, which has neither final norm nor head.
+    facebookresearch/ConvNeXt-V2 and timm publish it with the names of the whole model."""
+    ends = ("norm/", "norm_pre/", "pre_logits/", "head/")
+    return any("/grn/" in key for key in state) and not any(key.startswith(ends) for key in state)
+
+
 def fcmae_to_official(state: Mapping[str, np.ndarray]) -> State:
-    """The encoder of a masked autoencoder, pre-trained with sparse convolutions, as dense weights.
+    """The encoder of a masked autoencoder, as its script saves it, as dense weights.
 
     Kernels of sparse convolutions are [k * k, in, out], those of depthwise ones [k * k, C], with
     the spatial axes swapped; MinkowskiEngine's wrappers add `ln` and `linear` to the keys. Decoder

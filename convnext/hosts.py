@@ -1,13 +1,15 @@
 """The processes of a run, on one or several hosts."""
 
+import hashlib
 import importlib.util
+import json
 import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -21,6 +23,9 @@ HEARTBEAT_TIMEOUT = 60
 SHUTDOWN_TIMEOUT = 100
 DEVICES = Path("/dev")
 PARTING_TIMEOUT = 5
+# Fields that each process may have its own value of, with all that is in them.
+OWN = ("config.data.root", "config.log", "config.num_workers")
+TEXT_BYTES = 2000  # that `gathered` keeps of a text
 
 
 def connect(
@@ -88,6 +93,106 @@ def agreed(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag of any process is true; to be called by all. Waits for the devices."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.uint32(flag), tiled=True).any())
+
+
+def gathered(text: str) -> list[str]:
+    """The text of each process, cut at TEXT_BYTES; to be called by all. Waits for the devices."""
+    if jax.process_count() == 1:
+        return [text]
+    rows = multihost_utils.process_allgather(_padded(text.encode()[:TEXT_BYTES], TEXT_BYTES))
+    return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
+
+
+def _padded(data, size):
+    return np.frombuffer(data.ljust(size, b"\0"), np.uint8)
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raises in every process where one has an error; to be called by all. Waits for the devices.
+
+    A process alone raises its error, several an OSError that names those that have one.
+    """
+    if any_process(error is not None):
+        raise_all(error)
+
+
+def raise_all(error: Exception | None) -> NoReturn:
+    """`raise_together`, where all know that one has an error."""
+    if jax.process_count() == 1:
+        raise error
+    first = {}  # process with each reason
+    for index, text in enumerate(gathered(reason(error) if error else "")):
+        if text:
+            first.setdefault(text, index)
+    raise OSError("; ".join(f"process {i}: {text}" for text, i in first.items())) from None
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what caused an error."""
+    while error.__cause__:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def require_same(values: Callable[[], Mapping[str, Any]]) -> None:
+    """Raises InputError in every process where one has other values than process 0, but for OWN;
+    to be called by all. The message names that process, what differs, and both values.
+
+    values: makes what is compared, of types that JSON has; not called by a process alone.
+    """
+    if jax.process_count() == 1:
+        return
+    ours = json.loads(json.dumps(_without_own(values())))
+    digest = hashlib.sha256(json.dumps(ours, sort_keys=True).encode())
+    if len(set(gathered(digest.hexdigest()))) == 1:
+        return
+    reference = json.loads(_of_process_0(json.dumps(ours)))
+    said = gathered("" if ours == reference else _difference(ours, reference))
+    index = next(index for index, text in enumerate(said) if text)
+    what, value, expected = json.loads(said[index])
+    raise InputError(
+        f"{what} is {value} in process {index} and {expected} in process 0; accepted: the same "
+        "config, flags and data in all processes of a run"
+    )
+
+
+def _without_own(value, prefix=""):
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        name: _without_own(each, f"{prefix}{name}.")
+        for name, each in value.items()
+        if f"{prefix}{name}" not in OWN
+    }
+
+
+def _of_process_0(text):
+    data = text.encode()
+    size = agreed(len(data))
+    if jax.process_index():
+        data = b""
+    return multihost_utils.broadcast_one_to_all(_padded(data, size)).tobytes().decode()
+
+
+def _difference(ours, reference, name=""):
+    """What differs first, and both values, in JSON."""
+    sides = [
+        {f"[{index}]": each for index, each in enumerate(side)} if isinstance(side, list) else side
+        for side in (ours, reference)
+    ]
+    if not all(isinstance(side, dict) for side in sides):
+        return json.dumps([name, *(repr(side)[:100] for side in (ours, reference))])
+    pairs = ((key, *(side.get(key, "(missing)") for side in sides)) for key in sides[1] | sides[0])
+    key, *values = next(pair for pair in pairs if pair[1] != pair[2])
+    separator = "." if name and isinstance(ours, dict) else ""
+    return _difference(*values, f"{name}{separator}{key}")
 
 
 def leave() -> NoReturn:

@@ -42,10 +42,11 @@ class Interruption:
         self._flags: deque[jax.Array] = deque()
 
     def stops_after(self, step: int) -> bool:
-        """Whether the run is to end after this step; to be called after each, by all processes.
+        """Whether the run is to end after this step; to be called after each, and before each batch
+        of an evaluation after it, by all processes.
 
         One process knows at once. Several look at what was known, to any of them, STEPS_BEHIND
-        steps before, so that they agree on the step and none waits for the others.
+        calls before, so that they agree on where to stop and none waits for the others.
         """
         self._stepped = True
         if jax.process_count() == 1:

@@ -25,8 +25,10 @@ class Log:
     """Writes what a run reports; a context manager. Only process 0 writes.
 
     metrics.jsonl has one JSON object a line: "step", and the values of that step. Lines past
-    start_step, left by a run that was killed after its last checkpoint, are cut off first.
-    config.json holds the config, environment.json what the run was last started on.
+    start_step, left by a run that was killed after its last checkpoint, are cut off first, and are
+    not sent to W&B again. Where start_step is 0 and there is a log, or another config, these are
+    kept (workdirs.keep_earlier). config.json holds the config, environment.json what the run was
+    last started on.
 
     What a full disk refuses later is said once; lines of metrics.jsonl are kept and tried again.
     Raises RunError where not even the first files can be written, and InputError where those of a
@@ -51,13 +53,14 @@ class Log:
         self.every_steps = every_steps
         self._pending: tuple[int, dict[str, Any]] | None = None  # a line that is not written yet
         self._undue: tuple[int, dict[str, Any]] | None = None  # of the last step, without a line
-        self._last = start_step
+        self._start_step = self._last = start_step
         self._ahead: deque[Mapping[str, Any]] = deque()  # of steps that may not have been made yet
         self._seconds: dict[str, float] = {}
         self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
         self._waited = 0.0  # seconds since then, for data
         self._fetching = False  # the batch of the next step
         self._bad_images: dict[str, int] = {}  # what is wrong with each, and the step that met it
+        self._written: dict[str, float] = {}  # the line of start_step, which may be added to
         if not self.active:
             return
         wandb = _import_wandb() if wandb_project else None
@@ -67,6 +70,8 @@ class Log:
         except OSError as error:
             raise RunError(f"{workdir} cannot be written: {error}") from error
         self._refused: set[str] = set()  # what could not be written, and was said
+        if wandb:
+            self._sent = _sent_to_wandb(self.workdir, self._sent)
         self._wandb = wandb and _wandb_run(wandb, wandb_project, self.workdir, config)
         self._progress = progress.Progress(
             progress.TextColumn("{task.fields[loss]}"),
@@ -84,7 +89,16 @@ class Log:
     def _open(self, start_step, config):
         self.workdir.mkdir(parents=True, exist_ok=True)
         path, bad_images = self.workdir / "metrics.jsonl", self.workdir / "bad_images.json"
-        kept = [line for line in read(path) if line["step"] <= start_step]
+        if start_step == 0 and (_has_text(path) or _differs(self.workdir / "config.json", config)):
+            workdirs.keep_earlier(self.workdir)
+        lines = read(path)
+        kept = [line for line in lines if line["step"] <= start_step]
+        self._sent = max((line["step"] for line in lines), default=0)
+        self._written = {
+            name: math.nan if value is None else value
+            for name, value in (kept[-1] if kept else {}).items()
+            if kept[-1]["step"] == start_step and name != "step"
+        }
         met = workdirs.read_json(bad_images, dict) if bad_images.exists() else {}
         files.replace(self.workdir / "config.json", _json(config))
         files.replace(self.workdir / "environment.json", _json(environment.describe()))
@@ -164,10 +178,12 @@ class Log:
             yield batch
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Adds to the line of the last step, such as an evaluation after it."""
+        """Adds to the line of the last step, such as an evaluation after it, also where the run
+        goes on from that step and the line is written."""
         if self._pending is None or self._pending[0] != self._last:
             self.flush()
-            self._pending = self._undue
+            goes_on = self._last == self._start_step
+            self._pending = (self._last, dict(self._written)) if goes_on else self._undue
         self._pending[1].update({**values, **self._beside()})
 
     @contextmanager
@@ -216,7 +232,7 @@ class Log:
         rate = values.get("train/images_per_second")
         self._progress.update(
             self._task,
-            loss=f"loss {values['train/loss']:.4f}",
+            **({"loss": f"loss {values['train/loss']:.4f}"} if "train/loss" in values else {}),
             **({"rate": f"{rate:.0f} images/s"} if rate else {}),
         )
 
@@ -233,6 +249,13 @@ class Log:
             written = self._file.write(self._unwritten)
             self._unwritten = self._unwritten[written:]
 
+    def _replace_last(self, line):
+        path = self.workdir / "metrics.jsonl"
+        before = [json.dumps(kept) + "\n" for kept in read(path) if kept["step"] < self._start_step]
+        files.replace(path, "".join([*before, line]))
+        self._file.close()
+        self._file = path.open("ab", buffering=0)
+
     @contextmanager
     def _said(self, name):
         """An OSError inside is said once. It does not end the run; a checkpoint that fails may."""
@@ -248,8 +271,13 @@ class Log:
 
     def _write(self, step, values):
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = json.dumps({"step": step, **finite}) + "\n"
         with self._said("metrics.jsonl"):
-            self._append(json.dumps({"step": step, **finite}) + "\n")
+            if step == self._start_step:
+                self._replace_last(line)
+                values = {k: v for k, v in values.items() if self._written.get(k) != v}
+            else:
+                self._append(line)
         if self._tensorboard is not None:
             try:
                 for name, value in values.items():
@@ -258,8 +286,8 @@ class Log:
             except OSError as error:
                 self._tensorboard = None
                 self.print(f"tensorboard/ is left out from step {step} on: {error}")
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
+        if self._wandb is not None and not self._start_step < step <= self._sent:
+            self._wandb.log({"step": step, **values})
         if self._progress.console.is_terminal and not any(n.startswith("val") for n in values):
             return  # the bar shows it
         words = " ".join(f"{name} {value:.5g}" for name, value in values.items())
@@ -307,6 +335,14 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     return lines
 
 
+def _has_text(path):
+    return path.exists() and path.stat().st_size > 0
+
+
+def _differs(path, config):
+    return path.exists() and path.read_bytes() != _json(config).encode()
+
+
 def _json(value):
     return json.dumps(value, indent=2) + "\n"
 
@@ -322,12 +358,23 @@ def _import_wandb():
     return wandb
 
 
+def _sent_to_wandb(workdir, step):
+    """The last step that W&B has a line of: `step`, whose line is about to be cut off, or a later
+    one, whose line was cut off before."""
+    path = workdir / "wandb_sent"
+    text = path.read_text() if path.exists() else ""
+    sent = max(step, int(text) if text.isdecimal() else 0)
+    files.replace(path, str(sent))
+    return sent
+
+
 def _wandb_run(wandb, project, workdir, config):
-    """A run that goes on under its id when training resumes."""
+    """A run that goes on under its id when training resumes. Its axis is our step, as W&B's own
+    takes nothing for a step before the last, such as an evaluation after the run goes on."""
     path = workdir / "wandb_id"
     if not path.exists():
         files.replace(path, uuid.uuid4().hex)
-    return wandb.init(
+    run = wandb.init(
         project=project,
         id=path.read_text(),
         name=workdir.name,
@@ -335,3 +382,6 @@ def _wandb_run(wandb, project, workdir, config):
         config=dict(config),
         resume="allow",
     )
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step")
+    return run

@@ -159,7 +159,7 @@ class _Found:
     # And the file that says it; made when it is asked for: not all want one.
     processor: Callable[[], tuple[ImageProcessor, str]]
     problem_type: str | None
-    is_fcmae: bool = False
+    is_fcmae: bool = False  # the encoder of an autoencoder, without norm and head
 
     @property
     def num_classes(self) -> int:
@@ -207,7 +207,7 @@ def _read(source, weights, revision=None, step=None):
         labels=said.labels,
         processor=lambda: _processor(source, file, config),
         problem_type=said.problem_type,
-        is_fcmae=name == "fcmae",
+        is_fcmae=formats.is_autoencoder(state),
     )
     if found.labels and found.num_classes not in (0, len(found.labels)):
         raise InputError(
@@ -313,7 +313,7 @@ def _read_workdir(workdir, weights, step):
 
 def _fit(found, model, key):
     """The flat parameters of the model, each from the one of the source; a new head, and the norm
-    that an FCMAE checkpoint does not have, drawn from the key."""
+    that an autoencoder does not have, drawn from the key."""
     state, wanted = dict(found.state), model.num_classes or 0
     new_head = found.num_classes != wanted
     if (found.num_classes, wanted) == SLICED:

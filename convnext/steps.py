@@ -209,11 +209,17 @@ def eval_step(
 
 
 def evaluate(
-    eval_step: Callable, weights: dict[str, Any], batches: Iterable[dict[str, jax.Array]]
-) -> dict[str, Any]:
-    """Totals over all batches for each of the weights, as float64 arrays on the host."""
+    eval_step: Callable,
+    weights: dict[str, Any],
+    batches: Iterable[dict[str, jax.Array]],
+    stops: Callable[[], bool] = lambda: False,
+) -> dict[str, Any] | None:
+    """Totals over all batches for each of the weights, as float64 arrays on the host; None where
+    `stops`, which is asked before each batch, says so."""
     totals = None
     for batch in batches:
+        if stops():
+            return None
         sums = {name: eval_step(params, batch) for name, params in weights.items()}
         sums = jax.tree.map(np.float64, jax.device_get(sums))
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)

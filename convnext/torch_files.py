@@ -29,6 +29,7 @@ STORAGES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
+MAX_DIMS = 8  # of a tensor; kernels have 4
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -66,19 +67,32 @@ def _read(path):
                 "torch.save"
             )
         root = names[0].removesuffix("data.pkl")
-        if f"{root}byteorder" in archive.namelist():
-            order = _entry(archive, f"{root}byteorder")
-            if order != b"little":
-                raise InputError(f"{path} has byte order {order!r}; accepted: little")
         size = os.stat(path).st_size
-        return _Unpickler(io.BytesIO(_entry(archive, names[0])), archive, root, size).load()
+        if f"{root}byteorder" in archive.namelist():
+            order = _entry(archive, f"{root}byteorder", size)
+            if order != b"little":
+                raise InputError(f"{path} has byte order {order[:20]!r}; accepted: little")
+        data = _entry(archive, names[0], size)
+        return _Unpickler(io.BytesIO(data), archive, root, size).load()
 
 
-def _entry(archive, name):
+def _entry(archive, name, largest):
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a bomb would
         raise unpickling.RefusedError(f"its entry {name} is compressed")
+    if info.file_size > largest:  # for which memory would be reserved
+        raise ValueError("its entries are larger than itself")
     return archive.read(info)
+
+
+class _Storage:
+    """Numbers, as bytes. A class of its own, so that a tensor is not taken for one."""
+
+    def __init__(self, data, dtype):
+        self.data, self.dtype = data, dtype
+
+    def __len__(self):
+        return len(self.data) // self.dtype.itemsize
 
 
 class _Unpickler(unpickling.Unpickler):
@@ -88,17 +102,18 @@ class _Unpickler(unpickling.Unpickler):
         self._unread = size
 
     def persistent_load(self, reference):
-        kind, dtype, key, _, size = reference
-        if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str):
+        kind, dtype, key, _, size = reference if type(reference) is tuple else ()
+        is_storage = type(kind) is str and kind == "storage" and isinstance(dtype, np.dtype)
+        is_key = type(key) is str and len(key) <= unpickling.MAX_KEY
+        if not (is_storage and is_key and _is_count(size)):
             raise ValueError("a reference to something else than a storage")
         if key not in self._storages:
-            values = np.frombuffer(_entry(self._archive, f"{self._root}data/{key}"), dtype)
-            self._unread -= values.nbytes
-            if len(values) != size:
-                raise ValueError(f"storage {key} has {len(values)} numbers instead of {size}")
-            if self._unread < 0:  # entries of an archive may lie upon each other
-                raise ValueError("its storages are larger than itself")
-            self._storages[key] = values
+            data = _entry(self._archive, f"{self._root}data/{key}", self._unread)
+            storage = _Storage(data, dtype)
+            if len(data) % dtype.itemsize or len(storage) != size:
+                raise ValueError(f"storage {key} has {len(storage)} numbers instead of {size}")
+            self._unread -= len(data)  # entries of an archive may lie upon each other
+            self._storages[key] = storage
         return self._storages[key]
 
 
@@ -108,16 +123,31 @@ class _Namespace:
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
     """A view of the storage, which it may not leave, nor be larger."""
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError("a tensor whose offset, size and stride do not go together")
+    is_shape = _is_shape(size) and _is_shape(stride) and len(size) == len(stride)
+    if type(storage) is not _Storage or not _is_count(offset) or not is_shape:
+        raise ValueError("a tensor whose storage, offset, size and stride do not go together")
     if 0 in size:
         return np.zeros(size, storage.dtype)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if last >= len(storage) or math.prod(size) > len(storage):
-        raise ValueError(f"a tensor of size {tuple(size)} reaches past its storage")
-    strides = [step * storage.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
+        raise ValueError(f"a tensor of size {size} reaches past its storage")
+    itemsize = storage.dtype.itemsize
+    strides = [step * itemsize for step in stride]
+    return np.ndarray(size, storage.dtype, storage.data, offset * itemsize, strides)
+
+
+def _is_count(number):
+    return type(number) is int and 0 <= number < 2**63
+
+
+def _is_shape(numbers):
+    return type(numbers) is tuple and len(numbers) <= MAX_DIMS and all(map(_is_count, numbers))
+
+
+def _size(numbers):
+    if not _is_shape(numbers):
+        raise ValueError(f"a size that is not of up to {MAX_DIMS} numbers")
+    return numbers
 
 
 def _rebuild_parameter(data, *_):
@@ -127,7 +157,7 @@ def _rebuild_parameter(data, *_):
 _NAMES = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): tuple,
+    ("torch", "Size"): _size,
     ("argparse", "Namespace"): _Namespace,  # the arguments that the official train script saves
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
 }

@@ -5,28 +5,56 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+# Published checkpoints have some 50,000, and the largest file of CIFAR's archives 300,000.
+MAX_INSTRUCTIONS = 2**20
+MAX_ARGUMENTS = 8  # of a call; a tensor is made of seven
+MAX_KEY = 1000  # characters
+
 
 class RefusedError(Exception):
-    """The pickle refers to what is not accepted."""
+    """The pickle refers to what is not accepted, or is too long."""
+
+
+def _counted(load):
+    def counted(self):
+        self._left -= 1
+        if self._left < 0:
+            raise RefusedError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
+        load(self)
+
+    return counted
 
 
 class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions can be replaced
     """Makes numbers, strings, containers, and what `names` has: {(module, name): stand-in}.
 
-    A stand-in is called with whatever the file says. The other ways in which a pickle acts on what
-    is there already are closed: attributes are not set, and what would be hashed is a number or a
-    string. (A tuple nested in itself often enough takes forever, or all of the stack.)
+    A stand-in is called with whatever the file says, and must look at the types before anything
+    else: a tuple nested in itself often enough takes forever to hash, to print or to convert.
+
+    Time and memory are in proportion to the file. There are MAX_INSTRUCTIONS at most, and each
+    takes as long as the bytes that it reads or the objects that it takes from the stack, where
+    another instruction has put them. So a call has few arguments, and an OrderedDict none: what is
+    made once could be copied by every call. A key is short, for the same reason, and a number of at
+    most 60 bits: larger ones can be chosen such that all have one hash.
     """
 
     def __init__(self, stream: BinaryIO, names: Mapping[tuple[str, str], Any], encoding: str):
         super().__init__(stream, encoding=encoding)
         self._names = {("collections", "OrderedDict"): _ordered_dict, **names}
+        self._left = MAX_INSTRUCTIONS
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name. Raises RefusedError for every name that is not known."""
         if (module, name) not in self._names:
-            raise RefusedError(f"it refers to {module}.{name}")
+            raise RefusedError(f"it refers to {module[:100]}.{name[:100]}")
         return self._names[module, name]
+
+    def load_call(self) -> None:
+        """Calls a stand-in."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if type(arguments) is not tuple or len(arguments) > MAX_ARGUMENTS:
+            raise ValueError(f"a call with other than a tuple of up to {MAX_ARGUMENTS} arguments")
+        self.append(function(*arguments))
 
     def load_build(self) -> None:
         """Gives its state to an object that takes one; of others it is not used."""
@@ -34,53 +62,102 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
         if isinstance(self.stack[-1], Stateful):
             self.stack[-1].take(state)
 
+    def load_append(self) -> None:
+        """One more item of a list, and of nothing else."""
+        item = self.stack.pop()
+        self._extend([item])
+
+    def load_appends(self) -> None:
+        """Further items of a list, and of nothing else."""
+        items = self.pop_mark()
+        self._extend(items)
+
+    def _extend(self, items):
+        if type(self.stack[-1]) is not list:
+            raise ValueError(f"items of a {type(self.stack[-1]).__name__}")
+        self.stack[-1].extend(items)
+
     def load_dict(self) -> None:
         """A dict, whose keys are plain."""
         items = self.pop_mark()
-        self.append(_checked(zip(items[::2], items[1::2], strict=True)))
+        self.append(_checked(items))
 
     def load_setitem(self) -> None:
         """One more item of a dict, and of nothing else."""
         value, key = self.stack.pop(), self.stack.pop()
-        self._update([(key, value)])
+        self._update([key, value])
 
     def load_setitems(self) -> None:
         """Further items of a dict, and of nothing else."""
         items = self.pop_mark()
-        self._update(zip(items[::2], items[1::2], strict=True))
+        self._update(items)
 
     def _update(self, items):
         if not isinstance(self.stack[-1], dict):
             raise ValueError(f"items of a {type(self.stack[-1]).__name__}")
         self.stack[-1].update(_checked(items))
 
-    dispatch = {
-        **pickle._Unpickler.dispatch,
+    def load_get(self) -> None:
+        """What has been kept under a number in digits."""
+        self.append(self.memo[self._read_number()])
+
+    def load_put(self) -> None:
+        """Keeps the top of the stack under a number in digits."""
+        self.memo[self._read_number()] = self.stack[-1]
+
+    def _read_number(self):
+        number = int(self.readline()[:-1])
+        if not 0 <= number < 2**32:  # as the binary ones
+            raise ValueError("an object that is kept under a number of more than 32 bits")
+        return number
+
+    def load_other(self) -> None:
+        """An instruction that none of these files has: it would hash, reserve or import."""
+        raise RefusedError("it has an instruction that is not accepted")
+
+    dispatch = dict.fromkeys(range(256), load_other)
+    for _name in (
+        "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "BINGET", "LONG_BINGET",
+        "BINPUT", "LONG_BINPUT", "MEMOIZE", "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT",
+        "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+        "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE",
+        "SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_LIST", "LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1",
+        "TUPLE2", "TUPLE3", "EMPTY_DICT", "GLOBAL", "STACK_GLOBAL", "BINPERSID",
+    ):  # fmt: skip
+        _code = getattr(pickle, _name)[0]
+        dispatch[_code] = pickle._Unpickler.dispatch[_code]
+    dispatch |= {
+        pickle.REDUCE[0]: load_call,
+        pickle.NEWOBJ[0]: load_call,
         pickle.BUILD[0]: load_build,
+        pickle.APPEND[0]: load_append,
+        pickle.APPENDS[0]: load_appends,
         pickle.DICT[0]: load_dict,
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
+        pickle.GET[0]: load_get,
+        pickle.PUT[0]: load_put,
     }
-    # Sets hash their elements; a bytearray is as long as it says, whatever the file has.
-    for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8):
-        del dispatch[_code[0]]
+    dispatch = {code: _counted(load) for code, load in dispatch.items()}
 
 
 class Stateful:
     """Something whose state follows after it has been made."""
 
     def take(self, state: Any) -> None:
-        """Called once, with what the pickle has as its state."""
+        """Called with what the pickle has as its state."""
         raise NotImplementedError
 
 
 def _checked(items):
-    items = list(items)
-    for key, _ in items:
-        if not isinstance(key, str | bytes | int | float | None):
-            raise ValueError(f"a key that is a {type(key).__name__}")
-    return dict(items)
+    """A dict of keys and values in turns."""
+    keys = items[::2]
+    for key in keys:
+        is_name = type(key) in (str, bytes) and len(key) <= MAX_KEY
+        if not is_name and not (type(key) is int and 0 <= key < 2**60):
+            raise ValueError(f"a key that is a {type(key).__name__}, or too large")
+    return dict(zip(keys, items[1::2], strict=True))
 
 
-def _ordered_dict(items=()):
-    return OrderedDict(_checked(items))
+def _ordered_dict():  # as Python 3 has it: the items follow
+    return OrderedDict()

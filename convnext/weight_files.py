@@ -24,6 +24,8 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # Under which the average and the raw weights lie: official scripts, timm's.
 EMA_KEYS = ("model_ema", "state_dict_ema")
 RAW_KEYS = ("model", "state_dict", "module")
+TIMEOUT = 10  # seconds until the Hub counts as out of reach
+MAX_TENSORS = 10_000  # each key is compared with all that there are; the largest model has 500
 
 
 def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
@@ -57,7 +59,9 @@ def _download(repository, revision):
     import huggingface_hub as hub
 
     try:
-        names = hub.list_repo_files(repository, revision=revision)
+        # list_repo_files would try six times, for half a minute.
+        info = hub.model_info(repository, revision=revision, timeout=TIMEOUT)
+        names = [file.rfilename for file in info.siblings or ()]
     except hub.errors.HfHubHTTPError:  # the Hub has answered
         raise
     except Exception:  # no network, or HF_HUB_OFFLINE: what the cache has is all there is
@@ -97,6 +101,12 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
         for shard in _shards(path):
             state.update(read_tensors(path.parent / shard, weights))
         return state
+    state = _read_tensors(path, weights)
+    require(len(state) <= MAX_TENSORS, f"the number of tensors in {path}", len(state), MAX_TENSORS)
+    return state
+
+
+def _read_tensors(path, weights):
     if path.suffix != ".safetensors":
         state = unwrap(torch_files.read(path), weights)
         # Tensors may be views of one storage, and there is no end to how many.
@@ -143,11 +153,9 @@ def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
     state = stored if state is None else state
     if not isinstance(state, Mapping):
         raise InputError(f"a {type(state).__name__} is stored; accepted: a dict of tensors")
-    others = [
-        str(key)
-        for key, value in state.items()
-        if not isinstance(value, np.ndarray) or not isinstance(key, str)
-    ]
+    strange = next((type(key).__name__ for key in state if not isinstance(key, str)), None)
+    require(strange is None, "the type of a key of the state", strange, "str")
+    others = [key for key, value in state.items() if not isinstance(value, np.ndarray)]
     if others:
         raise InputError(f"{', '.join(others[:4])} are no tensors; accepted: a dict of tensors")
     return dict(state)

@@ -5,8 +5,9 @@
 #
 # The hosts find each other by themselves. Each installs the repository in ~/convnext first, from
 # REPOSITORY, by default where this one was cloned from, and gets a Python by uv, as Ubuntu 22.04 has
-# 3.10. The workdir and the data must be seen by all hosts, on Filestore or a bucket that is mounted,
-# say. The same command again goes on where the run stopped.
+# 3.10. The workdir and the data must be seen by all hosts, on Filestore, say; the file system of the
+# workdir must rename a folder in one step and append to a file. The same command again goes on where
+# the run stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${TPU:?is the name of a TPU}" "${ZONE:?is its zone}"

@@ -5,15 +5,18 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
-from convnext import checkpoint, mixup, optimizer, sharding, steps
+from convnext import checkpoint, hosts, mixup, optimizer, sharding, steps
 from convnext.errors import InputError, RunError
 from tests.inputs import refused
+from tests.processes import together
 from tools.benchmarks.collectives import QUICK
 
 
@@ -45,6 +48,9 @@ def shape_and_place(init, fsdp=1):
 
 def opened(workdir, keep=3, **keywords):
     return checkpoint.Checkpoints(workdir, keep=keep, best_metric="val_ema/top1", **keywords)
+
+
+SMALL_STATE = {"params": np.arange(3.0)}
 
 
 def save(workdir, state):
@@ -228,6 +234,91 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(run, thre
     assert (workdir / "damaged" / "3").exists() and checkpoint.latest_step(workdir) == 3
 
 
+@pytest.mark.parametrize("name", [".nfs0001", "state/.DS_Store", ".snapshot/a/b"])
+def test_what_file_systems_hide_in_a_checkpoint_is_no_damage(tmp_path, name):
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, SMALL_STATE)
+    folder = tmp_path / "checkpoints" / "1"
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    lose_the_manifest(folder)
+    checkpoint._write_manifest(folder)  # it may be there in a save, and be gone later
+    path.unlink()
+    assert checkpoint.latest_step(tmp_path) == 1
+    path.touch()
+    with opened(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 1
+
+
+def test_a_run_whose_checkpoints_are_damaged_or_gone_starts_anew_only_where_it_is_told_to(
+    tmp_path,
+):
+    assert checkpoint.start_step(tmp_path) == 0
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, SMALL_STATE)
+    assert checkpoint.start_step(tmp_path) == checkpoint.start_step(tmp_path, True) == 1
+    flip_a_bit(tmp_path / "checkpoints" / "1")
+    before = sorted(tmp_path.rglob("*"))
+    lost = "has had checkpoints, and no sound one is left"
+    refused(rf"in \S+ {lost} \(1: .* another checksum\); accepted: .* or --start_anew, with",
+            checkpoint.start_step, tmp_path)  # fmt: skip
+    assert sorted(tmp_path.rglob("*")) == before
+    shutil.rmtree(tmp_path / "checkpoints")
+    refused(f"{lost}; accepted: one that", checkpoint.start_step, tmp_path)
+    assert checkpoint.start_step(tmp_path, start_anew=True) == 0
+    with opened(tmp_path):
+        pass
+    assert checkpoint.start_step(tmp_path) == 0  # killed before its first checkpoint
+
+
+def test_a_run_that_was_killed_in_its_first_save_begins_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_write_manifest", lambda folder: 1 / 0)
+    with pytest.raises(RunError), opened(tmp_path) as checkpoints:
+        checkpoints.save(1, SMALL_STATE)
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+    assert checkpoint.start_step(tmp_path) == 0
+    with opened(tmp_path, report=lambda said: None):
+        pass
+    assert (tmp_path / "damaged" / "1").is_dir() and checkpoint.start_step(tmp_path) == 0
+
+
+def test_a_checkpoint_is_read_once_by_a_process(tmp_path, monkeypatch):
+    with opened(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, SMALL_STATE)
+    read, sha256 = [], checkpoint._sha256
+    monkeypatch.setattr(checkpoint, "_sha256", lambda path: read.append(path) or sha256(path))
+    for _ in range(2):
+        assert checkpoint.sound_step(tmp_path) == checkpoint.start_step(tmp_path) == 2
+        with opened(tmp_path):
+            pass
+    assert read and len(read) == len(set(read))
+    flip_a_bit(tmp_path / "checkpoints" / "2")
+    assert checkpoint.latest_step(tmp_path) == 1
+
+
+@pytest.mark.parametrize("lowest, best", [(False, ["2", "5", "6"]), (True, ["3", "5", "6"])])
+def test_scores_that_come_after_a_save_count_in_the_choice_of_the_best(tmp_path, lowest, best):
+    named = partial(checkpoint.Checkpoints, tmp_path, keep=2, best_metric="score", lowest=lowest)
+    with named() as checkpoints:
+        assert not checkpoints.latest_has_scores
+        checkpoints.save(1, SMALL_STATE, metrics={"score": 0.5})
+        checkpoints.save(2, SMALL_STATE)
+    with named() as checkpoints:
+        assert not checkpoints.latest_has_scores
+        checkpoints.add_scores(2, {"score": 0.9})
+        checkpoints.save(3, SMALL_STATE, metrics={"score": 0.1})
+    with named() as checkpoints:
+        assert checkpoints.latest_step == 3 and checkpoints.latest_has_scores
+        for step in (4, 5, 6):
+            checkpoints.save(step, SMALL_STATE, metrics={"score": 0.2})
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == best
+    (tmp_path / "checkpoints" / best[0] / "scores.json").write_text("{")  # it is not vital
+    with named() as checkpoints:
+        assert checkpoints.latest_step == 6
+
+
 def test_of_an_older_checkpoint_only_the_small_files_are_read(run, tmp_path, monkeypatch):
     state = run[0](jax.random.key(0))
     with opened(tmp_path) as checkpoints:
@@ -306,3 +397,81 @@ def test_a_save_that_fails_leaves_the_earlier_ones_and_stops_or_not(
 def test_a_mistake_in_on_save_error_is_named(tmp_path):
     with pytest.raises(InputError, match="on_save_error is 'ignore'; accepted: stop or continue"):
         opened(tmp_path, on_save_error="ignore")
+
+
+@pytest.mark.parametrize("place", ["before", "as it begins", "in the background"])
+def test_a_save_fails_where_it_does_in_another_process(tmp_path, monkeypatch, place):
+    errors = {"before": [], "as it begins": [None], "in the background": [None, None]}[place]
+    errors = [*errors, OSError("process 1: no room")]
+
+    def raise_together(error):
+        if error := error or (left.pop(0) if left else None):
+            raise error
+
+    monkeypatch.setattr(hosts, "raise_together", raise_together)
+    state, said, left = {"weights": np.zeros(3)}, [], list(errors)
+    with opened(tmp_path, on_save_error="continue", report=said.append) as checkpoints:
+        checkpoints.save(4, state)
+        checkpoints.save(5, state)
+    message = "the checkpoint of step 4 could not be saved: process 1: no room"
+    assert said == [f"{message}; the run goes on, as on_save_error says"]
+    assert checkpoint.latest_step(tmp_path) == 5
+    left = list(errors)
+    message = message.replace("4", "6")
+    with pytest.raises(RunError, match=message), opened(tmp_path) as checkpoints:
+        checkpoints.save(6, state)
+
+
+@pytest.mark.parametrize("place", ["_try_to_write", "_begin", "_complete"])
+def test_what_one_process_cannot_save_the_others_are_told(tmp_path, monkeypatch, place):
+    told = []
+
+    def fail(*_, **__):
+        raise OSError("no room")
+
+    def raise_together(error):
+        told.append(error and str(error))
+        if error:
+            raise error
+
+    monkeypatch.setattr(hosts, "raise_together", raise_together)
+    with opened(tmp_path, on_save_error="continue", report=lambda text: None) as checkpoints:
+        where, name = {
+            "_try_to_write": (checkpoint.tempfile, "TemporaryFile"),
+            "_begin": (checkpoints._orbax, "save_async"),
+            "_complete": (checkpoint, "_write_manifest"),
+        }[place]
+        monkeypatch.setattr(where, name, fail)
+        checkpoints.save(4, {"weights": np.zeros(3)})
+    before = ["_try_to_write", "_begin", "_complete"].index(place)
+    assert told == [None] * before + ["no room"]
+
+
+def begin(*actions):
+    """Checkpoints._begin, where this is what Orbax does."""
+
+    def save_async(*_, **__):
+        for action in actions:
+            action()
+        return "begun"
+
+    checkpoints = SimpleNamespace(_orbax=SimpleNamespace(save_async=save_async))
+    return lambda: checkpoint.Checkpoints._begin(checkpoints, 4, {}, None)
+
+
+def test_no_process_waits_in_orbax_for_one_that_failed(monkeypatch):
+    def fail():
+        raise OSError("no room")
+
+    def meet(name):
+        return partial(multihost_utils.sync_global_devices, name)
+
+    first, second = meet("first"), meet("second")
+    for failing in ([fail], [first, fail], [first, second, fail]):
+        said = together(monkeypatch, begin(first, second), begin(*failing), begin(first, second))
+        assert [str(error) for error in said] == ["process 1: no room"] * 3
+    said = together(monkeypatch, begin(first, fail), begin(fail), begin(first, second))
+    assert [str(error) for error in said] == ["process 1: no room"] * 3
+    said = together(monkeypatch, begin(first, fail), begin(first, fail))
+    assert [str(error) for error in said] == ["process 0: no room"] * 2
+    assert together(monkeypatch, begin(first, second), begin(first, second)) == ["begun"] * 2

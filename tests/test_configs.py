@@ -96,7 +96,7 @@ def test_a_fine_tuning_of_the_paper_has_the_papers_values(name):
 
 
 # TRAINING.md of ConvNeXt-V2: rate, epochs, warm-up, layer decay, weight decay, drop path, alphas
-# and smoothing.
+# and smoothing. All have `--nodes 4 --ngpus 8 --batch_size 32`, so mix 32 images of 1024.
 V2 = {
     "atto": (8e-4, 600, 0, (0.9, "single"), 0.3, 0.1, (0.0, 0.0), 0.2),
     "tiny": (3.2e-3, 300, 40, (0.9, "single"), 0.05, 0.2, (0.8, 1.0), 0.1),
@@ -113,8 +113,14 @@ def test_a_fine_tuning_of_v2_has_the_values_of_its_code(size):
         config.optimizer.weight_decay, config.model.drop_path_rate,
         (config.mix.mixup_alpha, config.mix.cutmix_alpha), config.mix.label_smoothing,
     ) == V2[size]  # fmt: skip
-    assert (config.batch_size, config.schedule.v2, config.ema_decays) == (1024, True, (0.9999,))
+    assert (config.batch_size, config.mix.group_size) == (4 * 8 * 32, 32)
+    assert (config.schedule.v2, config.ema_decays) == (True, (0.9999,))
     assert config.model.use_grn and config.init_from == f"timm/convnextv2_{size}.fcmae"
+
+
+def test_every_row_of_v2_on_imagenet_1k_mixes_the_images_of_one_gpu():
+    on_1k = [name for name in rows("convnextv2") if not name.endswith("_22k")]
+    assert {load(f"convnextv2:{name}").mix.group_size for name in on_1k} == {32}
 
 
 @pytest.mark.parametrize("name", PAPER)

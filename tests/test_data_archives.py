@@ -99,6 +99,52 @@ def test_what_is_no_such_archive_is_refused(tmp_path):
     refused(f"cannot read {path}: ", entries, path)
 
 
+def test_a_file_of_an_archive_is_read_up_to_a_size(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar({"rose/1.jpg": jpeg(), "rose/2.jpg": b"x" * 2000}))
+    monkeypatch.setattr(archives, "MAX_BYTES", 1999)
+    first, second = archives.tar_entries(path)
+    assert first.name == "a.tar/rose/1.jpg"
+    refused("size of a.tar/rose/2.jpg is 2000; accepted: at most 1999 bytes", second.read)
+    imagenet(tmp_path)
+    monkeypatch.setattr(archives, "MAX_BYTES", 7)
+    refused("devkit_t12.tar.gz: the size of meta.mat is", entries, tmp_path / archives.IMAGENET_VAL)
+    inner = next(archives.tar_entries(tmp_path / archives.IMAGENET_TRAIN))
+    refused("size of ILSVRC2012_img_train.tar/n03.tar/n03_0.JPEG is", inner.read)
+
+
+def header(kind, size=0, at_482=0):
+    member = tarfile.TarInfo("rose/1.jpg")
+    member.type, member.size = kind, size
+    buf = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    buf[482] = at_482
+    buf[148:156] = b"%06o\0 " % tarfile.calc_chksums(buf)[0]
+    return bytes(buf)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"X", b"L", b"K"])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_header_of_an_archive_is_small(kind, mode, tmp_path):
+    """tarfile reads the long name of a file whole, whatever it has been compressed to."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, mode) as archive:
+        add(archive, "rose/1.jpg", jpeg())
+        archive.fileobj.write(header(kind, size=2**20 + 1))
+    refused("size of a header is 1048577; accepted: at most 1048576 bytes", entries, path)
+
+
+def test_a_sparse_file_has_no_parts_without_end(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header(tarfile.GNUTYPE_SPARSE, at_482=1) + bytes([0] * 504 + [1] * 8) * 4)
+    refused("a sparse file of many parts", entries, path)
+
+
+def test_headers_of_headers_end_in_one_line(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes((header(b"L", size=1) + b"a".ljust(512, b"\0")) * 2000)
+    refused(f"cannot read {path}: .*recursion", entries, path)
+
+
 def write_flowers(folder, labels, levels, **splits):
     """Oxford's flowers as published: numbers of images and labels count from 1."""
     (folder / "jpg").mkdir()
@@ -121,3 +167,9 @@ def test_oxfords_flowers_are_read_as_published(tmp_path):
     refused("setid.mat: ", sources.load, "oxford_flowers102", str(tmp_path))
     (tmp_path / "jpg").rename(tmp_path / "other")
     refused("accepted: 102flowers.tgz unpacked", sources.load, "oxford_flowers102", str(tmp_path))
+
+
+def test_a_flower_without_a_label_is_refused_at_the_start(tmp_path):
+    write_flowers(tmp_path, [1, 0, 2], range(40, 160, 40), trnid=[1], valid=[2], tstid=[3])
+    refused("the lowest label in .*imagelabels.mat is 0; accepted: 1 and more",
+            sources.load, "oxford_flowers102", str(tmp_path))  # fmt: skip

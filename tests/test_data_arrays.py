@@ -153,17 +153,37 @@ class Array:
         return np.empty(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
 
 
+class Nested:
+    """Pickled as a tuple that holds itself twice, 60 times over: to convert it takes forever."""
+
+
+def save_nested(pickler, _):
+    pickler.write(b")" + b"q\xc8h\xc8\x86" * 60)
+
+
+Python2Pickler.dispatch[Nested] = save_nested
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
+        ({"data": Array(1, Nested(), np.dtype("u1"), False, b"123")}, "not two axes"),
+        ({"data": Array(1, (Nested(), 3072), np.dtype("u1"), False, b"123")}, "not two axes"),
+        ({"data": Array(1, (1,) * 9, np.dtype("u1"), False, b"123")}, "not two axes"),
+        ({"data": Array(1, (1, 3), np.dtype("u1"), False, Nested())}, "not of uint8"),
+        ({"data": Array(1, (1, 3), Nested(), False, b"123")}, "not of uint8"),
+        ({"fine_labels": Nested()}, "no list of integers"),
+        ({"fine_labels": [Nested()]}, "no list of integers"),
+        ({"fine_labels": [True]}, "no list of integers"),
+        ({"fine_labels": [10**5000]}, "of no class"),
         ({"data": np.array([[None] * 3072])}, "not of uint8"),  # whose bytes would be addresses
         ({"data": np.zeros((1, 3072))}, "not of uint8"),
         ({"data": Array(1, (10**9, 3072), np.dtype("u1"), False, b"123")}, "reshape"),
-        ({"data": 3}, "values"),
+        ({"data": 3}, "images that are a int, and no array"),
         ({"fine_labels": [100]}, "of no class"),
         ({"fine_labels": [-1]}, "of no class"),
         ({"fine_labels": [1, 2]}, "not one for each image"),
-        ({"fine_labels": "x"}, ""),
+        ({"fine_labels": "x"}, "no list of integers"),
     ],
 )
 def test_an_archive_with_other_things_in_it_is_refused(change, message, tmp_path):
@@ -175,6 +195,26 @@ def test_an_archive_with_other_things_in_it_is_refused(change, message, tmp_path
         for name, value in dict(train=batch | change, test=batch).items():
             add(archive, f"cifar-100-python/{name}", value)
     refused(f"cannot read {path}: .*{message}", arrays.cifar, str(path))
+
+
+@pytest.mark.parametrize(
+    "meta, message",
+    [(Nested(), "a tuple instead of a dict"), ({b"fine_label_names": Nested()}, "short strings"),
+     ({b"fine_label_names": [Nested()]}, "short strings"),
+     ({b"fine_label_names": [b"x" * 101]}, "short strings")],
+)  # fmt: skip
+def test_names_of_classes_are_short_strings(meta, message, tmp_path):
+    path = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("train", "test"):
+            add(archive, f"cifar-100-python/{name}", {})
+        add(archive, "cifar-100-python/meta", meta)
+    refused(f"cannot read {path}: .*{message}", arrays.cifar, str(path))
+
+
+def test_an_archive_has_a_few_files(cifar10, monkeypatch):
+    monkeypatch.setattr(arrays, "MAX_MEMBERS", 7)
+    refused("the number of files is 8; accepted: 7", arrays.cifar, cifar10)
 
 
 def test_a_file_of_an_archive_has_a_size(cifar10, monkeypatch):

@@ -210,3 +210,24 @@ def test_the_recipes_augmentation_is_applied_in_its_order():
     expected = augment.random_three_augment(expected, one)
     expected = augment.random_color_jitter(expected, one, strength=0.3)
     np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize(
+    "given, fill",
+    [
+        ({}, (124, 116, 104)),
+        ({"mean": (0.485, 0.456, 0.406)}, (124, 116, 104)),
+        ({"mean": (0.5, 0.0, 1.01)}, (128, 0, 255)),
+    ],
+)
+def test_randaugment_fills_with_the_mean_as_timm_rounds_it(monkeypatch, given, fill):
+    """min(255, round(255 * x)), data/transforms_factory.py."""
+    fills = []
+
+    def made(*, fill, **_):
+        fills.append(fill)
+        return lambda image, rng: image
+
+    monkeypatch.setattr(augment, "RandAugment", made)
+    augment.train_transform(gradient(8, 8), rng(), image_size=8, randaugment={}, **given)
+    assert fills == [fill] and all(type(level) is int for level in fills[0])

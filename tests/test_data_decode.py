@@ -288,6 +288,50 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(file_format, pillo
     refused(f"{size}.*{limit}", raw, data)
 
 
+PREVIEW = encoded(Image.new("RGB", (16, 16)), "JPEG", progressive=True)
+
+
+@pytest.mark.parametrize(
+    "mode, keywords, scans",
+    [("RGB", {}, 1), ("RGB", {"progressive": True}, 10), ("L", {"progressive": True}, 6),
+     ("CMYK", {"progressive": True}, 18), ("RGB", {"restart_marker_blocks": 1}, 1),
+     ("RGB", {"progressive": True, "restart_marker_blocks": 1}, 10),
+     ("RGB", {"progressive": True, "comment": PREVIEW}, 10), ("RGB", {"comment": PREVIEW}, 1)],
+)  # fmt: skip
+def test_the_scans_of_a_jpeg_are_counted(mode, keywords, scans):
+    photo = Image.fromarray(noise(50, 60, 3)).convert(mode)
+    data = encoded(photo, "JPEG", **keywords)
+    assert decode.scan_count(data) == decode.scan_count(data + data) == scans
+
+
+def test_scans_are_counted_as_libjpeg_comes_upon_them():
+    """Some bytes that it skips have the code of a marker, and what would be a length."""
+    whole = encoded(Image.fromarray(noise(50, 60, 3)), "JPEG", progressive=True)
+    for skipped in (b"\xff\xff\xff", b"\0\xff\0", b"\xff\x02\xff\0", b"\xff\xd0"):
+        assert decode.scan_count(whole.replace(b"\xff\xda", skipped + b"\xff\xda")) == 10
+    for code in (b"\xda", b"\xc2", b"\xe0", b"\xe0\0"):  # cut off
+        assert decode.scan_count(b"\xff\xd8\xff" + code) == (code == b"\xda")
+    one = encoded(Image.fromarray(noise(50, 60, 3)), "JPEG")
+    place = one.index(b"\xff\xda")
+    parts = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + one[place + 14 : -2]
+    assert decode.scan_count(one[:place] + 7 * parts + b"\xff\xd9") == 7  # a component each
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "MPO"])
+@pytest.mark.parametrize("limit", ["MAX_SCANS", "MAX_SCANNED"])
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(file_format, limit, monkeypatch):
+    image = Image.fromarray(noise(50, 60, 3))
+    frames = {"save_all": True, "append_images": [image]} if file_format == "MPO" else {}
+    data = encoded(image, file_format, progressive=True, **frames)
+    assert decode.decode_file(data, "a").shape == raw(data).shape == (50, 60, 3)
+    monkeypatch.setattr(decode, limit, 9 if limit == "MAX_SCANS" else 29_999)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)  # not to be called
+    monkeypatch.setattr(Image.Image, "convert", None)
+    told = "number of scans is 10; accepted: at most 9, of 60 x 50 pixels"
+    refused(f"the image a: .*{told}", decode.decode_file, data, "a")
+    refused(told, raw, data)
+
+
 def test_only_formats_that_start_no_program_are_opened(monkeypatch):
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("started"))
     postscript = encoded(Image.new("RGB", (4, 4)), "EPS")

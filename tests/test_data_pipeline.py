@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from convnext import sharding
+from convnext import losses, sharding
 from convnext.data import arrays, augment, folders, pipeline
 from convnext.errors import InputError
+from tests.inputs import refused
 
 N = 22  # examples
 
@@ -116,6 +117,43 @@ def test_batches_and_their_order_do_not_depend_on_the_workers(source, num_worker
         assert set(batch) == {"image", "label"}
         for name, value in batch.items():
             np.testing.assert_array_equal(value, batches[step][name])
+
+
+def labelled(label):
+    labels = np.array([0, 1, label, 2], np.int32)
+    return arrays.Arrays(np.zeros((4, 4, 4, 3), np.uint8), labels, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_of_no_class_is_refused_by_its_image(label):
+    source = labelled(label)
+    said = f"is {label}; accepted: 0 to 2, of the 3 classes"
+    batches = pipeline.TrainBatches(source, jitter, seed=0, num_epochs=1, batch_size=4)
+    refused(f"the label of training image 2 {said}", batches.__getitem__, 0)
+    batches = pipeline.EvalBatches(source, np.array, batch_size=4)
+    refused(f"the label of evaluation image 2 {said}", batches.__getitem__, 0)
+    batches = pipeline.EvalBatches(source, np.array, batch_size=4, max_bad_images=1)
+    np.testing.assert_array_equal(batches[0]["mask"], [1, 1, 0, 1])
+
+
+def test_a_label_that_is_missing_is_refused():
+    source = labelled(2)
+    source.labels = [0, None, 1, 2]
+    batches = pipeline.EvalBatches(source, np.array, batch_size=4)
+    refused("the label of evaluation image 1 is None; accepted: 0 to 2", batches.__getitem__, 0)
+
+
+@pytest.mark.parametrize("problem_type", [losses.REGRESSION, losses.MULTI_LABEL])
+def test_labels_that_are_no_classes_may_be_any_numbers(problem_type):
+    source = labelled(-7)
+    if problem_type == losses.MULTI_LABEL:
+        source.labels = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
+    batches = pipeline.EvalBatches(source, np.array, batch_size=4, problem_type=problem_type)
+    np.testing.assert_array_equal(batches[0]["label"], source.labels)
+    batches = pipeline.TrainBatches(
+        source, jitter, seed=0, num_epochs=1, batch_size=4, problem_type=problem_type
+    )
+    assert sorted(batches[0]["label"].tolist()) == sorted(source.labels.tolist())
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

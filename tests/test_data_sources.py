@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from convnext import labels as imagenet
 from convnext import losses
-from convnext.data import arrays, sources
+from convnext.data import arrays, folders, sources
 from convnext.errors import InputError
 from tests.inputs import refused
 
@@ -12,7 +14,9 @@ def test_an_unknown_source_is_refused(tmp_path):
     accepted = (
         "accepted: digits, folder, arrayrecord, parquet, or a data set of TensorFlow Datasets"
     )
-    refused(f"data.name is 'imagnet'; {accepted}", sources.load, "imagnet", str(tmp_path))
+    refused(f"data.name is 'imagnet'; {accepted}", sources.load, "imagnet")
+    refused(f"data.name is 'imagnet', and there is none in data.root, '{tmp_path}'; {accepted}",
+            sources.load, "imagnet", str(tmp_path))  # fmt: skip
 
 
 def test_a_source_without_a_validation_part_is_split_at_random(monkeypatch):
@@ -94,3 +98,60 @@ def test_classes_that_weights_do_not_have_are_named(found, labels, message):
 )
 def test_classes_that_weights_have_are_accepted(found, labels):
     sources.check_labels(list(found), list(labels), "the set", "W")
+
+
+def files(root="a", names=(b"0.jpg", b"1.jpg", b"2.jpg"), labels=(0, 0, 1), classes=("cat", "dog")):
+    return folders.Files(Path(root), classes, np.array(names), np.array(labels, np.int32))
+
+
+def test_a_source_is_known_by_its_classes_and_by_which_images_come_in_which_order():
+    known = sources.fingerprint(files())
+    assert known == sources.fingerprint(files(root="b"))
+    assert (known["length"], known["class_names"]) == (3, ["cat", "dog"])
+    others = [
+        files(names=(b"0.jpg", b"1.jpg", b"3.jpg")), files(names=(b"1.jpg", b"0.jpg", b"2.jpg")),
+        files(labels=(0, 1, 1)), files(names=(b"0.jpg", b"1.jpg"), labels=(0, 0)),
+        sources.Part(files(), np.array([0, 1])), sources.Part(files(), np.array([0, 2])),
+    ]  # fmt: skip
+    contents = {sources.fingerprint(source)["content"] for source in others}
+    assert len(contents | {known["content"]}) == 7
+    of_others = sources.fingerprint(files(classes=("cat", "cow")))
+    assert of_others != known and of_others["content"] == known["content"]
+
+
+def test_a_source_in_memory_is_known_by_all_of_its_pixels():
+    source, _ = sources.load("digits")
+    images = source.images.copy()
+    images[1234, 4, 4, 2] ^= 1
+    changed = arrays.Arrays(images, source.labels, source.class_names)
+    assert sources.fingerprint(changed) != sources.fingerprint(source)
+
+
+class Stream:
+    """Images that are only known when they are asked for; every tenth is damaged."""
+
+    class_names = ("all",)
+
+    def __init__(self, size, first=0):
+        self.size, self.first, self.asked = size, first, []
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        if index % 10 == 9:
+            raise InputError("damaged")
+        image = np.full((1, 1, 3), (self.first + index) % 256, np.uint8)
+        return {"image": image, "label": np.int32(0)}
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 127, 1000, 1_281_167])
+def test_of_any_other_source_examples_from_start_to_end_are_looked_at(size):
+    source = Stream(size)
+    known = sources.fingerprint(source)
+    assert len(source.asked) <= 127 and known == sources.fingerprint(Stream(size))
+    assert source.asked == sorted(set(source.asked))
+    if size:
+        assert max(source.asked) >= size - 1 - size // 64
+        assert known != sources.fingerprint(Stream(size, first=1))

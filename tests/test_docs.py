@@ -33,6 +33,15 @@ def test_every_flag_of_a_config_is_a_field_of_it(page):
             fields = fields[name]
 
 
+def test_make_says_what_it_installs_before_it_does():
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    installs = [i for i, line in enumerate(lines) if line.startswith("\t.venv") and "PIP_" in line]
+    assert len(installs) == 5
+    for i in installs:
+        what = lines[i].split()[-1]
+        assert lines[i - 1] == f"\t$(call SAY_INSTALL,{what})"
+
+
 def prose(page):
     return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
 

@@ -15,9 +15,11 @@ from PIL import Image
 
 import eval as eval_command
 import train as train_command
-from convnext import ConvNeXt, ImageProcessor, evaluation, labels, save_pretrained
+from convnext import ConvNeXt, ImageProcessor, evaluation, hosts, labels, save_pretrained
+from convnext.data import sources
 from convnext.errors import InputError
 from tests import benchmark_folders
+from tests.inputs import refused
 from tests.test_train import command, log_without_timing, run, small
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +115,12 @@ def test_test_time_options_reach_the_evaluation(exported, imagenet, tmp_path):
     )
     assert (plain["views"], views["views"], other["interpolation"]) == (1, 10, "bilinear")
     assert len({plain["loss"], views["loss"], other["loss"]}) == 3
+
+
+def test_weights_without_a_head_are_for_probes(imagenet):
+    weights = str(ROOT / "tests" / "fixtures" / "pretrained" / "official_fcmae.pt")
+    message = r"official_fcmae.pt \(fcmae\) has no head; accepted: .* --probe=knn or linear"
+    refused(message, evaluate, weights=[weights], data=["a"], data_root=str(imagenet))
 
 
 @pytest.mark.parametrize("probe", ["knn", "linear"])
@@ -236,3 +244,28 @@ def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
                  image_size=["32", "48"], csv=str(path))  # fmt: skip
     (row,) = csv.DictReader(path.open())
     assert row["img_size"] == "32" and [p.name for p in tmp_path.iterdir()] == ["out.csv"]
+
+
+class ComparedError(Exception):
+    """Ends a command where its processes would compare what they do."""
+
+
+def test_processes_compare_flags_config_and_data_before_they_read_weights(monkeypatch, imagenet):
+    def require_same(values):
+        raise ComparedError(values())
+
+    monkeypatch.setattr(hosts, "require_same", require_same)
+    with pytest.raises(ComparedError) as of_run:
+        evaluate(small(), None, weights=["raw"], crops="5")
+    found = of_run.value.args[0]
+    assert (found["--weights"], found["--crops"], found["--data"]) == (["raw"], "5", None)
+    train, val = sources.load("digits")
+    assert found["config"]["seed"] == 0 and found["data"] == [{"val": sources.fingerprint(val)}]
+    with pytest.raises(ComparedError) as of_sets:
+        evaluate(weights=["x"], data=["val", "real", "digits"], data_root=str(imagenet))
+    assert [list(parts) for parts in of_sets.value.args[0]["data"]] == [["val"]] * 3
+    with pytest.raises(ComparedError) as of_probe:
+        evaluate(weights=["x"], data=["digits"], probe="knn")
+    assert of_probe.value.args[0]["data"] == [
+        {"val": sources.fingerprint(val), "train": sources.fingerprint(train)}
+    ]

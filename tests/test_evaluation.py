@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext import ConvNeXt, ImageProcessor, evaluation, pretrained, probing, sharding
+from convnext import ConvNeXt, ImageProcessor, evaluation, losses, pretrained, probing, sharding
 from convnext.data import arrays, augment
 from convnext.errors import InputError
+from tests.inputs import refused
 
 SIZE = 12
 MODEL = ConvNeXt(depths=(1, 1), dims=(8, 16), patch_size=2, num_classes=7,
@@ -122,6 +123,18 @@ def test_of_several_right_labels_any_is_a_hit_and_the_loss_is_of_the_first(found
     # What the original label says is no hit where it is not among the right ones.
     result = evaluate(found, arrays.Arrays(source.images, only_other, NAMES))
     assert result["top1"] == pytest.approx((best == others).mean())
+
+
+def test_images_without_a_class_are_refused_and_other_numbers_are_not(found, source):
+    unlabelled = arrays.Arrays(source.images, source.labels - 1, source.class_names)
+    said = r"the label of evaluation image \d+ is -1; accepted: 0 to "
+    refused(said, evaluate, found, unlabelled)
+    refused(said, evaluation.probe, found, source, unlabelled, name="knn", batch_size=8)
+    model = found.model.clone(num_classes=1)
+    head = jax.tree.map(lambda leaf: leaf[..., :1], found.params["head"])
+    params = {**found.params, "head": head}
+    numbers = replace(found, model=model, params=params, problem_type=losses.REGRESSION)
+    assert evaluate(numbers, unlabelled)["count"] == len(source)
 
 
 def test_several_parts_have_a_mean_and_the_count_of_all(found, source):

@@ -1,7 +1,13 @@
+import copy
+import re
+from functools import partial
+
 import pytest
 
 from convnext import hosts
+from convnext.errors import InputError
 from tests.inputs import refused
+from tests.processes import together
 
 
 @pytest.fixture
@@ -89,3 +95,87 @@ def test_where_jax_does_not_find_process_0_flags_are_asked_for(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     refused("one of several, .* should be defined.; accepted: --coordinator, --num_processes, "
             "--process_id, or --num_processes=1", hosts.connect)  # fmt: skip
+
+
+def assert_refused(message, *errors):
+    for error in errors:
+        assert isinstance(error, InputError), error
+        assert re.search(message, str(error)), str(error)
+
+
+VALUES = {
+    "config": {"seed": 0, "model": {"depths": [3, 3]}, "num_workers": 8, "log": {"every_steps": 5},
+               "data": {"root": "/a", "name": "folder"}},
+    "dry_run": False,
+    "train": {"length": 66, "class_names": ["cat", "dog"], "content": "1f"},
+}  # fmt: skip
+
+
+def changed(**fields):
+    """VALUES with others, by their names with __ for a dot."""
+    values = copy.deepcopy(VALUES)
+    for name, value in fields.items():
+        *sections, last = name.split("__")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[last] = value
+    return values
+
+
+def same(values):
+    return lambda: hosts.require_same(lambda: values)
+
+
+def test_processes_with_the_same_values_go_on_whatever_each_has_of_its_own(monkeypatch):
+    other = changed(config__num_workers=2, config__data__root="/b", config__log={"new": 1})
+    assert together(monkeypatch, same(VALUES), same(other), same(VALUES)) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(config__seed=1), "config.seed is 1 in process 2 and 0 in process 0; accepted: the"),
+        (dict(config__model__depths=(3, 9)), r"config.model.depths\[1\] is 9 in process 2 and 3"),
+        (dict(config__data__name="digits"), "config.data.name is 'digits' in .* and 'folder' in"),
+        (dict(config__new=None), r"config.new is None in process 2 and '\(missing\)' in process 0"),
+        (dict(dry_run=True), "dry_run is True in process 2 and False in process 0"),
+        (dict(train__length=65), "train.length is 65 in process 2 and 66 in process 0"),
+        (dict(train__content="2f"), "train.content is '2f' in process 2 and '1f' in process 0"),
+        (dict(train__class_names=["cat", "dog", "ö" * 999]),
+         r"class_names\[2\] is 'ö{99} in process 2 and '\(missing\)' in process 0"),
+    ],
+)  # fmt: skip
+def test_the_process_that_differs_is_named_in_all_of_them(monkeypatch, fields, message):
+    said = together(monkeypatch, same(VALUES), same(VALUES), same(changed(**fields)))
+    assert_refused(message, *said)
+    assert len(set(map(str, said))) == 1
+
+
+def test_a_process_alone_compares_nothing():
+    hosts.require_same(lambda: pytest.fail("compared"))
+
+
+def test_an_error_of_one_process_is_raised_in_all(monkeypatch):
+    def processes(*errors):
+        functions = [partial(hosts.raise_together, error) for error in errors]
+        return [(type(said), str(said)) for said in together(monkeypatch, *functions)]
+
+    full, slow = OSError("no room"), RuntimeError("too\nslow")
+    assert processes(None, None) == [(type(None), "None")] * 2
+    assert processes(None, full, None) == [(OSError, "process 1: no room")] * 3
+    assert processes(slow, full, full) == [(OSError, "process 0: too slow; process 1: no room")] * 3
+    assert processes(full) == [(OSError, "no room")]
+
+
+def test_a_text_is_gathered_as_far_as_there_is_room(monkeypatch):
+    long = "ö" * hosts.TEXT_BYTES
+    texts = together(monkeypatch, lambda: hosts.gathered("a"), lambda: hosts.gathered(long))
+    assert texts == [["a", "ö" * (hosts.TEXT_BYTES // 2)]] * 2
+
+
+def test_a_flag_of_any_process_is_known_to_all(monkeypatch):
+    yes, no = partial(hosts.any_process, True), partial(hosts.any_process, False)
+    assert together(monkeypatch, no, yes) == [True, True]
+    assert together(monkeypatch, no, no) == [False, False]
+    assert together(monkeypatch, yes) == [True]

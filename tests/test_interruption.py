@@ -85,6 +85,16 @@ def test_before_the_first_step_there_is_nothing_to_save(number, monkeypatch, cap
         assert interrupted.received
 
 
+def test_several_processes_stop_where_what_any_of_them_knew_has_reached_all(monkeypatch):
+    """After so many steps, or batches of an evaluation after one."""
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    known = [False, True] + [False] * interruption.STEPS_BEHIND  # to the other one
+    monkeypatch.setattr(interruption, "_any_process", lambda flag: np.bool_(known.pop(0) or flag))
+    interrupted = interruption.Interruption()
+    stops = [interrupted.stops_after(7) for _ in range(interruption.STEPS_BEHIND + 2)]
+    assert stops == [False] * (interruption.STEPS_BEHIND + 1) + [True]
+
+
 def test_a_run_diverges_where_too_many_updates_in_a_row_are_skipped():
     counts = [0, 1, 0, 1, 2, 3, 4, 5]
     divergence = interruption.Divergence(max_skipped=3)

@@ -152,6 +152,45 @@ def test_lines_past_the_checkpoint_are_cut_off_and_written_again(tmp_path):
     assert without_timing(logs.read(tmp_path / "metrics.jsonl")) == without_timing(straight)
 
 
+def test_an_evaluation_is_added_to_the_line_of_the_step_that_a_run_goes_on_from(tmp_path):
+    for name, every_steps in (("due", 3), ("undue", 2)):
+        straight, stopped = tmp_path / name / "straight", tmp_path / name / "stopped"
+        with open_log(straight, every_steps=every_steps) as log:
+            train(log, range(1, 7), evaluate_at=(3,))
+        with open_log(stopped, every_steps=every_steps) as log:
+            train(log, range(1, 4))
+            log.add({"val/loss": np.nan})
+            log.to_disk()
+        with open_log(stopped, start_step=3, every_steps=every_steps) as log:
+            log.add({"val/loss": 0.5})
+        with open_log(stopped, start_step=3, every_steps=every_steps) as log:
+            log.add({"val/loss": np.nan, "val/top1": 0.3})
+            train(log, range(4, 7))
+        lines = logs.read(stopped / "metrics.jsonl")
+        assert lines[every_steps == 2].pop("val/loss") is None
+        assert without_timing(lines) == without_timing(logs.read(straight / "metrics.jsonl"))
+
+
+def test_a_run_that_begins_again_keeps_what_was_there(tmp_path):
+    before = {"metrics.jsonl": '{"step": 7}\n', "config.json": "{}", "classes.json": "[]",
+              "bad_images.json": '{"cannot read a.jpg": 3}', "wandb_id": "x"}  # fmt: skip
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events").touch()
+    (tmp_path / "wandb_id.1").touch()
+    with open_log(tmp_path) as log:
+        train(log, (1, 2))
+    assert {name: (tmp_path / f"{name}.2").read_text() for name in before} == before
+    assert [path.name for path in (tmp_path / "tensorboard.2").iterdir()] == ["events"]
+    assert [line["step"] for line in logs.read(tmp_path / "metrics.jsonl")] == [2]
+
+    (tmp_path / "metrics.jsonl").write_text("")
+    names = {path.name for path in tmp_path.iterdir()}
+    open_log(tmp_path).__exit__()  # it had the same config, and no lines
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
 @pytest.mark.parametrize("line", [b'{"step": 2, "tra', b"\0" * 8, b"\xff", b"[]", b'{"loss": 1}'])
 def test_a_damaged_line_is_named_and_nothing_is_touched(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
@@ -193,8 +232,11 @@ def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path, monkeypatch):
     runs = []
 
     class Run(dict):
-        def log(self, values, step):
-            self.setdefault("steps", []).append(step)
+        def define_metric(self, name, step_metric=None):
+            self.setdefault("axes", {})[name] = step_metric
+
+        def log(self, values):
+            self.setdefault("lines", []).append(values)
 
         def finish(self):
             self["finished"] = True
@@ -206,12 +248,23 @@ def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path, monkeypatch):
             return runs[-1]
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb)
-    for start in (0, 2):
+    # Killed after lines that are past its checkpoint, and before it has written them again.
+    for start, end in ((0, 4), (2, 3), (2, 6)):
         with open_log(tmp_path, start_step=start, wandb_project="digits") as log:
-            train(log, range(start + 1, start + 3))
-    assert [run["steps"] for run in runs] == [[2], [4]]
-    assert runs[0]["id"] == runs[1]["id"] and runs[0]["project"] == "digits"
+            if end == 6:
+                log.add({"val/top1": 0.5})
+            train(log, range(start + 1, end + 1))
+    sent = [without_timing(run.get("lines", [])) for run in runs]
+    assert sent[0] == [{"step": 2, "train/loss": 0.5}, {"step": 4, "train/loss": 0.25}]
+    sixth = float(np.float32(1 / 6))
+    assert sent[1:] == [[], [{"step": 2, "val/top1": 0.5}, {"step": 6, "train/loss": sixth}]]
+    assert runs[0]["axes"] == runs[2]["axes"] == {"step": None, "*": "step"}
+    assert runs[0]["id"] == runs[1]["id"] == runs[2]["id"] and runs[0]["project"] == "digits"
     assert runs[0]["config"] == {"seed": 0} and runs[1]["finished"]
+
+    with open_log(tmp_path, wandb_project="digits") as log:  # it begins again
+        train(log, (1, 2))
+    assert runs[3]["id"] != runs[2]["id"] and len(runs[3]["lines"]) == 1
 
 
 def batches_of(log, steps, bad):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from convnext.data import records, sources
+from convnext.data import archives, records, sources
 from convnext.errors import InputError
 from tests.inputs import refused
 from tests.test_data_archives import imagenet, jpeg, tar
@@ -47,6 +47,16 @@ def test_a_folder_is_written_in_shards_and_read_again(folder, tmp_path, capsys):
     ]
     assert summary(val) == [(200, "b"), (220, "b")] and list(val.class_names) == ["a", "b"]
     assert train[0]["label"].dtype == np.int32
+
+
+def test_a_file_of_an_archive_that_is_too_large_is_left_out(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "a.tar"
+    source.write_bytes(tar({"rose/1.jpg": jpeg(), "rose/2.jpg": jpeg() + bytes(9000)}))
+    monkeypatch.setattr(archives, "MAX_BYTES", 9000)
+    prepare.prepare(source, tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "left out: the size of a.tar/rose/2.jpg is" in printed
+    assert "train: 1 images in 1 shards" in printed
 
 
 def test_a_damaged_image_is_reported_and_left_out(folder, tmp_path, capsys):

@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
 import convnext
-from convnext import ConvNeXt, labels, pretrained, weight_files
+from configs import convnextv2
+from convnext import ConvNeXt, formats, labels, model_config, pretrained, weight_files
 from convnext.errors import InputError
 
 FOLDER = Path(__file__).parent / "fixtures" / "pretrained"
@@ -166,7 +168,85 @@ def test_a_folder_of_torchs_file_is_read_and_safetensors_comes_first(tmp_path):
     np.testing.assert_array_equal(params["head"]["bias"], np.arange(5))
 
 
-def test_only_fcmae_may_lack_its_last_norm(tmp_path):
+def dense(layout):
+    """An autoencoder's encoder as facebookresearch/ConvNeXt-V2 publishes it, or timm: without norm,
+    head and decoder. That of official_fcmae.pt, which has the sparse layout of the script."""
+    state = weight_files.read_tensors(FOLDER / "official_v2.pt")
+    encoder = {key: v for key, v in state.items() if key.split(".")[0] not in ("norm", "head")}
+    if layout == "official":
+        return {key: v.reshape(1, -1) if ".grn." in key else v for key, v in encoder.items()}
+    _, ours = formats.to_ours(encoder)
+    timm = formats.from_ours(ours, "timm", conv_mlp=layout == "timm, 1x1 convolutions")
+    return {key: np.ascontiguousarray(array) for key, array in timm.items()}
+
+
+@pytest.fixture(params=["official", "timm", "timm, 1x1 convolutions"])
+def autoencoder(request, tmp_path):
+    return saved(dense(request.param), tmp_path / "fcmae.safetensors")
+
+
+def test_an_autoencoder_as_it_is_published_is_that_of_the_script(autoencoder):
+    model, params = convnext.from_pretrained(autoencoder)
+    sparse_model, sparse_params = convnext.from_pretrained(FOLDER / "official_fcmae.pt")
+    assert model == sparse_model and model.num_classes is None
+    jax.tree.map(np.testing.assert_array_equal, params, sparse_params)
+
+
+def test_an_autoencoder_starts_a_run_with_a_norm_and_a_head_of_its_own(autoencoder):
+    model = ConvNeXt(depths=(1, 2, 1, 1), dims=(4, 6, 8, 12), num_classes=3, **V2)
+    key = jax.random.key(1)
+    params = pretrained.initial_params(autoencoder, model, key)
+    drawn = jax.jit(model.init)(key, convnext.model.smallest_image(model))["params"]
+    jax.tree.map(np.testing.assert_array_equal, params["head"], drawn["head"])
+    assert (params["norm"]["scale"] == 1).all() and (params["norm"]["bias"] == 0).all()
+    sparse = pretrained.initial_params(FOLDER / "official_fcmae.pt", model, key)
+    jax.tree.map(np.testing.assert_array_equal, params, sparse)
+
+
+@pytest.mark.parametrize("size", convnextv2.ON_1K)
+def test_every_start_of_the_configs_of_v2_loads(size, tmp_path, params_of, monkeypatch):
+    """From a repository of timm's, by what its config.json and its keys say."""
+    config = convnextv2.get_config(size)
+    shapes = params_of(ConvNeXt(**convnext.VARIANTS[f"v2_{size}"]))
+    ours = {
+        key: np.broadcast_to(np.float32(0), leaf.shape)
+        for key, leaf in flatten_dict(shapes, sep="/").items()
+        if key.split("/")[0] not in ("norm", "head")
+    }
+    state = formats.from_ours(ours, "timm", conv_mlp=f"v2_{size}" in model_config.CONV_MLP)
+    (tmp_path / "model.safetensors").touch()
+    content = {"architecture": f"convnextv2_{size}", "num_classes": 0}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    monkeypatch.setattr(weight_files, "locate", lambda *_: tmp_path)
+    monkeypatch.setattr(weight_files, "read_tensors", lambda *_: state)
+    monkeypatch.setattr(pretrained, "abstract_params", lambda _: shapes)
+    made = []
+    monkeypatch.setattr(pretrained, "_fresh", lambda model, key, names: made.extend(names) or {})
+    pretrained.initial_params(config.init_from, ConvNeXt(**config.model), jax.random.key(0))
+    assert sorted(made) == ["head/bias", "head/kernel", "norm/bias", "norm/scale"]
+
+
+def test_a_repository_of_timm_may_hold_an_autoencoder(tmp_path):
+    config = json.loads((FOLDER / "timm_convnextv2_tiny" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_classes": 0}))
+    found = pretrained.load(saved(dense("timm"), tmp_path / "model.safetensors").parent)
+    assert found.model.num_classes is None and found.labels == ()
+
+
+@pytest.mark.parametrize("lost", ["norm", "head"])
+def test_a_v2_model_that_lacks_one_of_norm_and_head_is_no_autoencoder(lost, tmp_path):
+    state = weight_files.read_tensors(FOLDER / "official_v2.pt")
+    rest = {key: array for key, array in state.items() if not key.startswith(f"{lost}.")}
+    path = saved(rest, tmp_path / "weights.safetensors")
+    if lost == "norm":
+        with pytest.raises(InputError, match="missing norm/bias, norm/scale"):
+            convnext.from_pretrained(path)
+    else:
+        _, params = convnext.from_pretrained(path)
+        np.testing.assert_array_equal(params["norm"]["scale"], state["norm.weight"])
+
+
+def test_only_an_autoencoder_may_lack_its_last_norm(tmp_path):
     state = safetensors.numpy.load_file(FOLDER / "torchvision.safetensors")
     headless = {key: array for key, array in state.items() if not key.startswith("classifier.")}
     with pytest.raises(InputError, match="missing norm/bias, norm/scale"):
@@ -338,6 +418,18 @@ def test_an_id_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
         convnext.from_pretrained("facebook/convnext-tiny-224")
 
 
+def test_without_a_network_it_is_said_at_once_and_once(monkeypatch, tmp_path, caplog, capfd):
+    """Nobody listens at port 9 of this computer."""
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(InputError, match="cannot reach facebook/convnext-tiny-224"):
+        convnext.from_pretrained("facebook/convnext-tiny-224")
+    assert (slept, caplog.records, capfd.readouterr()) == ([], [], ("", ""))
+
+
 def test_a_path_that_looks_like_an_id_is_not_looked_up(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
@@ -355,7 +447,12 @@ def test_an_id_is_downloaded_with_its_configs_and_the_best_weights(monkeypatch, 
         return str(folder / name)
 
     names = ["README.md", "config.json", "model.safetensors", "pytorch_model.bin"]
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, revision: names)
+
+    def info(repository, *, revision, timeout):
+        assert (repository, revision) == ("someone/convnext", "v1") and timeout <= 10
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    monkeypatch.setattr("huggingface_hub.model_info", info)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     model, params = convnext.from_pretrained("someone/convnext", revision="v1")
     assert fetched == ["config.json", "model.safetensors"]

@@ -373,3 +373,11 @@ def test_what_is_said_of_each_example_is_in_order_and_knows_its_index(
     np.testing.assert_array_equal(said["prediction"], logits.argmax(axis=1)[said["index"]])
     probabilities = jax.nn.softmax(logits).max(axis=1)[said["index"]]
     np.testing.assert_allclose(said["confidence"], probabilities, rtol=1e-5)
+
+
+def test_an_evaluation_is_stopped_between_batches_and_has_no_totals_then():
+    batches = iter(range(1, 6))
+    add = lambda params, batch: params * batch  # noqa: E731
+    assert steps.evaluate(add, {"val": 10.0}, batches, iter([False, False, True]).__next__) is None
+    assert list(batches) == [4, 5]
+    assert steps.evaluate(add, {"val": 10.0}, range(1, 6)) == {"val": 150}

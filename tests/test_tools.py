@@ -1,5 +1,6 @@
 """The commands in tools/, as a user runs them."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from tools import convert, predict, variants
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "fixtures" / "pretrained"
+
+
+TOOLS = {path.stem for path in (ROOT / "tools").glob("*.py") if "argparse" in path.read_text()}
 
 
 def run(monkeypatch, capsys, tool, *arguments):
@@ -134,6 +138,13 @@ def test_mistakes_end_in_one_line(monkeypatch, capsys, tmp_path, images):
     status, _ = run(monkeypatch, capsys, predict, tmp_path / "empty.png",
                     f"--model={FOLDER / 'official_v1.pth'}", "--image_size=64")  # fmt: skip
     assert status.startswith("error: ") and "empty.png" in status and "\n" not in status
+
+
+@pytest.mark.parametrize("name", sorted(TOOLS))
+def test_the_help_of_a_tool_names_the_command(name, monkeypatch, capsys):
+    tool = importlib.import_module(f"tools.{name}")
+    status, printed = run(monkeypatch, capsys, tool, "--help")
+    assert status == 0 and printed.startswith(f"usage: python -m tools.{name} ")
 
 
 def test_a_tool_is_a_command():

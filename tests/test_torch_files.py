@@ -13,6 +13,7 @@ import pytest
 
 from convnext import torch_files
 from convnext.errors import InputError
+from tests.inputs import refused
 
 CHECKPOINT = Path(__file__).parent / "fixtures" / "pretrained" / "official_v1.pth"
 
@@ -175,6 +176,57 @@ def test_a_tensor_may_not_leave_its_storage(value, tmp_path):
         torch_files.read(archive(tmp_path / "a.pth", pickled(value), [numbers]))
 
 
+class Raw(bytes):
+    """Instructions, as they are."""
+
+
+Pickler.dispatch[Raw] = lambda pickler, value: pickler.write(value)
+# A tuple that holds itself twice, 60 times over: to print or convert it takes forever.
+ENDLESS = Raw(b")" + b"q\xc8h\xc8\x86" * 60)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        tensor(numbers=ENDLESS),
+        tensor(size=ENDLESS),
+        tensor(stride=(ENDLESS, 1)),
+        tensor(offset=ENDLESS),
+        tensor(kind="Size"),
+        Global("torch._utils", "_rebuild_tensor_v2", tensor(size=(6,), stride=(1,)), 0, (6,), (1,)),
+        Global("torch._utils", "_rebuild_tensor_v2", ENDLESS, 0, (2, 3), (3, 1)),
+        Global("torch", "Size", ENDLESS),
+        Global("torch", "Size", Raw(b"C\3abc")),
+        Global("torch", "Size", (1,) * 9),
+        Global("torch", "Size", (-1,)),
+        Global("torch", "Size", (10**5000,)),
+    ],
+    ids=["numbers", "size", "stride", "offset", "dtype", "tensor of a tensor", "of a tuple",
+         "nested size", "bytes", "long size", "negative size", "digits"],
+)  # fmt: skip
+def test_types_are_looked_at_first(value, tmp_path):
+    numbers = np.arange(6, dtype="<f4").tobytes()
+    path = archive(tmp_path / "a.pth", pickled(value), [numbers])
+    refused("a.pth is damaged: ", torch_files.read, path)
+
+
+def test_a_key_of_a_storage_is_a_short_string(tmp_path):
+    for key in (ENDLESS, "0" * 2000, 0):
+        value = tensor()
+        value.arguments[0].key = key
+        path = archive(tmp_path / "a.pth", pickled(value), [bytes(24)])
+        refused("a reference to something else than a storage", torch_files.read, path)
+
+
+def test_no_entry_is_larger_than_the_file(tmp_path):
+    """Memory would be reserved for what the archive says."""
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickled(1))
+        file.filelist[0].file_size = file.filelist[0].compress_size = 2**31
+    refused("its entries are larger than itself", torch_files.read, path)
+
+
 def test_a_compressed_storage_is_refused(tmp_path):
     path = archive(
         tmp_path / "bomb.pth", pickled(tensor()), [bytes(24)], compression=zipfile.ZIP_DEFLATED
@@ -229,5 +281,5 @@ def test_storages_are_no_larger_than_the_file(tmp_path):
         ]  # fmt: skip
         file.writestr("archive/data.pkl", pickled(tensors))
     # Later Pythons see it themselves.
-    with pytest.raises(InputError, match="storages are larger than itself|Overlapped entries"):
+    with pytest.raises(InputError, match="entries are larger than itself|Overlapped entries"):
         torch_files.read(path)

@@ -29,6 +29,7 @@ from convnext import (
     checkpoint,
     erasing,
     evaluation,
+    hosts,
     interruption,
     logs,
     mixup,
@@ -279,7 +280,8 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
                                text=True, timeout=120, start_new_session=True)  # fmt: skip
     assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
-    assert "stopped after step 23; the same command again goes on\n" in signalled.stdout
+    assert "stopped after step 22; the same command again goes on\n" in signalled.stdout
+    assert "val/top1" not in signalled.stdout
 
     log_step = logs.Log.step
 
@@ -293,11 +295,47 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
     with pytest.raises(SystemExit) as ended:
         train_command.main(small(), tmp_path)
     assert ended.value.code == 75 and checkpoint.latest_step(tmp_path) == 30
-    assert "goes on from step 23\n" in capsys.readouterr().out
+    assert "goes on from step 22\n" in capsys.readouterr().out
 
     state = train_command.train(small(), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
     assert log_without_timing(tmp_path) == log_without_timing(finished[0])
+
+
+SMALLEST = {"num_epochs": 2, "eval_every_epochs": 1, "ema_decays": (), "log.every_steps": 4,
+            "model.depths": (1,), "model.dims": (8,)}  # fmt: skip
+
+
+def test_a_stop_at_the_end_of_an_epoch_saves_at_once_and_its_evaluation_is_made_later(
+    tmp_path, monkeypatch, capsys
+):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    expected = train_command.train(small(**SMALLEST), straight)
+    said = capsys.readouterr().out
+    assert "labels (rows) and predictions (columns), val\n" in said
+    interrupted = interruption.Interruption()
+    log_step = logs.Log.step
+
+    def log_step_and_stop(log, step, values):
+        log_step(log, step, values)
+        interrupted.received = step == 11
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.Log, "step", log_step_and_stop)
+        patch.setattr(train_command.steps, "evaluate", None)  # it would raise
+        with pytest.raises(SystemExit):
+            train_command.train(small(**SMALLEST), stopped, interrupted=interrupted)
+    assert checkpoint.latest_step(stopped) == 11
+    with pytest.raises(SystemExit) as ended:  # in the evaluation
+        train_command.train(small(**SMALLEST), stopped, interrupted=interrupted)
+    assert ended.value.code == 75 and "stopped at step 11; the same" in capsys.readouterr().out
+    assert [line["step"] for line in log_without_timing(stopped)] == [4, 8, 11]
+
+    state = train_command.train(small(**SMALLEST), stopped)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    assert log_without_timing(stopped) == log_without_timing(straight)
+    added = json.loads((stopped / "checkpoints/11/scores.json").read_text())
+    assert added == json.loads((straight / "checkpoints/11/metrics/metrics").read_text())
 
 
 @pytest.mark.usefixtures("uncached", "quick")
@@ -356,12 +394,30 @@ def assert_same_lines(lines, expected):
         assert line == pytest.approx(of_expected, rel=1e-5)
 
 
+def test_processes_compare_config_flags_and_data_before_anything_is_compiled(tmp_path, monkeypatch):
+    class ComparedError(Exception):
+        pass
+
+    def require_same(values):
+        raise ComparedError(values())
+
+    monkeypatch.setattr(hosts, "require_same", require_same)
+    monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("compiled"))
+    config = small(seed=7)
+    with pytest.raises(ComparedError) as compared:
+        train_command.train(config, tmp_path, profile_steps="1:2", dry_run=True)
+    train, val = map(sources.fingerprint, sources.load("digits"))
+    assert compared.value.args[0] == dict(
+        config=config.to_dict(), profile_steps="1:2", dry_run=True, train=train, val=val
+    )
+
+
 # Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails before its first step.
 IN_TROUBLE = """
 import sys
 import jax, numpy as np
 import train
-from convnext import cli, hosts, logs, sharding
+from convnext import checkpoint, cli, hosts, logs, sharding, workdirs
 from convnext.data import pipeline, sources
 from convnext.errors import InputError
 from tests.test_data_pipeline import Damaged
@@ -383,7 +439,32 @@ def main(config, workdir):
         except InputError as error:
             said.append(str(error))
         print(count, *said, sep=", ", file=sys.stderr)
-    if jax.process_index() == 1:
+
+    def no_room(*_, **__):
+        raise OSError("no room")
+
+    is_second = jax.process_index() == 1
+    say = lambda text: print(text, file=sys.stderr)
+    state = {"step": jax.device_put(np.arange(4), place)}
+    with checkpoint.Checkpoints(workdir / "saves", keep=2, best_metric="top1", report=say,
+                                on_save_error="continue") as saves:
+        saves.save(1, state, before=no_room if is_second else lambda: None)
+        if is_second:
+            saves._orbax.save_async = no_room
+        saves.save(2, state)
+        saves.save(3, state)
+    say(checkpoint.latest_step(workdir / "saves"))
+    workdirs.SEEN_WITHIN = 0
+    seed = config.seed
+    for other in (True, False):
+        config.seed = seed + (is_second and not other)
+        try:
+            train.train(config, workdir / str(is_second) if other else workdir)
+        except InputError as error:
+            say(str(error).replace(str(workdir), "W"))
+    config.seed = seed
+
+    if is_second:
         def fail(log, text):
             raise InputError("broken; accepted: whole ones")
         logs.Log.print = fail
@@ -402,10 +483,21 @@ def test_what_is_wrong_in_one_of_two_processes_both_know(tmp_path):
     left_out = [f"cannot read the image {i}.jpg: cut off; accepted: whole ones" for i in (3, 19)]
     too_many = "2 images cannot be read, the last of them 19; accepted: max_bad_images, which is 1"
     for said in (errors, also):
-        assert said.splitlines()[:2] == [
+        lines = [line for line in said.splitlines() if not line.startswith("[Gloo]")]
+        assert lines[:5] == [
             ", ".join(["318", *left_out]),
             ", ".join([str(8 * 32 - 2), *left_out, too_many]),
-        ]
+            *(f"the checkpoint of step {step} could not be saved: process 1: no room; the run goes "
+              "on, as on_save_error says" for step in (1, 2)),
+            "3",
+        ]  # fmt: skip
+        place, seed = lines[5:7]
+        assert place.endswith(": process 1: what process 0 wrote is not in W/True; accepted: a "
+                              "folder that all processes see and can write")  # fmt: skip
+        assert seed == (
+            "config.seed is 1 in process 1 and 0 in process 0; accepted: the same config, flags "
+            "and data in all processes of a run"
+        )
 
 
 def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):
@@ -440,6 +532,41 @@ def test_another_recipe_in_the_workdir_is_refused_and_nothing_is_touched(finishe
     with pytest.raises(InputError, match=f"is of another recipe: {changes}"):
         train_command.train(config, workdir)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_a_run_without_a_sound_checkpoint_starts_anew_only_where_it_is_told_to(
+    finished, tmp_path, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[0], workdir)
+    for saved in (workdir / "checkpoints").iterdir():
+        (saved / ".nfs0001").touch()
+    train_command.train(small(), workdir)
+    assert capsys.readouterr().out == f"{workdir} is complete at step 44; nothing to do\n"
+
+    for saved in (workdir / "checkpoints").iterdir():
+        (saved / "manifest.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    other = small(**SMALLEST, seed=7)
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=r"no sound one is left \(44: it was not finished\)"):
+            train_command.train(other, workdir, dry_run=dry_run)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+    old = {name: (workdir / name).read_text() for name in ("metrics.jsonl", "config.json")}
+    state = train_command.train(other, workdir, start_anew=True)
+    assert int(state.step) == 22 and json.loads((workdir / "config.json").read_text())["seed"] == 7
+    assert {name: (workdir / f"{name}.1").read_text() for name in old} == old
+
+
+def test_before_the_first_checkpoint_the_recipe_may_not_change_either(finished, tmp_path):
+    shutil.copy(finished[0] / "config.json", tmp_path)
+    for dry_run in (True, False):
+        message = "another recipe: seed is 7 and was 0; accepted: .* is left --start_anew"
+        with pytest.raises(InputError, match=message):
+            train_command.train(small(seed=7), tmp_path, dry_run=dry_run)
+    train_command.train(small(seed=7), tmp_path, dry_run=True, start_anew=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path):
@@ -606,6 +733,20 @@ def test_a_run_starts_from_given_weights(finished, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
     close = partial(np.testing.assert_allclose, rtol=1e-5)  # the average of equals rounds
     jax.tree.map(close, state.ema_params["0.9"], params)
+
+
+def test_what_comes_in_from_outside_has_the_mean_that_is_normalized_with(tmp_path, monkeypatch):
+    class SeenError(Exception):
+        """Of the transform, before a step."""
+
+    def batches(source, transform, **_):
+        raise SeenError(transform.keywords["mean"])
+
+    monkeypatch.setattr("convnext.data.pipeline.TrainBatches", batches)
+    config = small()
+    config.normalize.mean = (0.1, 0.2, 0.3)
+    with pytest.raises(SeenError, match=r"\(0.1, 0.2, 0.3\)"):
+        train_command.train(config, tmp_path)
 
 
 def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, tmp_path):

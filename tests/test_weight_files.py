@@ -94,5 +94,13 @@ def test_the_tensors_are_no_larger_than_their_file(tmp_path, monkeypatch):
 
 
 def test_a_key_of_a_state_is_a_string():
-    with pytest.raises(InputError, match="1 are no tensors; accepted: a dict of tensors"):
-        weight_files.unwrap({1: np.zeros(1)})
+    for key in (1, 10**5000, b"a"):
+        with pytest.raises(InputError, match="type of a key of the state is '(int|bytes)'; acc"):
+            weight_files.unwrap({key: np.zeros(1)})
+
+
+def test_the_number_of_tensors_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(weight_files, "MAX_TENSORS", 2)
+    safetensors.numpy.save_file({key: np.zeros(1) for key in "abc"}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"number of tensors in .*w.safetensors is 3; accepted: 2"):
+        weight_files.read_tensors(tmp_path / "w.safetensors")

@@ -1,13 +1,19 @@
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from convnext import workdirs
+from convnext.errors import InputError
 from convnext.logs import Log
 from tests.inputs import refused
+from tests.processes import together
 
 ROOT = Path(__file__).parent.parent
 HOLDER = """
@@ -36,6 +42,23 @@ def test_a_second_run_in_a_workdir_is_refused_until_the_first_is_killed(tmp_path
         holder.wait()
     lock(workdir)
     lock(workdir)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_where_there_are_no_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatch, number):
+    """No file takes the place of a lock: it would outlive its holder, and a run be refused."""
+
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = []
+    with workdirs.locked(tmp_path, said.append), workdirs.locked(tmp_path, said.append):
+        pass
+    assert said == 2 * [
+        f"{tmp_path} cannot be locked ({os.strerror(number)}): the run goes on, and nothing keeps "
+        "a second one out of it"
+    ]
 
 
 def write_config(workdir, config):
@@ -98,3 +121,50 @@ def test_a_damaged_file_is_named(tmp_path, name):
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
     refused("--workdir is .*Not a directory.*; accepted: a folder", lock, tmp_path / "file" / "run")
+
+
+def test_a_workdir_is_seen_by_all_processes(monkeypatch, tmp_path):
+    workdir = tmp_path / "run"
+    assert together(monkeypatch, *[partial(lock, workdir)] * 3) == [None] * 3
+    assert not list(workdir.glob(".*"))
+
+
+def look(monkeypatch, *workdirs_, sleep):
+    """Each process at its own; whether they see each other."""
+    seconds = iter(range(1000))
+    functions = [
+        partial(workdirs._require_seen, workdir, now=lambda: next(seconds), sleep=sleep)
+        for workdir in workdirs_
+    ]
+    return together(monkeypatch, *functions)
+
+
+def test_the_process_that_does_not_see_the_workdir_is_named_in_all(monkeypatch, tmp_path):
+    here, there, slept = tmp_path / "here", tmp_path / "there", []
+    here.mkdir()
+    said = look(monkeypatch, here, here, there, sleep=slept.append)
+    for error, workdir in zip(said, (here, here, there), strict=True):
+        assert isinstance(error, InputError)
+        assert str(error) == (
+            f"--workdir is {workdir}: process 2: what process 0 wrote is not in {there}; "
+            "accepted: a folder that all processes see and can write"
+        )
+    assert 10 < len(slept) <= workdirs.SEEN_WITHIN and not list(here.iterdir())
+
+
+def test_a_workdir_that_is_seen_late_is_waited_for(monkeypatch, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    said = look(monkeypatch, here, there, sleep=lambda seconds: there.symlink_to(here))
+    assert said == [None, None]
+
+
+def test_a_process_that_cannot_write_is_named_in_all(monkeypatch, tmp_path):
+    def refuse(**given):
+        raise PermissionError(f"not allowed in {given['dir']}")
+
+    monkeypatch.setattr(workdirs.tempfile, "TemporaryFile", refuse)
+    said = look(monkeypatch, tmp_path, tmp_path, sleep=pytest.fail)
+    for error in said:
+        assert isinstance(error, InputError)
+        assert f"process 0: not allowed in {tmp_path}; accepted: a folder" in str(error)

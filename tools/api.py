@@ -100,7 +100,9 @@ def unwrap(module: type[nn.Module]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.api", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--out", type=Path, default=Path("build/api"), help="folder to write")
     out = parser.parse_args().out
     write(out)

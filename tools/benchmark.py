@@ -29,7 +29,11 @@ MODES = ("inference", "training")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.benchmark",
+        description=__doc__.split("\n", 1)[0],
+        allow_abbrev=False,
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--variant", default="tiny", choices=VARIANTS, metavar="NAME")

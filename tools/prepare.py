@@ -178,34 +178,41 @@ def _checked(entries, num_workers):
     """(entry, its bytes, what is wrong with them or None), in order; few are held at a time."""
     if num_workers == 0:
         for entry in entries:
-            data = _read(entry)
-            yield entry, data, _damage(data, entry.name)
+            data, damage = _read(entry)
+            yield entry, data, damage or _damage(data, entry.name)
         return
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
         window = deque()
         for entry in entries:
-            data = _read(entry)
-            window.append((entry, data, pool.submit(_damage, data, entry.name)))
+            data, damage = _read(entry)
+            window.append((entry, data, damage, pool.submit(_damage, data, entry.name)))
             if len(window) > 4 * num_workers:
-                first, data, damage = window.popleft()
-                yield first, data, damage.result()
-        for entry, data, damage in window:
-            yield entry, data, damage.result()
+                first, data, damage, checked = window.popleft()
+                yield first, data, damage or checked.result()
+        for entry, data, damage, checked in window:
+            yield entry, data, damage or checked.result()
 
 
 def _read(entry):
+    """Its bytes, and why there are none."""
     try:
-        return entry.read()
+        return entry.read(), None
+    except InputError as error:
+        return b"", _reason(error)
     except OSError:  # which decoding nothing will say
-        return b""
+        return b"", None
 
 
 def _damage(data, name):
     try:
         decode.decode_file(data, name)
     except InputError as error:
-        return str(error).partition("; accepted")[0]
+        return _reason(error)
     return None
+
+
+def _reason(error):
+    return str(error).partition("; accepted")[0]
 
 
 if __name__ == "__main__":

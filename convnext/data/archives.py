@@ -1,9 +1,9 @@
 """Data sets in the files that their authors publish."""
 
-import lzma
+import io
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,6 +16,44 @@ from convnext.errors import InputError, require
 IMAGENET_TRAIN = "ILSVRC2012_img_train.tar"
 IMAGENET_VAL = "ILSVRC2012_img_val.tar"
 IMAGENET_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+MAX_BYTES = 2**28  # of a file in an archive, which is read whole; ImageNet's largest has 2**24
+MAX_HEADER = 2**20  # bytes of what a tar archive says of a file, such as a long name
+
+
+class Header(tarfile.TarInfo):
+    """For tarfile.open(..., tarinfo=Header): tarfile would read a header of any size."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        """Raises InputError for a header that is large, or goes on over further blocks."""
+        header = super().frombuf(buf, encoding, errors)
+        size = header.size if header.type in _WITH_TEXT else 0
+        require(size <= MAX_HEADER, "the size of a header", size, f"at most {MAX_HEADER} bytes")
+        is_extended = header.type == tarfile.GNUTYPE_SPARSE and buf[482]
+        require(not is_extended, "a member", "a sparse file of many parts", "whole files")
+        return header
+
+
+_WITH_TEXT = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+
+
+def read(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
+    """The bytes of a member. Raises InputError where they are more than MAX_BYTES, or damaged."""
+    accepted = f"at most {MAX_BYTES} bytes"
+    require(member.size <= MAX_BYTES, f"the size of {name}", member.size, accepted)
+    try:
+        return archive.extractfile(member).read()
+    except Exception as error:
+        raise _refusal(name, error) from error
+
+
+def _refusal(name, error):
+    """What tarfile and the libraries under it raise for damaged archives is of every kind."""
+    reason = str(error).partition("\n")[0]
+    return InputError(f"cannot read {name}: {reason}; accepted: a whole tar archive")
 
 
 class Entry(NamedTuple):
@@ -35,26 +73,30 @@ def tar_entries(path: Path) -> Iterator[Entry]:
     for each class; those below a folder "val" are to validate on.
 
     ImageNet's ILSVRC2012_img_val.tar has its labels in ILSVRC2012_devkit_t12.tar.gz beside it.
-    Raises InputError where the archive is not whole or a class cannot be told.
+    Raises InputError where the archive is not whole or a class cannot be told; so does the reading
+    of an entry, see `read`.
     """
     labels = _imagenet_val_labels(path) if path.name == IMAGENET_VAL else None
     size = path.stat().st_size
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=Header) as archive:
             for member, name in _files(archive, path.name):
                 done = member.offset_data / size
                 if name.endswith(".tar"):
-                    with tarfile.open(fileobj=archive.extractfile(member)) as inner:
+                    file = archive.extractfile(member)
+                    with tarfile.open(fileobj=file, tarinfo=Header) as inner:
                         class_name = PurePosixPath(name).stem
-                        for file, inner_name in _files(inner, name):
-                            read = inner.extractfile(file).read
-                            yield Entry("train", class_name, inner_name, read, done)
+                        for image, inner_name in _files(inner, name):
+                            data = partial(read, inner, image, inner_name)
+                            yield Entry("train", class_name, inner_name, data, done)
                 else:
                     split, class_name = _class(member.name, name, labels)
-                    yield Entry(split, class_name, name, archive.extractfile(member).read, done)
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"cannot read {path}: {reason}; accepted: a whole tar archive") from error
+                    data = partial(read, archive, member, name)
+                    yield Entry(split, class_name, name, data, done)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _refusal(path, error) from error
 
 
 def _files(archive, prefix):
@@ -86,10 +128,11 @@ def _imagenet_val_labels(path):
     if not devkit.is_file():
         raise InputError(f"{path} has no labels; accepted: with {IMAGENET_DEVKIT} beside it")
     try:
-        with tarfile.open(devkit) as archive:
+        with tarfile.open(devkit, tarinfo=Header) as archive:
             members = {PurePosixPath(member.name).name: member for member in archive}
-            meta = scipy.io.loadmat(archive.extractfile(members["meta.mat"]), squeeze_me=True)
-            numbers = archive.extractfile(members["ILSVRC2012_validation_ground_truth.txt"]).read()
+            names = ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
+            meta, numbers = (read(archive, members[name], name) for name in names)
+        meta = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)
         synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in meta["synsets"]}
         return {
             f"ILSVRC2012_val_{i:08d}.JPEG": synsets[int(number)]
@@ -108,6 +151,8 @@ def flowers(root: str) -> tuple[folders.Files, folders.Files]:
     if not pictures.is_dir():
         raise InputError(f"no folder {pictures}; accepted: 102flowers.tgz unpacked in {root}")
     labels = _matrix(root, "imagelabels.mat", "labels").astype(np.int32) - 1
+    lowest = f"the lowest label in {root}/imagelabels.mat"
+    require(labels.min(initial=0) == 0, lowest, int(labels.min() + 1), "1 and more")
     splits = {name: _matrix(root, "setid.mat", name) for name in ("trnid", "valid", "tstid")}
     class_names = [str(number) for number in range(1, labels.max() + 2)]
 

@@ -8,9 +8,12 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from convnext import unpickling
+from convnext.data import archives
 from convnext.errors import InputError, require
 
+MAX_MEMBERS = 100  # of CIFAR's archives, which have 10
 MAX_BYTES = 2**28  # of a file in CIFAR's archives; the largest, CIFAR-100's for training, has 155e6
+UINT8 = "u1"
 
 
 class Arrays:
@@ -66,7 +69,7 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
     if missing:
         raise InputError(f"{path} has no {missing[0]}; {accepted}")
     try:
-        class_names = [name.decode() for name in _unpickled(files[meta])[names]]
+        class_names = _names(_unpickled(files[meta])[names])
         return tuple(
             _of_batches([_unpickled(files[name]) for name in batches], labels, class_names)
             for batches in (train, [test])
@@ -78,8 +81,9 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
 def _files(path, names):
     """{name: bytes} of those in the archive that are wanted."""
     found = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
+    with tarfile.open(path, tarinfo=archives.Header) as archive:
+        for number, member in enumerate(archive, 1):
+            require(number <= MAX_MEMBERS, "the number of files", number, MAX_MEMBERS)
             name = PurePosixPath(member.name).name
             if member.isreg() and name in names:
                 require(member.size <= MAX_BYTES, f"the size of {name}", member.size, MAX_BYTES)
@@ -87,17 +91,40 @@ def _files(path, names):
     return found
 
 
+def _names(names):
+    if type(names) is not list or not all(type(x) is bytes and len(x) <= 100 for x in names):
+        raise ValueError("names of classes that are no short strings")
+    return [name.decode() for name in names]
+
+
 def _of_batches(batches, labels, class_names):
-    images = np.concatenate([batch[b"data"].values for batch in batches])
+    images = np.concatenate([_planes(batch[b"data"]) for batch in batches])
     images = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # of planes, one for each colour
-    classes = np.concatenate([batch[labels] for batch in batches]).astype(np.int32)
-    if classes.shape != images.shape[:1] or not np.isin(classes, range(len(class_names))).all():
-        raise ValueError("labels that are not one for each image, or of no class")
-    return Arrays(np.ascontiguousarray(images), classes, class_names)
+    classes = [label for batch in batches for label in _classes(batch[labels], len(class_names))]
+    if len(classes) != len(images):
+        raise ValueError("labels that are not one for each image")
+    return Arrays(np.ascontiguousarray(images), np.array(classes, np.int32), class_names)
+
+
+def _planes(data):
+    if type(data) is not _Bytes:
+        raise ValueError(f"images that are a {type(data).__name__}, and no array")
+    return data.values
+
+
+def _classes(labels, num_classes):
+    """The list as it is. numpy would convert whatever is in it, tuples in tuples and all."""
+    is_list = type(labels) is list
+    if not is_list or not all(type(x) is int and 0 <= x < num_classes for x in labels):
+        raise ValueError("labels that are no list of integers, or of no class")
+    return labels
 
 
 def _unpickled(data):
-    return unpickling.Unpickler(io.BytesIO(data), _NAMES, encoding="bytes").load()
+    value = unpickling.Unpickler(io.BytesIO(data), _NAMES, encoding="bytes").load()
+    if type(value) is not dict:
+        raise ValueError(f"a {type(value).__name__} instead of a dict")
+    return value
 
 
 class _Bytes(unpickling.Stateful):
@@ -108,14 +135,17 @@ class _Bytes(unpickling.Stateful):
         self.values = np.empty(0, np.uint8)
 
     def take(self, state):
-        _, shape, dtype, is_fortran, data = state
-        if dtype != "u1" or is_fortran:
+        _, shape, dtype, is_fortran, data = state if type(state) is tuple else ()
+        if dtype != UINT8 or is_fortran is not False or type(data) is not bytes:
             raise ValueError("an array that is not of uint8")
+        if type(shape) is not tuple or len(shape) != 2 or not all(type(n) is int for n in shape):
+            raise ValueError("an array that has not two axes")
         self.values = np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _dtype(name, *_):
-    return name if isinstance(name, str) else name.decode()
+    """As text, not as numpy's, which could be called."""
+    return UINT8 if name in (UINT8, UINT8.encode()) else None
 
 
 _NAMES = {

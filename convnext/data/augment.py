@@ -5,7 +5,7 @@ What is random is drawn from the numpy Generator that is passed in, and from not
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ def train_transform(
     rng: np.random.Generator,
     *,
     image_size: int,
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
     crop_scale: tuple[float, float] | None = (0.08, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
     crop_padding: int | None = None,
@@ -40,7 +41,8 @@ def train_transform(
 ) -> np.ndarray:
     """The training augmentation, in this order. crop_scale None resizes the whole image instead of
     a crop. crop_padding crops the whole image framed by so many pixels (`random_crop`), as the
-    official code does with 32 pixels and less. randaugment are the fields of `RandAugment`."""
+    official code does with 32 pixels and less. randaugment are the fields of `RandAugment`, whose
+    fill is `mean`, that of the images as fractions of 255 in RGB, rounded as timm does."""
     if crop_padding is not None:
         image = random_crop(resize(image, image_size, image_size), rng, padding=crop_padding)
     elif crop_scale is None:
@@ -49,7 +51,8 @@ def train_transform(
         image = random_resized_crop(image, rng, image_size, scale=crop_scale, ratio=crop_ratio)
     image = random_flip(image, rng, prob=flip_prob)
     if randaugment is not None:
-        image = RandAugment(**randaugment)(image, rng)
+        fill = tuple(min(255, round(255 * level)) for level in mean)
+        image = RandAugment(**{"fill": fill, **randaugment})(image, rng)
     if three_augment:
         image = random_three_augment(image, rng)
     if color_jitter:

@@ -136,25 +136,21 @@ def _corruptions(root, names):
     return parts
 
 
-class Reassessed:
+class Reassessed(sources.Part):
     """The images of the validation set with their labels of ReaL; see `load`."""
 
     def __init__(self, files: folders.Files):
         right = [labels.real()[image_number(name) - 1] for name in files.names]
         counted = np.flatnonzero([len(classes) > 0 for classes in right])
         require(len(counted), "the number of images with a label of ReaL", 0, "1 and more")
-        self.class_names = files.class_names
-        self._part = sources.Part(files, counted)
+        super().__init__(files, counted)
         self.labels = np.full((len(counted), 1 + max(map(len, right))), -1, np.int32)
         for row, index in enumerate(counted):
             self.labels[row, 0] = files.labels[index]
             self.labels[row, 1 : 1 + len(right[index])] = right[index]
 
-    def __len__(self) -> int:
-        return len(self._part)
-
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {**self._part[index], "label": self.labels[index]}
+        return {**super().__getitem__(index), "label": self.labels[index]}
 
 
 def mean_corruption_error(results: Mapping[str, Mapping[str, float]]) -> float:

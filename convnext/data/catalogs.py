@@ -9,6 +9,13 @@ import numpy as np
 from convnext.data import decode
 from convnext.errors import InputError
 
+# What data.root may be instead of TFDS's: see sources.load.
+PUBLISHED = {
+    "cifar10": "cifar-10-python.tar.gz",
+    "cifar100": "cifar-100-python.tar.gz",
+    "oxford_flowers102": "a folder with imagelabels.mat",
+}
+
 
 class Encoded:
     """Rows with the bytes of an image file and the index of a class."""
@@ -30,18 +37,27 @@ class Encoded:
                     f"{index} of {self.name} is the name of a file, {path}; accepted: images that "
                     "are in the data, as push_to_hub writes them"
                 )
-        image = decode.decode_file(data, f"{index} of {self.name}")
-        return {"image": image, "label": np.int32(row[self.label])}
+        image, label = decode.decode_file(data, f"{index} of {self.name}"), row[self.label]
+        if label is None:
+            raise InputError(f"{index} of {self.name} has no label; accepted: images with one")
+        return {"image": image, "label": np.int32(label)}
 
 
 def tfds(
-    name: str, root: str | None, train_split: str | None, val_split: str | None
+    name: str,
+    root: str | None,
+    train_split: str | None,
+    val_split: str | None,
+    val_fraction: float | None = None,
 ) -> tuple[Encoded, Encoded | None]:
     """A data set that TensorFlow Datasets prepared as ArrayRecord, read without TensorFlow.
 
     name: such as "imagenet2012" or "imagenet2012:5.1.0". It is looked for in root, and then where
     TFDS keeps data sets. Splits: in its notation, such as "train[:90%]"; None for "train", and for
-    the first of "validation" and "test" that there is.
+    the first of "validation" and "test" that there is and has labels.
+
+    The second is None where there is no such split. Raises InputError where the only ones have no
+    labels, unless val_fraction says what to validate on instead.
     """
     import tensorflow_datasets
 
@@ -50,14 +66,19 @@ def tfds(
     try:
         builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
     except tensorflow_datasets.core.DatasetNotFoundError as error:
+        there = f", and there is none in data.root, {root!r}" if root else ""
         raise InputError(
-            f"data.name is {name!r}; accepted: digits, folder, arrayrecord, parquet, or a data set "
-            "of TensorFlow Datasets"
+            f"data.name is {name!r}{there}; accepted: digits, folder, arrayrecord, parquet, or a "
+            "data set of TensorFlow Datasets"
         ) from error
     prepared = "prepared by download_and_prepare(file_format='array_record')"
     if not builder.info.splits:
-        raise InputError(f"data.name is {name!r}, but there is nothing in {builder.data_dir}; "
-                         f"accepted: a data set that is {prepared}, in data.root")  # fmt: skip
+        there = f"of it in data.root, {root!r}, and nothing " if root and not data_dir else ""
+        published = f"{PUBLISHED[name]}, or " if name in PUBLISHED else ""
+        raise InputError(
+            f"data.name is {name!r}, but there is nothing {there}in {builder.data_dir}; accepted: "
+            f"{published}a data set that is {prepared}, in data.root"
+        )
     features = builder.info.features
     image = _only(features, tensorflow_datasets.features.Image, "images", name)
     label = _only(features, tensorflow_datasets.features.ClassLabel, "classes", name)
@@ -76,15 +97,20 @@ def tfds(
             rows, features[label].names, image=image, label=label, name=f"{name}/{split}"
         )
 
-    val_split = val_split or _val_split(builder.info.splits)
-    return source(train_split or "train"), source(val_split) if val_split else None
+    train = _labelled(source(train_split or "train"))
+    if val_split:
+        return train, _labelled(source(val_split))
+    return train, _to_validate_on(name, builder.info.splits, source, val_fraction)
 
 
 def parquet(
-    root: str | None, train_split: str | None, val_split: str | None
+    root: str | None,
+    train_split: str | None,
+    val_split: str | None,
+    val_fraction: float | None = None,
 ) -> tuple[Encoded, Encoded | None]:
     """A folder of Parquet files as the Hugging Face Hub has them, such as
-    root/data/train-00000-of-00010.parquet. Needs the package datasets."""
+    root/data/train-00000-of-00010.parquet. Needs the package datasets. Splits: see `tfds`."""
     try:
         import datasets
     except ImportError as error:
@@ -109,12 +135,60 @@ def parquet(
         rows = rows.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
         return Encoded(rows, names, image=image, label=label, name=f"{root}/{split}")
 
-    val_split = val_split or _val_split(splits)
-    return source(train_split or "train"), source(val_split) if val_split else None
+    train = _labelled(source(train_split or "train"))
+    if val_split:
+        val = _labelled(source(val_split))
+    else:
+        val = _to_validate_on("parquet", splits, source, val_fraction)
+    for each in (train, val) if val else (train,):
+        _check_column(each)
+    return train, val
 
 
-def _val_split(splits):
-    return next((split for split in ("validation", "val", "test") if split in splits), None)
+def _to_validate_on(name, splits, source, val_fraction):
+    """The first split of the usual names that has labels."""
+    there = [split for split in ("validation", "val", "test") if split in splits]
+    for split in there:
+        if _is_labelled(found := source(split)):
+            return found
+    if there and val_fraction is None:
+        raise InputError(
+            f"{name} has nothing to validate on: its {' and '.join(there)} has no labels; "
+            "accepted: --config.data.val_fraction, or --config.data.val_split with the name of a "
+            "split with labels"
+        )
+    return None
+
+
+def _labelled(source):
+    if not _is_labelled(source):
+        raise InputError(
+            f"{source.name} has no labels: that of its first image is {_first_label(source)}; "
+            f"accepted: a split with labels, 0 to {len(source.class_names) - 1}"
+        )
+    return source
+
+
+def _is_labelled(source):
+    """TFDS and Hugging Face mark what has no labels with -1, or with None."""
+    return len(source) == 0 or _first_label(source) not in (None, -1)
+
+
+def _first_label(source):
+    return source.rows[0][source.label]
+
+
+def _check_column(source):
+    """Of Parquet, whose labels lie apart from the images."""
+    labels = source.rows.data.column(source.label).to_numpy()  # with NaN for None
+    count = len(source.class_names)
+    wrong = np.flatnonzero(~((labels >= 0) & (labels < count)))
+    if wrong.size:
+        label = source.rows[int(wrong[0])][source.label]
+        raise InputError(
+            f"the label of image {wrong[0]} of {source.name} is {label}; accepted: 0 to "
+            f"{count - 1}, of the {count} classes"
+        )
 
 
 def _only(features, kind, what, name):

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from convnext.errors import InputError, require
 
 MAX_PIXELS = 2 * 89_478_485  # of an image; where Pillow, as it comes, refuses a file
+# Of a JPEG, which goes through all of its pixels for each scan, whatever the scan has. Progressive
+# ones usually have 10, of CMYK 18 (jpeg_simple_progression of libjpeg-turbo, whose own tests for
+# hostile files stop at 500).
+MAX_SCANS = 500
+MAX_SCANNED = 12 * MAX_PIXELS  # pixels times scans
 # That Pillow may open: for some of the others it starts programs, such as Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
 
@@ -27,7 +34,7 @@ def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
     try:
         if isinstance(image, Image.Image):
             return np.asarray(to_rgb(image))
-        with _opened(io.BytesIO(image) if isinstance(image, bytes) else image) as file:
+        with _opened(image if isinstance(image, bytes) else Path(image).read_bytes()) as file:
             _require_still(file)
             return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file)))
     except InputError:
@@ -36,16 +43,49 @@ def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
         raise InputError(_refusal(error)) from error
 
 
-def _opened(source):
-    """Pillow's image of a file, of which no more than the header has been read."""
-    image = Image.open(source, formats=FORMATS)
+def _opened(data):
+    """Pillow's image of the bytes of a file, of which no more than the header has been read."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     _require_pixels(*image.size)
+    if image.format in ("JPEG", "MPO"):
+        _require_scans(data, *image.size)
     return image
 
 
 def _require_pixels(width, height):
     accepted = f"at most {MAX_PIXELS:,} pixels"
     require(width * height <= MAX_PIXELS, "the size in pixels", (width, height), accepted)
+
+
+def _require_scans(data, width, height):
+    limit = min(MAX_SCANS, MAX_SCANNED // max(width * height, 1))
+    accepted = f"at most {limit}, of {width} x {height} pixels"
+    scans = scan_count(data)
+    require(scans <= limit, "the number of scans", scans, accepted)
+
+
+def scan_count(data: bytes) -> int:
+    """The number of scans of a JPEG, by its markers, as libjpeg comes upon them. What lies in
+    segments, such as a preview, or after its end is none of it."""
+    scans, place, components, is_progressive = 0, 2, b"", False
+    while marker := _MARKER.search(data, place):
+        code, place = marker[1][0], marker.end()
+        if code == 0xD9:  # EOI
+            break
+        if code in _FRAMES:
+            components = data[place + 7 : place + 8]
+            is_progressive = code in (0xC2, 0xC6, 0xCA, 0xCE)
+        if code == 0xDA:  # SOS
+            scans += 1
+            # A sequential scan of all components is the only one.
+            if not is_progressive and data[place + 2 : place + 3] == components:
+                break
+        place += int.from_bytes(data[place : place + 2], "big")
+    return scans
+
+
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # of those that have a length, and EOI
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 
 
 def _refusal(error):
@@ -64,7 +104,7 @@ def decode_file(data: bytes, name: str) -> np.ndarray:
     try:
         pixels = _decode_jpeg(data)
         if pixels is None:
-            with _opened(io.BytesIO(data)) as file:
+            with _opened(data) as file:
                 pixels = np.asarray(frame_to_rgb(file))
         return pixels
     except InputError as error:
@@ -81,6 +121,7 @@ def _decode_jpeg(data):
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         _require_pixels(width, height)
+        _require_scans(data, width, height)
         if colorspace == "CMYK":
             return None
         return simplejpeg.decode_jpeg(data)

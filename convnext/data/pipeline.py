@@ -22,8 +22,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from convnext import interruption
-from convnext.data.sources import Source
+from convnext import interruption, losses
+from convnext.data.sources import Labelled, Source
 from convnext.errors import InputError
 
 
@@ -43,7 +43,8 @@ class TrainBatches:
 
     Each epoch is shuffled anew and has floor(len(source) / batch_size) batches; what is left over
     is dropped. n is batch_size, or this process's `rows` of it. With max_bad_images the next image
-    stands in for one that cannot be read, whose index is `bad`, -1 otherwise.
+    stands in for one that cannot be read, whose index is `bad`, -1 otherwise. Where the problem has
+    a single label, an image whose label is of no class counts as one that cannot be read.
     """
 
     def __init__(
@@ -56,7 +57,10 @@ class TrainBatches:
         batch_size: int,
         rows: slice = slice(None),
         max_bad_images: int = 0,
+        problem_type: str = losses.SINGLE_LABEL,
     ):
+        if problem_type == losses.SINGLE_LABEL:
+            source = Labelled(source, "training image")
         self.source, self.transform, self.seed, self.rows = source, transform, seed, rows
         self.batch_size, self.max_bad_images = batch_size, max_bad_images
         self.steps_per_epoch = steps_per_epoch(source, batch_size)
@@ -88,7 +92,8 @@ class EvalBatches:
     """Batches {image, label, mask, bad} of every example once, in order.
 
     The last one is filled up with blank images of mask 0. With max_bad_images so is the place of an
-    image that cannot be read, whose index is `bad`, -1 otherwise.
+    image that cannot be read, whose index is `bad`, -1 otherwise. Where the problem has a single
+    label, an image whose label is of no class counts as one that cannot be read.
     """
 
     def __init__(
@@ -99,7 +104,10 @@ class EvalBatches:
         batch_size: int,
         rows: slice = slice(None),
         max_bad_images: int = 0,
+        problem_type: str = losses.SINGLE_LABEL,
     ):
+        if problem_type == losses.SINGLE_LABEL:
+            source = Labelled(source, "evaluation image")
         self.source, self.transform = source, transform
         self.batch_size, self.rows = batch_size, rows
         self.max_bad_images = max_bad_images

@@ -4,10 +4,11 @@ A source has `class_names`, a length, and at each index an example: image uint8 
 size, label int32. `load` gives the two of a data set, to train and to validate on.
 """
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from convnext import labels as imagenet
 from convnext import losses
 from convnext.data import archives, arrays, catalogs, folders, records
 from convnext.errors import InputError
+
+SAMPLED = 64  # examples, spread over a source, by which `fingerprint` knows it; at most twice
 
 
 class Source(Protocol):
@@ -67,13 +70,13 @@ def load(
         case "arrayrecord":
             train, val = records.load(root)
         case "parquet":
-            train, val = catalogs.parquet(root, train_split, val_split)
+            train, val = catalogs.parquet(root, train_split, val_split, val_fraction)
         case "cifar10" | "cifar100" if root and Path(root).is_file():
             train, val = arrays.cifar(root)
         case "oxford_flowers102" if root and (Path(root) / "imagelabels.mat").is_file():
             train, val = archives.flowers(root)
         case _:
-            train, val = catalogs.tfds(name, root, train_split, val_split)
+            train, val = catalogs.tfds(name, root, train_split, val_split, val_fraction)
     if val is not None:
         return train, val
     if val_fraction is None:
@@ -96,12 +99,64 @@ class Part:
         return self.source[self.indices[index]]
 
 
+class Labelled:
+    """A source of which each label that is one number is the index of a class, or an InputError.
+
+    what: to call an image by, before its number.
+    """
+
+    def __init__(self, source: Source, what: str):
+        self.source, self.what, self.class_names = source, what, source.class_names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        example = self.source[index]
+        label, count = example["label"], len(self.class_names)
+        if np.ndim(label) == 0 and (label is None or not 0 <= label < count):
+            raise InputError(
+                f"the label of {self.what} {index} is {label}; accepted: 0 to {count - 1}, of the "
+                f"{count} classes"
+            )
+        return example
+
+
 def first_label(source: Source) -> np.ndarray:
     """The label of the first example that can be read. Raises InputError where none can."""
     for index in range(len(source) - 1):
         with suppress(InputError):
             return source[index]["label"]
     return source[len(source) - 1]["label"]
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What two sources with the same images in the same order have in common: "length",
+    "class_names", and "content", a hash.
+
+    It is the hash of names and labels of files, of images and labels in memory, and of SAMPLED
+    examples of any other source. 14 million names take 1 to 2 seconds.
+    """
+    content = hashlib.sha256()
+    for part in _parts(source):
+        content.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+    names = list(map(str, source.class_names))
+    return {"length": len(source), "class_names": names, "content": content.hexdigest()[:16]}
+
+
+def _parts(source):
+    """Arrays that make a source what it is."""
+    match source:
+        case Part():
+            yield from (source.indices, *_parts(source.source))
+        case folders.Files():
+            yield from (source.names, source.labels)
+        case arrays.Arrays():
+            yield from (source.images, source.labels)
+        case _:
+            for index in range(0, len(source), max(len(source) // SAMPLED, 1)):
+                with suppress(InputError):  # a damaged image, which is found where it is used
+                    yield from source[index].values()
 
 
 class Announced:

@@ -79,7 +79,7 @@ def evaluate(
     batches = partial(
         evaluation.batches, source, reported.processor, mesh, batch_size=batch_size,
         num_workers=run.config["num_workers"] if num_workers is None else num_workers,
-        max_bad_images=run.config["max_bad_images"],
+        max_bad_images=run.config["max_bad_images"], problem_type=run.problem_type,
     )  # fmt: skip
     eval_step = partial(evaluation.eval_step, reported.model, reported.processor, mesh)
     totals = steps.evaluate(
