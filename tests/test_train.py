@@ -179,7 +179,7 @@ def wired(tmp_path_factory):
         zeros = {name: jnp.zeros(()) for name in ("loss", "grad_norm", "skipped_in_a_row")}
         return state.replace(step=state.step + 1), zeros
 
-    def evaluate(step, weights, batches):
+    def evaluate(step, weights, *_):
         raw, average = next(evaluations)
         return {"val": {"loss": raw, "count": 1}, "val_ema": {"loss": average, "count": 1}}
 
