@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import resource
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from convnext.data import catalogs, sources
+from convnext.errors import RunError
 from tests.inputs import refused
 
 
@@ -81,6 +83,22 @@ def test_what_tfds_has_not_prepared_is_refused(prepared):
             prepared, train_split="trian")  # fmt: skip
     refused("data.name is .cifar10., but there is nothing in .*cifar10.*; accepted: a data "
             "set that is prepared", sources.load, "cifar10", prepared)  # fmt: skip
+
+
+def test_more_shards_of_tfds_than_can_be_open_are_refused(prepared, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (101, 101))
+    refused("birds has 2 shards, which are open at once, and a process may open 101 files; "
+            "accepted: ulimit -n 102", sources.load, "birds", prepared)  # fmt: skip
+
+
+def test_too_many_open_files_are_said_in_one_line():
+    class Rows:
+        def __getitem__(self, index):
+            raise RuntimeError("open() failed: Too many open files")
+
+    rows = catalogs.Encoded(Rows(), ["gull"], image="pic", label="species", name="birds/train")
+    with pytest.raises(RunError, match="open.. failed: .*; accepted: more, by ulimit -n"):
+        rows[0]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convnext import open_files
 from convnext.data import decode
 from convnext.errors import InputError
 
@@ -21,7 +22,11 @@ class Encoded:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        row = self.rows[int(index)]
+        try:
+            row = self.rows[int(index)]
+        except (RuntimeError, ValueError, OSError) as error:
+            open_files.check_error(error)
+            raise
         data = row[self.image]
         if isinstance(data, dict):  # of Hugging Face
             path, data = data["path"], data["bytes"]
@@ -76,8 +81,11 @@ def tfds(
             rows, features[label].names, image=image, label=label, name=f"{name}/{split}"
         )
 
-    val_split = val_split or _val_split(builder.info.splits)
-    return source(train_split or "train"), source(val_split) if val_split else None
+    splits = train_split or "train", val_split or _val_split(builder.info.splits)
+    train, val = (source(split) if split else None for split in splits)
+    infos = [builder.info.splits[split] for split in splits if split]
+    open_files.check(sum(len(info.file_instructions) for info in infos), name)
+    return train, val
 
 
 def parquet(
