@@ -385,7 +385,7 @@ def _write(value: Any, file: Any) -> int:
         spans.append((file.tell(), file.tell() + buffer.raw().nbytes))
         file.write(buffer.raw())
     begin = file.tell()
-    pickle.dump((data, spans), file)
+    cloudpickle.dump((data, spans), file)
     file.flush()
     return begin
 
@@ -395,8 +395,8 @@ def _read(path, begin):
         # All workers have the same pages, until one writes to its own: a listing may be large.
         pages = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         file.seek(begin)
-        data, spans = pickle.load(file)
-    return pickle.loads(data, buffers=[pages[start:end] for start, end in spans])
+        data, spans = cloudpickle.load(file)
+    return cloudpickle.loads(data, buffers=[pages[start:end] for start, end in spans])
 
 
 @contextmanager
