@@ -212,7 +212,8 @@ def train(
                       **config.log) as log:  # fmt: skip
             divergence = interruption.Divergence(config.max_skipped)
             to_devices = partial(pipeline.to_devices, sharding=by_batch,
-                                 num_workers=config.num_workers, report=log.bad_image)  # fmt: skip
+                                 num_workers=config.num_workers, report=log.bad_image,
+                                 left_out=set(log.bad_images))  # fmt: skip
             log.save("classes.json", list(train_source.class_names))
             log.print(description)
             if start_step:

@@ -14,7 +14,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from convnext import hosts
+from convnext import hosts, open_files
 from convnext.errors import InputError, RunError, reported
 
 FLAGS = flags.FLAGS
@@ -66,6 +66,7 @@ def run(
                     traceback.print_exc()
                 hosts.leave()
 
+    open_files.raise_limit()
     with reported():
         app.run(main, flags_parser=partial(_parse, needs_config=needs_config))
 

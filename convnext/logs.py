@@ -19,6 +19,7 @@ from convnext import environment, files, plots, workdirs
 from convnext.errors import InputError, RunError, require
 
 STEPS_AHEAD = 8
+BAD_IMAGES = "bad_images.json"
 
 
 class Log:
@@ -59,12 +60,13 @@ class Log:
         self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
         self._waited = 0.0  # seconds since then, for data
         self._fetching = False  # the batch of the next step
-        self._bad_images: dict[str, int] = {}  # what is wrong with each, and the step that met it
         self._written: dict[str, float] = {}  # the line of start_step, which may be added to
+        self.workdir = Path(workdir)
+        # What is wrong with each, and the step that met it: known to all processes.
+        self.bad_images: dict[str, int] = self._met_before(start_step)
         if not self.active:
             return
         wandb = _import_wandb() if wandb_project else None
-        self.workdir = Path(workdir)
         try:
             self._open(start_step, config)
         except OSError as error:
@@ -88,7 +90,7 @@ class Log:
 
     def _open(self, start_step, config):
         self.workdir.mkdir(parents=True, exist_ok=True)
-        path, bad_images = self.workdir / "metrics.jsonl", self.workdir / "bad_images.json"
+        path, bad_images = self.workdir / "metrics.jsonl", self.workdir / BAD_IMAGES
         if start_step == 0 and (_has_text(path) or _differs(self.workdir / "config.json", config)):
             workdirs.keep_earlier(self.workdir)
         lines = read(path)
@@ -99,20 +101,23 @@ class Log:
             for name, value in (kept[-1] if kept else {}).items()
             if kept[-1]["step"] == start_step and name != "step"
         }
-        met = workdirs.read_json(bad_images, dict) if bad_images.exists() else {}
         files.replace(self.workdir / "config.json", _json(config))
         files.replace(self.workdir / "environment.json", _json(environment.describe()))
         files.replace(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("ab", buffering=0)
         self._unwritten = b""  # of lines
-        if met:
-            self._bad_images = {message: at for message, at in met.items() if at <= start_step}
-            files.replace(bad_images, _json(self._bad_images))
+        if bad_images.exists():
+            files.replace(bad_images, _json(self.bad_images))
         # Its thread takes from a queue, which holds a line: where the thread has died of a full
         # disk, the flush after a line fails before the queue is full.
         self._tensorboard: SummaryWriter | None = SummaryWriter(
             str(self.workdir / "tensorboard"), purge_step=start_step + 1, max_queue=1000
         )
+
+    def _met_before(self, step):
+        path = self.workdir / BAD_IMAGES
+        met = workdirs.read_json(path, dict) if path.exists() else {}
+        return {message: at for message, at in met.items() if at <= step}
 
     def print(self, text: str) -> None:
         """A text for the console."""
@@ -122,9 +127,9 @@ class Log:
     def bad_image(self, message: str) -> None:
         """What is wrong with an image that is left out. How many these are is logged as
         data/bad_images, and which is in bad_images.json."""
-        if message not in self._bad_images:
-            self._bad_images[message] = self._last + self._fetching
-            self.save("bad_images.json", self._bad_images)
+        if message not in self.bad_images:
+            self.bad_images[message] = self._last + self._fetching
+            self.save(BAD_IMAGES, self.bad_images)
             self.print(f"left out: {message}")
 
     def save(self, name: str, value: Any) -> None:
@@ -214,7 +219,7 @@ class Log:
     def _beside(self):
         """And how many images were left out, if any."""
         seconds, self._seconds = self._seconds, {}
-        bad = {"data/bad_images": len(self._bad_images)} if self._bad_images else {}
+        bad = {"data/bad_images": len(self.bad_images)} if self.bad_images else {}
         return {**seconds, **bad}
 
     def flush(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 from convnext import VARIANTS, ConvNeXt, depthwise, erasing, memory, mixup
 from convnext.errors import InputError
 from tools import benchmark
-from tools.benchmarks import data, layers, measure, models, scaling, tpu
+from tools.benchmarks import data, layers, measure, models, scaling, tpu, worker_memory
 from tools.benchmarks.collectives import Array, Collective
 
 ROOT = Path(__file__).parent.parent
@@ -147,6 +147,24 @@ def test_the_data_benchmark_times_real_jpegs_and_writes_its_figures(tmp_path, mo
     assert figures["train_images_per_s_per_core"] > 0 < figures["eval_images_per_s_per_core"]
     assert figures["eval_images_per_s_2_workers"] == 144
     assert not any("timm" in name or "ratio" in name for name in figures)
+
+
+def test_the_memory_of_workers_is_given_for_each(monkeypatch, capsys):
+    asked = []
+
+    def to_devices(batches, placed, num_workers):
+        asked.append(num_workers)
+        yield {}
+
+    monkeypatch.setattr(worker_memory.pipeline, "to_devices", to_devices)
+    monkeypatch.setattr(worker_memory, "_when_full", lambda: (3e9, 6e9))
+    monkeypatch.setattr(worker_memory, "_shared", lambda: 0)
+    benchmark.main(["workers", "--batch_size=8", "--image_size=4", "--workers", "2", "3"])
+    assert asked == [2, 3]
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "| 8 |" in line]
+    assert [row[2:4] for row in rows] == [["1.5", "3"], ["1", "2"]]
+    with pytest.raises(SystemExit, match="--workers is .*; accepted: 1 and more"):
+        benchmark.main(["workers", "--workers", "0"])
 
 
 def test_the_data_benchmark_takes_whole_batches(capsys):

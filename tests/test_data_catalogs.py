@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import resource
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from convnext.data import catalogs, sources
+from convnext.errors import RunError
 from tests.inputs import refused
 
 
@@ -122,6 +124,22 @@ def test_what_is_validated_on_without_being_named_has_labels(prepared):
     train, val = sources.load("moths", prepared, val_fraction=0.3)
     assert sorted(summary(train) + summary(val)) == [(i, i % 3) for i in range(7)]
     assert len(val) == 2
+
+
+def test_more_shards_of_tfds_than_can_be_open_are_refused(prepared, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (101, 101))
+    refused("birds has 2 shards, which are open at once, and a process may open 101 files; "
+            "accepted: ulimit -n 102", sources.load, "birds", prepared)  # fmt: skip
+
+
+def test_too_many_open_files_are_said_in_one_line():
+    class Rows:
+        def __getitem__(self, index):
+            raise RuntimeError("open() failed: Too many open files")
+
+    rows = catalogs.Encoded(Rows(), ["gull"], image="pic", label="species", name="birds/train")
+    with pytest.raises(RunError, match="open.. failed: .*; accepted: more, by ulimit -n"):
+        rows[0]
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@ import mmap
 import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
+import resource
 import signal
 import subprocess
 import sys
 import traceback
 from functools import partial
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import jax
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from convnext import losses, sharding
-from convnext.data import arrays, augment, folders, pipeline
+from convnext.data import arrays, augment, folders, pipeline, shared_memory
 from convnext.errors import InputError
 from tests.inputs import refused
 
@@ -105,6 +107,13 @@ def test_evaluation_has_every_example_once_in_order_and_blank_padding(source, ba
     assert not rows["image"][N:].any()
 
 
+@pytest.fixture
+def parts_of_three(monkeypatch):
+    """Batches of eight are made in parts of three, three and two rows."""
+    monkeypatch.setattr(pipeline, "PART_SIZE", 3)
+
+
+@pytest.mark.usefixtures("parts_of_three")
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 @pytest.mark.parametrize("start", [0, 3])
 def test_batches_and_their_order_do_not_depend_on_the_workers(source, num_workers, start):
@@ -154,6 +163,110 @@ def test_labels_that_are_no_classes_may_be_any_numbers(problem_type):
         source, jitter, seed=0, num_epochs=1, batch_size=4, problem_type=problem_type
     )
     assert sorted(batches[0]["label"].tolist()) == sorted(source.labels.tolist())
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_parts_of_an_evaluation_are_joined_with_their_masks_in_memory_of_their_own(damaged):
+    batches = pipeline.EvalBatches(damaged, np.array, batch_size=16, max_bad_images=4,
+                                   rows=slice(8, 16))  # fmt: skip
+    parts = pipeline._Parts(batches)
+    assert len(parts) == 2 * 3
+    assert [len(parts[i]["bad"]) for i in range(6)] == [3, 3, 2] * 2
+    joined = list(pipeline._joined((parts[i] for i in range(6)), 8))
+    assert len(joined) == 2
+    for number, batch in enumerate(joined):
+        jax.tree.map(np.testing.assert_array_equal, batch, batches[number])
+        assert all(rows.base is None for rows in batch.values())
+    assert [batch["mask"].sum() for batch in joined] == [8, 0]
+
+
+def test_padding_reads_one_image_however_many_rows_it_fills(source):
+    read = []
+
+    class Counted(arrays.Arrays):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    counted = Counted(source.images, source.labels, source.class_names)
+    pipeline.EvalBatches(counted, np.array, batch_size=64)[0]
+    assert read == [*range(N), 0]
+
+
+@pytest.mark.parametrize(("start", "expected"), [(0, 18), (4, 6), (5, 3)])
+@pytest.mark.usefixtures("parts_of_three")
+def test_there_are_no_more_workers_than_parts_to_make(source, monkeypatch, start, expected):
+    asked = []
+    monkeypatch.setattr(pipeline, "_by_workers", lambda *args: asked.append(args) or closed())
+    by_batch = sharding.of_batch(sharding.make_mesh())
+    list(pipeline.to_devices(train_batches(source), by_batch, start=start, num_workers=64))
+    assert [args[1:] for args in asked] == [(3 * start, expected)]
+
+
+def closed():
+    """An iterator without a part."""
+    yield from ()
+
+
+def test_workers_read_the_same_pages_of_a_listing_and_write_to_their_own(tmp_path):
+    labels = np.arange(1000, dtype=np.int32)
+    given = arrays.Arrays(np.zeros((3, 4, 4, 3), np.uint8), labels, ["a"])
+    with (tmp_path / "file").open("wb") as file:
+        begin = pipeline._write(given, file)
+    content = (tmp_path / "file").read_bytes()
+    assert len(content) < begin + 1000  # the arrays are before the pickle
+    for _ in range(2):
+        read = pipeline._read(tmp_path / "file", begin)
+        np.testing.assert_array_equal(read.labels, labels)
+        assert read.class_names == ["a"] and read.images.shape == (3, 4, 4, 3)
+        base = read.labels
+        while isinstance(base, np.ndarray):
+            base = base.base
+        assert isinstance(base.obj, mmap.mmap)
+        read.labels[:] = 0
+    assert (tmp_path / "file").read_bytes() == content
+
+
+class Disk:
+    """What statvfs says of one with so many bytes free."""
+
+    def __init__(self, free):
+        self.f_bavail, self.f_frsize = free, 1
+
+
+def test_workers_are_not_started_with_less_shared_memory_than_they_take(source, monkeypatch):
+    batches = {
+        2: train_batches(source),  # while it evaluates with as many
+        1: pipeline.EvalBatches(source, np.array, batch_size=8),
+    }
+    monkeypatch.setattr(shared_memory, "FOLDER", Path("/dev/null"))  # has nothing left over
+    for times, made in batches.items():
+        needed = times * 2 * 7 * 8 * (4 * 4 * 3)
+        monkeypatch.setattr(os, "statvfs", lambda _, free=needed: Disk(free))
+        pipeline._make_room(pipeline._Parts(made), 2)
+        monkeypatch.setattr(os, "statvfs", lambda _, free=needed - 1: Disk(free))
+        by_batch = sharding.of_batch(sharding.make_mesh())
+        refused("2 workers take up to 0 MB of shared memory, and /dev/null has 0 MB; accepted: .*"
+                "--shm-size=.*num_workers=0", next,
+                pipeline.to_devices(made, by_batch, num_workers=2))  # fmt: skip
+        assert multiprocessing.active_children() == []
+
+
+def test_what_a_killed_run_has_left_is_removed_and_said(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    monkeypatch.setattr(shared_memory, "remove_left_over", lambda folders: (38, 120_000_000))
+    pipeline._make_room(pipeline._Parts(train_batches(source)), 1)
+    said = f"removed 38 files, 120.0 MB, of runs that were killed, in {tmp_path} and "
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_worker_that_shared_memory_ran_out_for_says_so():
+    crash = "Worker process was terminated unexpectedly with exit code {}. Search the logs above"
+    shortage = pytest.raises(InputError, match="as shared memory ran out, .*--shm-size")
+    with shortage, pipeline._shortage_said():
+        raise RuntimeError(crash.format(-signal.SIGBUS))
+    with pytest.raises(RuntimeError, match="exit code -9"), pipeline._shortage_said():
+        raise RuntimeError(crash.format(-9))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -230,6 +343,26 @@ def test_more_images_than_may_be_left_out_end_the_run(damaged):
     assert len(reported) == 4
     with pytest.raises(InputError, match="cannot read the image"):
         list(pipeline.to_devices(train_batches(damaged), by_batch))
+
+
+def test_images_left_out_are_counted_over_training_evaluations_and_restarts(damaged):
+    by_batch = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    messages = [f"cannot read the image {i}.jpg: cut off; accepted: whole ones" for i in range(N)]
+    left_out, reported = {messages[5], "cannot read the image of another source"}, []
+    options = dict(report=reported.append, left_out=left_out)
+    damaged.damaged = (5,)
+    train = train_batches(damaged, batch_size=2, num_epochs=2, max_bad_images=3)
+    list(pipeline.to_devices(train, by_batch, **options))
+    assert len(left_out) == 2
+    damaged.damaged = (5, 6)
+    val = pipeline.EvalBatches(damaged, np.array, batch_size=8, max_bad_images=3)
+    for _ in range(2):
+        list(pipeline.to_devices(val, by_batch, **options))
+    assert left_out > {messages[5], messages[6]} and len(left_out) == 3
+    damaged.damaged = (5, 6, 7)
+    with pytest.raises(InputError, match="4 images cannot be read, the last of them 7; accepted"):
+        list(pipeline.to_devices(val, by_batch, **options))
+    assert set(reported) == set(messages[5:8])
 
 
 def test_a_disk_that_is_gone_is_not_searched_for_images(damaged):
@@ -319,12 +452,24 @@ def test_a_worker_that_is_killed_is_an_error_and_no_hang(source):
 
 
 def broken(image, rng):
-    raise KeyError("the reason")
+    if multiprocessing.parent_process() is None:
+        return image
+    segment = SharedMemory(create=True, size=1)
+    segment.close()
+    segment.unlink()
+    raise KeyError("the reason", segment.name, resource.getrlimit(resource.RLIMIT_NOFILE))
 
 
 def test_what_breaks_in_a_worker_is_raised_with_its_traceback(source):
     batches = pipeline.TrainBatches(source, broken, seed=0, num_epochs=1, batch_size=8)
     placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with pytest.raises(KeyError, match="the reason") as caught:
-        next(pipeline.to_devices(batches, placed, num_workers=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        with pytest.raises(KeyError, match="the reason") as caught:
+            next(pipeline.to_devices(batches, placed, num_workers=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert ", in broken" in "".join(traceback.format_exception(caught.value))
+    _, name, limits = caught.value.args
+    assert name.startswith(f"{shared_memory.owner()}-") and limits == (hard, hard)

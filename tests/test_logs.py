@@ -267,6 +267,16 @@ def test_a_resumed_run_goes_on_under_its_wandb_id(tmp_path, monkeypatch):
     assert runs[3]["id"] != runs[2]["id"] and len(runs[3]["lines"]) == 1
 
 
+def test_every_process_knows_which_images_were_left_out_before(tmp_path, monkeypatch):
+    (tmp_path / "bad_images.json").write_text('{"a": 2, "b": 4}')
+    for process in (1, 0):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        with open_log(tmp_path, start_step=3) as log:
+            assert log.bad_images == {"a": 2}
+        kept = json.loads((tmp_path / "bad_images.json").read_text())
+        assert kept == ({"a": 2, "b": 4} if process else {"a": 2})
+
+
 def batches_of(log, steps, bad):
     """Fetching that of a step meets the bad images of it."""
     for step in steps:

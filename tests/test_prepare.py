@@ -157,7 +157,7 @@ def test_a_complete_data_set_is_left_as_it_is(folder, tmp_path, monkeypatch):
     prepare.prepare(folder, tmp_path / "out")
     monkeypatch.setattr(prepare, "_write", None)
     prepare.prepare(folder, tmp_path / "out")
-    refused("--images_per_shard is 7; accepted: 1024, as ", prepare.prepare, folder,
+    refused("--images_per_shard is 7; accepted: 8192, as ", prepare.prepare, folder,
             tmp_path / "out", images_per_shard=7)  # fmt: skip
 
 

@@ -569,6 +569,22 @@ def test_before_the_first_checkpoint_the_recipe_may_not_change_either(finished, 
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+def test_images_that_were_left_out_before_a_restart_count_after_it(finished, tmp_path, monkeypatch):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "44")
+    (workdir / "bad_images.json").write_text('{"one": 5, "one that is met again": 40}')
+    given = {}
+
+    def stop(batches, **options):
+        given.update(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(train_command.pipeline, "to_devices", stop)
+    with pytest.raises(InterruptedError):
+        train_command.train(small(), workdir)
+    assert given["start"] == 33 and given["left_out"] == {"one"}
+
+
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path):
     workdir = tmp_path / "run"
     result = run(*command("train.py", workdir, "--dry_run"))

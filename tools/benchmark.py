@@ -5,11 +5,12 @@
     python -m tools.benchmark tpu --variant=tiny --batch_size=16 --dtype=bfloat16
     python -m tools.benchmark scaling --devices 8 64 256 --variant tiny base xlarge --fsdp 1 8
     python -m tools.benchmark data --peer=timm
+    python -m tools.benchmark workers --batch_size=4096 --workers 1 8
 
 Each cell is printed, and with --json appended to a file, as soon as it is measured. Times are
 milliseconds: least, median and greatest. Of packages it needs jax, flax, optax and numpy, and
-`data` those of the data's side; the peer runs in a process, and if need be an environment, of its
-own.
+`data` and `workers` those of the data's side; the peer runs in a process, and if need be an
+environment, of its own.
 """
 
 import argparse
@@ -82,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     host.add_argument("--peer_python", default=sys.executable, help="interpreter with timm")
     host.add_argument("--json", type=Path, help="file for the figures, as one object")
     host.set_defaults(command=_benchmark_data)
+    held = commands.add_parser("workers", help="memory of the processes that make batches")
+    held.add_argument("--batch_size", type=int, default=4096, metavar="N")
+    held.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
+    held.add_argument("--workers", type=int, nargs="+", default=(1, 8), metavar="N")
+    held.add_argument("--json", type=Path, help="file that each cell is appended to")
+    held.set_defaults(command=_benchmark_workers)
     arguments = parser.parse_args(argv)
     with reported():
         arguments.command(arguments)
@@ -107,6 +114,13 @@ def _benchmark_data(arguments):
     require(arguments.images >= data.BATCH_SIZE, "--images", arguments.images,
             f"{data.BATCH_SIZE} and more")  # fmt: skip
     data.benchmark(arguments)
+
+
+def _benchmark_workers(arguments):
+    from tools.benchmarks import worker_memory
+
+    require(min(arguments.workers) > 0, "--workers", arguments.workers, "1 and more")
+    worker_memory.benchmark(arguments)
 
 
 def _model(arguments):

@@ -25,6 +25,7 @@ from pathlib import Path, PurePath
 from array_record.python.array_record_module import ArrayRecordWriter
 from rich import progress
 
+from convnext import open_files
 from convnext.data import archives, decode, folders, records
 from convnext.errors import InputError, reported, require
 
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--source", type=Path, required=True, metavar="FOLDER_OR_TAR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--val_fraction", type=float, help="of each class, where there is no val")
-    parser.add_argument("--images_per_shard", type=int, default=1024, metavar="N")
+    parser.add_argument("--images_per_shard", type=int, default=8192, metavar="N")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count(), metavar="N",
                         help="processes that check the images; 0: this one")  # fmt: skip
     with reported():
@@ -51,7 +52,7 @@ def prepare(
     out: Path,
     *,
     val_fraction: float | None = None,
-    images_per_shard: int = 1024,
+    images_per_shard: int = 8192,
     num_workers: int = 0,
 ) -> None:
     """Writes the shards, and dataset.json after each. Raises InputError where the source cannot be
@@ -230,7 +231,8 @@ def _read(entry):
         return entry.read(), None
     except InputError as error:
         return b"", _reason(error)
-    except OSError:  # which decoding nothing will say
+    except OSError as error:  # which decoding nothing will say
+        open_files.check_error(error)
         return b"", None
 
 

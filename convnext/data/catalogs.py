@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convnext import open_files
 from convnext.data import decode
 from convnext.errors import InputError
 
@@ -28,7 +29,11 @@ class Encoded:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        row = self.rows[int(index)]
+        try:
+            row = self.rows[int(index)]
+        except (RuntimeError, ValueError, OSError) as error:
+            open_files.check_error(error)
+            raise
         data = row[self.image]
         if isinstance(data, dict):  # of Hugging Face
             path, data = data["path"], data["bytes"]
@@ -99,8 +104,12 @@ def tfds(
 
     train = _labelled(source(train_split or "train"))
     if val_split:
-        return train, _labelled(source(val_split))
-    return train, _to_validate_on(name, builder.info.splits, source, val_fraction)
+        val = _labelled(source(val_split))
+    else:
+        val = _to_validate_on(name, builder.info.splits, source, val_fraction)
+    infos = [builder.info.splits[each.rows.split] for each in (train, val) if each]
+    open_files.check(sum(len(info.file_instructions) for info in infos), name)
+    return train, val
 
 
 def parquet(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convnext import open_files
 from convnext.data import decode
 from convnext.errors import InputError
 
@@ -60,6 +61,7 @@ def read_image(path: Path) -> np.ndarray:
     try:
         data = path.read_bytes()
     except OSError as error:
+        open_files.check_error(error)
         raise InputError(
             f"cannot read the image {path}: {error.strerror}; accepted: files that can be read"
         ) from error

@@ -4,16 +4,20 @@ A batch is a pure function of (seed, step), and an example in it of (seed, epoch
 the number of workers and processes: a run resumes from the number of its last step alone.
 """
 
+import mmap
 import multiprocessing.resource_tracker
 import os
+import pickle
 import signal
+import sys
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import cv2
@@ -22,9 +26,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from convnext import interruption, losses
+from convnext import interruption, losses, open_files
+from convnext.data import shared_memory
 from convnext.data.sources import Labelled, Source
 from convnext.errors import InputError
+
+PART_SIZE = 64  # rows of a batch that a worker makes at a time
+# Of each worker, all in shared memory: one that it makes, two and two in Grain's queues, one
+# between these, and one that is read.
+PARTS_AHEAD = 7
 
 
 def steps_per_epoch(source: Source, batch_size: int) -> int:
@@ -65,16 +75,25 @@ class TrainBatches:
         self.batch_size, self.max_bad_images = batch_size, max_bad_images
         self.steps_per_epoch = steps_per_epoch(source, batch_size)
         self.num_epochs = num_epochs
+        self.num_rows = len(range(batch_size)[rows])
 
     def __len__(self) -> int:
         return self.num_epochs * self.steps_per_epoch
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        return self.part(step, slice(None))
+
+    def part(self, step: int, rows: slice) -> dict[str, np.ndarray]:
+        """These of the n rows of a batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         order = _order(len(self.source), self.seed, epoch)
-        indices = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rows]
-        examples = [self._example(epoch, index) for index in indices]
-        return _stack(examples)
+        indices = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.rows][rows]
+        return _stack([self._example(epoch, index) for index in indices])
+
+    def image_nbytes(self) -> int:
+        """Of a row's image. One is read."""
+        example, _ = _readable(self.source, 0, len(self.source) - 1)
+        return self.transform(example["image"], np.random.default_rng(0)).nbytes
 
     def _example(self, epoch, index):
         example, bad = _readable(self.source, index, self.max_bad_images)
@@ -83,7 +102,7 @@ class TrainBatches:
         return {"image": image, "label": example["label"], "bad": bad}
 
 
-@lru_cache(maxsize=2)  # two, because batches are prefetched across the end of an epoch
+@lru_cache(maxsize=1)  # one, as each process makes its batches one after the other
 def _order(size, seed, epoch):
     return np.random.default_rng((seed, epoch)).permutation(np.arange(size, dtype=np.int32))
 
@@ -111,27 +130,43 @@ class EvalBatches:
         self.source, self.transform = source, transform
         self.batch_size, self.rows = batch_size, rows
         self.max_bad_images = max_bad_images
+        self.num_rows = len(range(batch_size)[rows])
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
     def __getitem__(self, batch: int) -> dict[str, np.ndarray]:
+        return self.part(batch, slice(None))
+
+    def part(self, batch: int, rows: slice) -> dict[str, np.ndarray]:
+        """These of the n rows of a batch."""
         first = batch * self.batch_size
-        return _stack(
-            [self._example(index) for index in range(first, first + self.batch_size)[self.rows]]
-        )
+        indices = range(first, first + self.batch_size)[self.rows][rows]
+        return _stack([self._example(index) for index in indices])
+
+    def image_nbytes(self) -> int:
+        """Of a row's image. One is read."""
+        example, _ = _readable(self.source, 0, len(self.source) - 1)
+        return self.transform(example["image"]).nbytes
 
     def _example(self, index):
-        inside = index < len(self.source)
-        example, bad = _readable(self.source, index if inside else 0, self.max_bad_images)
-        image = self.transform(example["image"])
-        counts = inside and bad < 0
+        if index >= len(self.source):
+            return self._blank
+        example, bad = _readable(self.source, index, self.max_bad_images)
+        counts = bad < 0
         return {
-            "image": image * np.uint8(counts),
+            "image": self.transform(example["image"]) * np.uint8(counts),
             "label": example["label"],
             "mask": np.float32(counts),
-            "bad": bad if inside else np.int32(-1),
+            "bad": bad,
         }
+
+    @cached_property
+    def _blank(self):
+        example, _ = _readable(self.source, 0, self.max_bad_images)
+        image = np.zeros_like(self.transform(example["image"]))
+        return {"image": image, "label": example["label"], "mask": np.float32(0),
+                "bad": np.int32(-1)}  # fmt: skip
 
 
 def _readable(source, index, max_bad_images):
@@ -159,34 +194,70 @@ def to_devices(
     start: int = 0,
     num_workers: int = 0,
     report: Callable[[str], None] = print,
+    left_out: set[str] | None = None,
 ) -> Iterator[dict[str, jax.Array]]:
     """Global arrays of the batches from number `start` on, made ahead of their use.
 
     By num_workers processes of one thread each, or with 0 by a thread of this one.
 
-    What is wrong with an image that was replaced is reported when it first occurs. Raises
-    InputError where there are more than batches.max_bad_images of them. Of several processes each
-    reports, and counts, those of all: interruption.STEPS_BEHIND batches later, or at the end.
+    What is wrong with an image that was replaced is reported when it first occurs, and added to
+    left_out, of what was met before. Raises InputError where there are more than
+    batches.max_bad_images of them. Of several processes each reports, and counts, those of all:
+    interruption.STEPS_BEHIND batches later, or at the end.
     """
-    left_out = _LeftOut(batches, sharding, report)
-    made = _by_workers(batches, start, num_workers) if num_workers else _by_thread(batches, start)
+    watch = _Watch(batches, sharding, report, set() if left_out is None else left_out)
+    parts = _Parts(batches)
+    first = start * parts.per_batch
+    num_workers = min(num_workers, len(parts) - first)
+    made = _by_workers(parts, first, num_workers) if num_workers > 0 else _by_thread(parts, first)
     with closing(made):
-        for batch in made:
-            left_out.look(batch.pop("bad"))
+        for batch in _joined(made, batches.num_rows):
+            watch.look(batch.pop("bad"))
             yield {
-                # Copied, since no view of a worker's memory may outlive the worker.
-                name: jax.make_array_from_process_local_data(sharding, np.array(value))
-                for name, value in batch.items()
+                name: jax.make_array_from_process_local_data(sharding, batch.pop(name))
+                for name in list(batch)
             }
-            del batch
-    left_out.look_at_the_last()
+    watch.look_at_the_last()
 
 
-class _LeftOut:
-    """The images that any process has left out, from the `bad` of the batches."""
+class _Parts:
+    """The parts of batches, of PART_SIZE rows and the last one of a batch of what remains."""
 
-    def __init__(self, batches, sharding, report):
+    def __init__(self, batches: TrainBatches | EvalBatches):
+        self.batches, self.size = batches, PART_SIZE
+        self.per_batch = -(-batches.num_rows // PART_SIZE)
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.per_batch
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        batch, part = divmod(number, self.per_batch)
+        return self.batches.part(batch, slice(part * self.size, (part + 1) * self.size))
+
+
+def _joined(parts, num_rows):
+    """Batches, each in memory of its own, since no view of a worker's may outlive the worker."""
+    filled = 0
+    for part in parts:
+        if filled == 0:
+            batch = {
+                name: np.empty((num_rows, *rows.shape[1:]), rows.dtype)
+                for name, rows in part.items()
+            }
+        end = filled + len(part["bad"])
+        for name in list(part):
+            batch[name][filled:end] = part.pop(name)
+        filled = end % num_rows
+        if filled == 0:
+            yield batch
+
+
+class _Watch:
+    """Over the images that any process has left out, from the `bad` of the batches."""
+
+    def __init__(self, batches, sharding, report, left_out):
         self.source, self.limit, self.report = batches.source, batches.max_bad_images, report
+        self.left_out = left_out
         self.indices: set[int] = set()
         # By what all know, they stop at the same batch. None waits for it.
         self._is_alone = jax.process_count() == 1
@@ -206,12 +277,14 @@ class _LeftOut:
             self._take(self._unseen.popleft())
 
     def _take(self, bad):
-        for index in sorted(set(np.asarray(bad).tolist()) - {-1} - self.indices):
+        new = sorted(set(np.asarray(bad).tolist()) - {-1} - self.indices)
+        for index in new:
             self.indices.add(index)
-            self.report(_damage(self.source, index))
-        if len(self.indices) > self.limit:
+            self.left_out.add(damage := _damage(self.source, index))
+            self.report(damage)
+        if new and len(self.left_out) > self.limit:
             raise InputError(
-                f"{len(self.indices)} images cannot be read, the last of them {index}; accepted: "
+                f"{len(self.left_out)} images cannot be read, the last of them {index}; accepted: "
                 f"max_bad_images, which is {self.limit}"
             )
 
@@ -235,58 +308,103 @@ def _damage(source, index):
     return f"image {index} could not be read at first, but can be now"
 
 
-def _by_thread(batches, start):
+def _by_thread(parts, first):
     # One, as more would wait for the interpreter's lock.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * parts.per_batch)
+    dataset = grain.MapDataset.source(parts)[first:].to_iter_dataset(options)
     with closing(iter(dataset)) as iterator:
         yield from iterator
 
 
-def _by_workers(batches, start, num_workers):
+def _by_workers(parts, first, num_workers):
     if not flags.FLAGS.is_parsed():
         # Grain reads a flag, which raises outside of absl's app.run (google/grain#1355).
         flags.FLAGS.mark_as_parsed()
-    with tempfile.NamedTemporaryFile() as file:
-        cloudpickle.dump(batches, file)
-        file.flush()
+    owner = shared_memory.owner()
+    _make_room(parts, num_workers)
+    with tempfile.NamedTemporaryFile(prefix=f"{owner or 'convnext'}-") as file:
+        begin = _write(parts, file)
         # A worker is one core's work, its own thread's.
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        dataset = grain.MapDataset.source(_InFile(batches, file.name))[start:]
+        dataset = grain.MapDataset.source(_InFile(parts, file.name, begin))[first:]
         dataset = dataset.to_iter_dataset(options).mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
-            worker_init_fn=partial(_init_worker, file.name),
+            worker_init_fn=partial(_init_worker, file.name, owner),
         )
-        with closing(iter(dataset)) as iterator:
+        with closing(iter(dataset)) as iterator, _shortage_said():
             with _signals_held():
-                batch = next(iterator, None)
-            while batch is not None:
-                yield batch
-                del batch
-                batch = next(iterator, None)
+                part = next(iterator, None)
+            while part is not None:
+                yield part
+                del part
+                part = next(iterator, None)
+
+
+def _make_room(parts, num_workers):
+    """Raises InputError where there is not enough shared memory for the workers."""
+    count, nbytes = shared_memory.remove_left_over(
+        [shared_memory.FOLDER, Path(tempfile.gettempdir())]
+    )
+    if count:
+        print(f"removed {count} files, {nbytes / 1e6:,.1f} MB, of runs that were killed, in "
+              f"{shared_memory.FOLDER} and {tempfile.gettempdir()}", file=sys.stderr)  # fmt: skip
+    batches = parts.batches
+    part = min(parts.size, batches.num_rows) * batches.image_nbytes()
+    # While a run evaluates, the workers that it trains with keep theirs.
+    times = 2 if isinstance(batches, TrainBatches) else 1
+    shared_memory.check(times * num_workers * PARTS_AHEAD * part, num_workers)
+
+
+@contextmanager
+def _shortage_said():
+    try:
+        yield
+    except RuntimeError as error:  # of Grain
+        if f"exit code {-signal.SIGBUS}." in str(error):
+            raise shared_memory.exhausted() from error
+        raise
 
 
 class _InFile:
-    """Batches that workers read from a file. multiprocessing sends what is pickled through a pipe
+    """Parts that workers read from a file. multiprocessing sends what is pickled through a pipe
     of which it holds both ends: were it more than the pipe holds, 64 KiB, a worker that dies
     before it reads would leave this process waiting for ever."""
 
-    def __init__(self, batches: TrainBatches | EvalBatches, path: str):
-        self.batches, self.path = batches, path
+    def __init__(self, parts: _Parts, path: str, begin: int):
+        self.parts, self.path, self.begin = parts, path, begin
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.parts)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self.batches[index]
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        return self.parts[number]
 
-    def __reduce__(self) -> tuple[Callable, tuple[str]]:
-        return _read, (self.path,)
+    def __reduce__(self) -> tuple[Callable, tuple[str, int]]:
+        return _read, (self.path, self.begin)
 
 
-def _read(path):
+def _write(value: Any, file: Any) -> int:
+    """Pickles value, behind the arrays in it, which `_read` does not copy; where it begins."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    spans = []
+    for buffer in buffers:
+        file.write(bytes(-file.tell() % 64))  # aligned
+        spans.append((file.tell(), file.tell() + buffer.raw().nbytes))
+        file.write(buffer.raw())
+    begin = file.tell()
+    cloudpickle.dump((data, spans), file)
+    file.flush()
+    return begin
+
+
+def _read(path, begin):
     with open(path, "rb") as file:
-        return cloudpickle.load(file)
+        # All workers have the same pages, until one writes to its own: a listing may be large.
+        pages = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        file.seek(begin)
+        data, spans = cloudpickle.load(file)
+    return cloudpickle.loads(data, buffers=[pages[start:end] for start, end in spans])
 
 
 @contextmanager
@@ -303,12 +421,15 @@ def _signals_held():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _init_worker(path, worker_index, worker_count):
+def _init_worker(path, owner, worker_index, worker_count):
     for number in interruption.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, interruption.SIGNALS)
     # The trainer's own end, however sudden, must end a worker.
     threading.Thread(target=_end_with_parent, args=(path,), daemon=True).start()
+    if owner:
+        shared_memory.name_after(owner)
+    open_files.raise_limit()
     cv2.setNumThreads(1)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the trainer's
 

@@ -13,7 +13,7 @@ import grain
 import msgpack
 import numpy as np
 
-from convnext import files
+from convnext import files, open_files
 from convnext.data import decode
 from convnext.errors import InputError, require
 
@@ -36,6 +36,7 @@ class Records:
         try:
             self._records = grain.sources.ArrayRecordDataSource(list(map(str, self._paths)))
         except (RuntimeError, ValueError, OSError) as error:
+            open_files.check_error(error)
             raise InputError(f"cannot read the shards in {root}: {error}; {WHOLE}") from error
         given, expected = len(self._records), sum(shard["images"] for shard in shards)
         require(given == expected, f"the number of images in {root}", given, f"{expected}: {WHOLE}")
@@ -47,6 +48,7 @@ class Records:
         try:
             record = msgpack.unpackb(self._records[index])
         except (RuntimeError, ValueError) as error:  # hashes of ArrayRecord; of msgpack
+            open_files.check_error(error)
             raise InputError(f"cannot read {self._place(index)}: {error}; {WHOLE}") from error
         if not _is_record(record) or record["class"] not in self._labels:
             raise InputError(f"{self._place(index)} is no image of a class; {WHOLE}")
@@ -92,6 +94,7 @@ def load(root: str | None) -> tuple[Records, Records | None]:
             raise InputError(f"no shard {path}; accepted: all files that {INDEX} names")
     if not splits[0]:
         raise InputError(f"{root} has no split to train on; {accepted}")
+    open_files.check(len(splits[0] + splits[1]), root)
     train, val = (
         Records(Path(root), shards, index["classes"]) if shards else None for shards in splits
     )

@@ -48,7 +48,20 @@ def _combine_rows(image, firsts, weights):
     return sums.reshape(-1, *image.shape[1:])
 
 
-@numba.njit(cache=True, nogil=True)
+def _compiled(**options):
+    """numba.njit. What it compiles is kept beside this file or in the user's cache folder; where
+    neither can be written, as long as the process lives."""
+
+    def compiled(function):
+        try:
+            return numba.njit(function, cache=True, **options)
+        except RuntimeError:  # no folder: another one may be others' as well, and is read as code
+            return numba.njit(function, **options)
+
+    return compiled
+
+
+@_compiled(nogil=True)
 def _sums(image, firsts, weights):
     size = image.shape[1]
     result = np.empty((len(firsts), size), np.uint8)
@@ -64,7 +77,7 @@ def _sums(image, firsts, weights):
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled(nogil=True)
 def _weights(size, new_size, begin, end):
     """For each of the new pixels from begin to end: the first one of the old that counts, int32
     [n], and the weights from there on, int32 [n, taps] of a unit of 2**PRECISION_BITS."""
@@ -90,7 +103,7 @@ def _weights(size, new_size, begin, end):
     return firsts, weights
 
 
-@numba.njit(cache=True, inline="always")
+@_compiled(inline="always")
 def _filter(x):
     """Keys' cubic with a = -0.5."""
     x = abs(x)
