@@ -751,18 +751,27 @@ def test_a_run_starts_from_given_weights(finished, tmp_path):
     jax.tree.map(close, state.ema_params["0.9"], params)
 
 
-def test_what_comes_in_from_outside_has_the_mean_that_is_normalized_with(tmp_path, monkeypatch):
-    class SeenError(Exception):
-        """Of the transform, before a step."""
+def test_batches_are_of_the_problem_and_the_mean_of_the_config(tmp_path, monkeypatch):
+    """The mean, in which images are normalized, is what comes in from outside of them."""
+    asked = []
 
-    def batches(source, transform, **_):
-        raise SeenError(transform.keywords["mean"])
+    class EnoughError(Exception):
+        pass
 
-    monkeypatch.setattr("convnext.data.pipeline.TrainBatches", batches)
-    config = small()
+    def eval_batches(*_, problem_type, **__):
+        asked.append(problem_type)
+        raise EnoughError
+
+    def train_batches(source, transform, *, problem_type, **_):
+        asked.extend((transform.keywords["mean"], problem_type))
+
+    monkeypatch.setattr("convnext.data.pipeline.TrainBatches", train_batches)
+    monkeypatch.setattr("convnext.data.pipeline.EvalBatches", eval_batches)
+    config = small(**{"problem_type": "regression", "model.num_classes": 1})
     config.normalize.mean = (0.1, 0.2, 0.3)
-    with pytest.raises(SeenError, match=r"\(0.1, 0.2, 0.3\)"):
+    with pytest.raises(EnoughError):
         train_command.train(config, tmp_path)
+    assert asked == [(0.1, 0.2, 0.3), "regression", "regression"]
 
 
 def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, tmp_path):
