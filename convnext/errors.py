@@ -37,7 +37,10 @@ def printable(text: str) -> str:
 def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
     """Raises InputError where the condition is false."""
     if not condition:
-        given = " ".join(repr(given).split())  # an array's has lines
+        try:
+            given = " ".join(repr(given).split())  # an array's has lines
+        except (RecursionError, ValueError):  # lists in lists, or a number of too many digits
+            given = f"a {type(given).__name__} too large to print"
         raise InputError(f"{name} is {given}; accepted: {accepted}")
 
 

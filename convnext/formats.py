@@ -303,8 +303,8 @@ def fcmae_to_official(state: Mapping[str, np.ndarray]) -> State:
         parts = [part for part in parts if part not in ("encoder", "ln", "linear")]
         if parts[-1] == "kernel":
             parts[-1] = "weight"
-            side = math.isqrt(len(array))
-            if side**2 != len(array):
+            side = math.isqrt(len(array)) if array.ndim > 1 and array.size else 0
+            if side == 0 or side**2 != len(array):
                 raise InputError(
                     f"{key} is {array.shape}; accepted: [k * k, in, out] or [k * k, C]"
                 )

@@ -85,6 +85,9 @@ def test_sparse_kernels_have_their_axes_swapped():
     assert dense[2, 1, 0, 1] == kernel[1 * 3 + 0, 1, 2]  # row 0, column 1
     with pytest.raises(InputError, match=r"kernel is \(8, 2, 3\); accepted: \[k \* k, in, out\]"):
         formats.fcmae_to_official({"encoder.a.kernel": kernel[:8]})
+    for shape in ((), (9,), (9, 0), (0, 2, 3)):
+        with pytest.raises(InputError, match=r"kernel is \(.*\); accepted: \[k \* k, in, out\]"):
+            formats.fcmae_to_official({"encoder.a.kernel": np.zeros(shape)})
 
 
 @pytest.mark.parametrize(

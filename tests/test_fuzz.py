@@ -12,7 +12,7 @@ from tests import failing
 from tools import fuzz
 
 
-@pytest.mark.parametrize("kind, count", [("images", 300), ("weights", 60)])
+@pytest.mark.parametrize("kind, count", [("images", 300), ("weights", 60), ("pickles", 60)])
 def test_damaged_files_end_in_a_clear_error_or_a_right_result(kind, count):
     outcomes = [fuzz.case(kind, 1, number)[0] for number in range(count)]
     wrong = {n: text for n, text in enumerate(outcomes) if text not in ("accepted", "refused")}

@@ -1,9 +1,9 @@
-"""Feeds damaged images, weights and configs to the functions that read them.
+"""Feeds damaged images, weights and configs, and pickles made to do harm, to what reads them.
 
-    python -m tools.fuzz [--images=10000] [--weights=1000] [--seed=0]
+    python -m tools.fuzz [--images=10000] [--weights=1000] [--pickles=1000] [--seed=0]
 
 Each case must end in an InputError of one line or in a right result: for an image Pillow's pixels,
-for weights the numbers that safetensors' reader, or a plain one of torch.save's format, finds. Any
+for weights and pickles what safetensors' reader, or a plain one of the format, finds. Any
 other exception, a crash, more than 10 seconds of a processor or more than 4 GiB is a failure: its
 files are kept, and the exit status is 1. The cases run in a process of their own and follow from
 seed and number.
@@ -27,9 +27,9 @@ import numpy as np
 from rich import progress
 
 from convnext.errors import InputError, reported, require
-from tools.fuzzing import images, weights
+from tools.fuzzing import images, pickles, weights
 
-KINDS = {"images": images, "weights": weights}
+KINDS = {"images": images, "weights": weights, "pickles": pickles}
 SECONDS = 10  # of a processor, for one call
 HANGING = 60  # seconds after which the process is ended: the other readers take their time too
 MEMORY = 4 * 2**30  # bytes that a case may need
@@ -55,12 +55,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--images", type=int, default=10_000, metavar="N")
     parser.add_argument("--weights", type=int, default=1_000, metavar="N", help="and configs")
+    parser.add_argument("--pickles", type=int, default=1_000, metavar="N", help="made of nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz_failures"), metavar="DIR",
                         help="folder for the files of failures")  # fmt: skip
     arguments = parser.parse_args(argv)
     with reported():
-        counts = {"images": arguments.images, "weights": arguments.weights}
+        counts = {kind: getattr(arguments, kind) for kind in KINDS}
         reports = [fuzz(kind, n, arguments.seed, arguments.keep) for kind, n in counts.items() if n]
     sys.exit(1 if any(report.failures for report in reports) else 0)
 
