@@ -225,7 +225,8 @@ def test_train_uses_every_field():
 def test_the_folder_config_takes_a_variant():
     config = importlib.import_module("configs.folder").get_config("v2_nano")
     assert ConvNeXt(**config.model) == ConvNeXt(
-        **VARIANTS["v2_nano"], num_classes=None, drop_path_rate=0.1, dtype="float32"
-    )
+        **VARIANTS["v2_nano"], num_classes=None, drop_path_rate=0.1, dtype="float32",
+        residual_dtype="float32",
+    )  # fmt: skip
     with pytest.raises(InputError, match="the variant is 'v3'; accepted: atto, femto"):
         importlib.import_module("configs.folder").get_config("v3")
