@@ -1,7 +1,7 @@
 """The exceptions that are not bugs, and how a command says them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,13 @@ def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
     if not condition:
         given = " ".join(repr(given).split())  # an array's has lines
         raise InputError(f"{name} is {given}; accepted: {accepted}")
+
+
+def require_range(name: str, given: Any, least: float, most: float) -> None:
+    """Raises InputError for anything but two numbers in order, from least (not it) to most."""
+    two = isinstance(given, Sequence) and len(given) == 2
+    ok = two and least < given[0] <= given[1] <= most
+    require(ok, name, given, f"two numbers in order, above {least:g} and at most {most:g}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 
 from convnext import pointwise
 from convnext.depthwise import depthwise_conv
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 
 
 def _variant(depths: tuple[int, ...], dim: int, **options: Any) -> dict[str, Any]:
@@ -167,6 +167,8 @@ class ConvNeXt(nn.Module):
         return maps
 
     def _check(self, x):
+        rate = self.drop_path_rate
+        require(0 <= rate < 1, "drop_path_rate", rate, "from 0 to below 1")
         stride = self.patch_size * 2 ** (len(self.depths) - 1)
         if x.ndim != 4 or x.shape[-1] != self.in_chans:
             raise InputError(
