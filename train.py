@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -60,8 +61,11 @@ def train(
     """Trains to the end of config.num_epochs, or until it is interrupted; returns the last state,
     of a dry run its shapes."""
     interrupted = interrupted or interruption.Interruption()
-    for name in ("num_epochs", "eval_every_epochs", "checkpoint_every_epochs"):
+    for name in ("num_epochs", "eval_every_epochs", "checkpoint_every_epochs", "image_size"):
         require(config[name] > 0, name, config[name], "1 and more")
+    for name in ("seed", "num_workers", "max_bad_images"):
+        require(config[name] >= 0, name, config[name], "0 and more")
+    divergence = interruption.Divergence(config.max_skipped)
 
     # Data; a dry run makes do with its published size.
     try:
@@ -117,6 +121,18 @@ def train(
     erase = partial(erasing.erase, **config.erase)
     mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, mesh=mesh,
                   **config.mix)  # fmt: skip
+    train_transform = partial(augment.train_transform, image_size=config.image_size,
+                              mean=config.normalize.mean, **config.augment)  # fmt: skip
+    eval_transform = partial(augment.eval_transform, image_size=config.image_size,
+                             **config.preprocess)  # fmt: skip
+    # Tried on black images, so that what is out of range is said before anything is written.
+    black = np.zeros((config.image_size, config.image_size, model.in_chans), np.uint8)
+    train_transform(black, np.random.default_rng(0))
+    eval_transform(black)
+    jax.eval_shape(
+        lambda images, labels: mix(init_key, erase(init_key, normalize(images)), labels),
+        *(jax.ShapeDtypeStruct((config.batch_size, *x.shape), x.dtype) for x in (black, label)),
+    )
     train_step = jax.jit(
         partial(steps.train_step, model=model, tx=tx, normalize=normalize,
                 problem_type=problem_type, erase=erase, mix=mix, key=train_key,
@@ -193,14 +209,13 @@ def train(
         rows = pipeline.process_rows(config.batch_size)
         train_batches = pipeline.TrainBatches(
             train_source,
-            partial(augment.train_transform, image_size=config.image_size,
-                    mean=config.normalize.mean, **config.augment),
+            train_transform,
             seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
             max_bad_images=config.max_bad_images, problem_type=problem_type,
         )  # fmt: skip
         val_batches = pipeline.EvalBatches(
             val_source,
-            partial(augment.eval_transform, image_size=config.image_size, **config.preprocess),
+            eval_transform,
             batch_size=config.batch_size, rows=rows, max_bad_images=config.max_bad_images,
             problem_type=problem_type,
         )  # fmt: skip
@@ -210,7 +225,6 @@ def train(
         with logs.Log(workdir, start_step=start_step, num_steps=num_steps,
                       batch_size=config.batch_size, config=written_config,
                       **config.log) as log:  # fmt: skip
-            divergence = interruption.Divergence(config.max_skipped)
             to_devices = partial(pipeline.to_devices, sharding=by_batch,
                                  num_workers=config.num_workers, report=log.bad_image,
                                  left_out=set(log.bad_images))  # fmt: skip

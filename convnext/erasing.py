@@ -9,6 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from convnext.errors import require, require_range
+
 
 def erase(
     key: jax.Array,
@@ -24,7 +26,12 @@ def erase(
     its height / width log-uniform in [min_aspect, 1 / min_aspect], its place uniform. Of ten boxes
     the first that is smaller than the image in both directions counts; if there is none, nothing is
     erased. Each value inside becomes a draw from the standard normal distribution.
+
+    Raises InputError for what is out of range.
     """
+    require(0 <= prob <= 1, "erase.prob", prob, "0 to 1")
+    require_range("erase.area", area, 0, 1)
+    require(0 < min_aspect <= 1, "erase.min_aspect", min_aspect, "above 0, at most 1")
     if prob == 0:
         return images
     one = lambda key, image: _erase_one(key, image, prob, area, min_aspect)  # noqa: E731

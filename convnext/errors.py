@@ -1,7 +1,7 @@
 """The exceptions that are not bugs, and how a command says them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,13 @@ def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
         except (RecursionError, ValueError):  # lists in lists, or a number of too many digits
             given = f"a {type(given).__name__} too large to print"
         raise InputError(f"{name} is {given}; accepted: {accepted}")
+
+
+def require_range(name: str, given: Any, least: float, most: float) -> None:
+    """Raises InputError for anything but two numbers in order, from least (not it) to most."""
+    two = isinstance(given, Sequence) and len(given) == 2
+    ok = two and least < given[0] <= given[1] <= most
+    require(ok, name, given, f"two numbers in order, above {least:g} and at most {most:g}")
 
 
 @contextmanager

@@ -70,22 +70,21 @@ def estimate(
     """Bytes of each device in a training step on `rows` images of the batch, of which rows_at_once
     pass through the model together. "gathered" are parameters that are stored in parts.
 
-    As if all of it were there at one time, and no parameter frozen. In bfloat16, on 16 images of
-    224 pixels, the sum is 1.01 to 1.20 of what the TPU compiler plans for tiny, base, xlarge and V2
-    tiny, with and without remat, and for tiny 0.87 on 128 images and 1.11 on 512, which just fit;
-    with fsdp = 8 it is 0.92 for tiny and 1.14 for xlarge (docs/performance.md). Less the state it
-    is 0.87 to 1.65, the most for xlarge with remat.
+    As if all of it were there at one time, and no parameter frozen. In bfloat16, residual_dtype
+    too, on 16 images of 224 pixels, the sum is 1.01 to 1.20 of what the TPU compiler plans for
+    tiny, base, xlarge and V2 tiny, with and without remat, and for tiny 0.87 on 128 images and 1.11
+    on 512, which just fit; with fsdp = 8 it is 0.92 for tiny and 1.14 for xlarge
+    (docs/performance.md). Less the state it is 0.87 to 1.65, the most for xlarge with remat.
     """
     whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     in_parts = of_a_device(state.params, state_sharding.params) < 4 * whole
     pixels = rows * image_size**2 * model.in_chans
-    itemsize = jnp.dtype(model.dtype).itemsize
     return {
         "state": of_a_device(state, state_sharding),
-        **({"gathered": whole * itemsize} if in_parts else {}),
+        **({"gathered": whole * jnp.dtype(model.dtype).itemsize} if in_parts else {}),
         "gradients": 4 * whole,  # until they are reduced
         "images": pixels * (1 + 4),  # as they come, and normalised
-        "activations": rows_at_once * activations(model, image_size) * itemsize,
+        "activations": rows_at_once * activations(model, image_size),
     }
 
 
@@ -98,12 +97,12 @@ def of_a_device(tree: Any, shardings: Any) -> int:
 
 
 def activations(model: ConvNeXt, image_size: int) -> int:
-    """How many numbers the layers keep of an image for the backward pass.
+    """Bytes that the layers keep of an image for the backward pass.
 
-    Of a block with C channels, 7 C a position: what it reads, the result of the depthwise
-    convolution, the same normalised, and the hidden layer, of which V2 keeps another 4 C after its
-    GRN. With remat what each block reads, and all of one block. Of what a stage begins with, the
-    map before and after its norm. The head is left out.
+    Of a block with C channels, 7 C numbers a position: what its convolution reads, the result, the
+    same normalised, and the hidden layer, of which V2 keeps another 4 C after its GRN. With remat
+    what each block reads, which is of map_dtype, and all of one block. Of what a stage begins with,
+    the map before and after its norm. The head is left out.
     """
     side, channels, read, widest, between = image_size, model.in_chans, 0, 0, 0
     for i, (depth, dim) in enumerate(zip(model.depths, model.dims, strict=True)):
@@ -113,4 +112,7 @@ def activations(model: ConvNeXt, image_size: int) -> int:
         widest = max(widest, side**2 * dim)
         channels = dim
     kept = 11 if model.use_grn else 7
-    return between + (read + kept * widest if model.remat else kept * read)
+    itemsize, map_itemsize = jnp.dtype(model.dtype).itemsize, model.map_dtype.itemsize
+    if model.remat:
+        return itemsize * (between + kept * widest) + map_itemsize * read
+    return itemsize * (between + kept * read)

@@ -43,10 +43,14 @@ def mix(
     On the devices of `mesh` each draws everything for itself, so that none waits for the turns of
     another's sampler, and makes its own rows of the result, also of groups across devices.
 
-    group_size is capped at N; raises InputError where it does not divide N, for another mode, and
-    for pairs in groups of an odd size.
+    group_size is capped at N; raises InputError where it does not divide N, for another mode, for
+    pairs in groups of an odd size, and for what is out of range.
     """
     require(mode in MODES, "mix.mode", mode, ", ".join(MODES))
+    alphas, probs = (mixup_alpha, cutmix_alpha), (prob, switch_prob)
+    require(min(alphas) >= 0, "mix.mixup_alpha, mix.cutmix_alpha", alphas, "0 and more")
+    require(0 <= min(probs) <= max(probs) <= 1, "mix.prob, mix.switch_prob", probs, "0 to 1")
+    require(0 <= label_smoothing < 1, "mix.label_smoothing", label_smoothing, "from 0 to below 1")
     targets = losses.targets(
         labels,
         num_classes=num_classes,

@@ -16,7 +16,7 @@ import numpy as np
 
 from convnext import pointwise
 from convnext.depthwise import depthwise_conv
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 
 
 def _variant(depths: tuple[int, ...], dim: int, **options: Any) -> dict[str, Any]:
@@ -88,30 +88,35 @@ class ConvNeXt(nn.Module):
     head_init_scale: float = 1.0  # factor on the head's initial weights
     remat: bool = False  # recompute each block in the backward pass, to save memory
     dtype: Any = jnp.float32  # of the computation; statistics of norms and logits are float32
+    # Of the sums along the blocks, if wider than dtype. The official code adds up in float32 under
+    # torch.autocast where gamma or the stem's norm make it so, else in float16 with its 11 bits; of
+    # bfloat16's 8 bits a block with gamma 1e-6 changes none.
+    residual_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, with_features: bool = False) -> Any:
-        maps = self._maps(x, train)
-        norm_name = "norm_pre" if self.head_norm_first else "norm"
-        norm = LayerNorm(self.final_norm_eps, name=norm_name)
-        x = maps[-1].astype(jnp.float32)
-        x = norm(x).mean(axis=(1, 2)) if self.head_norm_first else norm(x.mean(axis=(1, 2)))
-        features = dict(zip(self.map_names, maps, strict=True))
-        features.update(last_hidden_state=maps[-1], pooler_output=x)
-        if self.head_hidden_size:
-            x = nn.Dense(self.head_hidden_size, kernel_init=kernel_init, name="pre_logits")(x)
-            x = nn.gelu(x, approximate=False)
-        if self.num_classes:
-            head_init = nn.initializers.normal(0.02 * self.head_init_scale)
-            x = nn.Dense(self.num_classes, kernel_init=head_init, name="head")(x)
+        with self._products(train):
+            maps = self._maps(x, train)
+            norm_name = "norm_pre" if self.head_norm_first else "norm"
+            norm = LayerNorm(self.final_norm_eps, name=norm_name)
+            x = maps[-1].astype(jnp.float32)
+            x = norm(x).mean(axis=(1, 2)) if self.head_norm_first else norm(x.mean(axis=(1, 2)))
+            features = dict(zip(self.map_names, maps, strict=True))
+            features.update(last_hidden_state=maps[-1], pooler_output=x)
+            if self.head_hidden_size:
+                x = nn.Dense(self.head_hidden_size, kernel_init=kernel_init, name="pre_logits")(x)
+                x = nn.gelu(x, approximate=False)
+            if self.num_classes:
+                head_init = nn.initializers.normal(0.02 * self.head_init_scale)
+                x = nn.Dense(self.num_classes, kernel_init=head_init, name="head")(x)
         return (x, features) if with_features else x
 
     def features(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """What the model computes on the way, for `model.apply(..., method="features")`.
 
-        By the names of transformers: "stem" and "stage1", "stage2", ... [N, h, w, C of the stage];
-        "last_hidden_state", the last of them, before any norm; "pooler_output" [N, dims[-1]],
-        float32, after pooling and norm.
+        By the names of transformers: "stem" and "stage1", "stage2", ... [N, h, w, C of the stage],
+        of map_dtype; "last_hidden_state", the last of them, before any norm; "pooler_output"
+        [N, dims[-1]], float32, after pooling and norm.
         """
         return self(x, train, with_features=True)[1]
 
@@ -120,6 +125,18 @@ class ConvNeXt(nn.Module):
         """Of the maps that `features` returns, in the order of their computation."""
         return ("stem", *(f"stage{i + 1}" for i in range(len(self.depths))))
 
+    @property
+    def map_dtype(self) -> jnp.dtype:
+        """Of the sums along the blocks, and so of the maps that `features` returns."""
+        return jnp.promote_types(self.dtype, self.residual_dtype)
+
+    def _products(self, train):
+        """The context of the computation. float32 is computed as such, but for training and where
+        JAX was told otherwise: by itself it would do with TF32 on a GPU, with bfloat16 on a TPU."""
+        asked = jax.config.jax_default_matmul_precision
+        in_full = asked is None and not train and jnp.dtype(self.dtype) == jnp.float32
+        return jax.default_matmul_precision("highest" if in_full else asked)
+
     def _maps(self, x, train):
         """Outputs of the stem and of each stage."""
         self._check(x)
@@ -127,13 +144,15 @@ class ConvNeXt(nn.Module):
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
 
         x = Patchify(self.dims[0], self.patch_size, dtype=self.dtype, name="stem_conv")(x)
+        x = x.astype(self.map_dtype)
         if self.stem_norm:
-            x = LayerNorm(self.norm_eps, self.dtype, name="stem_norm")(x)
+            x = LayerNorm(self.norm_eps, self.map_dtype, name="stem_norm")(x)
         maps = [x]
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
             if i > 0:
                 x = LayerNorm(self.norm_eps, self.dtype, name=f"downsample_{i}_norm")(x)
                 x = Patchify(dim, 2, dtype=self.dtype, name=f"downsample_{i}_conv")(x)
+                x = x.astype(self.map_dtype)
             for j in range(depth):
                 x = block(
                     dim=dim,
@@ -148,6 +167,8 @@ class ConvNeXt(nn.Module):
         return maps
 
     def _check(self, x):
+        rate = self.drop_path_rate
+        require(0 <= rate < 1, "drop_path_rate", rate, "from 0 to below 1")
         stride = self.patch_size * 2 ** (len(self.depths) - 1)
         if x.ndim != 4 or x.shape[-1] != self.in_chans:
             raise InputError(
@@ -163,8 +184,9 @@ class ConvNeXt(nn.Module):
 class Backbone(ConvNeXt):
     """Images [N, H, W, 3] to feature maps [N, h, w, C] by name, without a head.
 
-    For detection and segmentation: with out_norms each map passes through a LayerNorm of its own,
-    `norm_<name>`, as there. The other parameters are those of ConvNeXt, without `norm` and `head`.
+    The maps are of map_dtype. For detection and segmentation: with out_norms each passes through a
+    LayerNorm of its own, `norm_<name>`, as there, whose result is of dtype. The other
+    parameters are those of ConvNeXt, without `norm` and `head`.
 
     Raises InputError where out_features names a map that the model does not have.
     """
@@ -174,7 +196,8 @@ class Backbone(ConvNeXt):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        maps = self._selected(self._maps(x, train))
+        with self._products(train):
+            maps = self._selected(self._maps(x, train))
         if not self.out_norms:
             return maps
         norms = {name: LayerNorm(self.norm_eps, self.dtype, name=f"norm_{name}") for name in maps}
@@ -265,7 +288,7 @@ class Block(nn.Module):
         else:
             x = pointwise.mlp(x, kernel1, bias1, kernel2, bias2, gamma)
         drop_path = nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2, 3), name="drop_path")
-        return shortcut + drop_path(x, deterministic=not train)
+        return shortcut + drop_path(x.astype(shortcut.dtype), deterministic=not train)
 
 
 class LayerNorm(nn.Module):

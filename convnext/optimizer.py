@@ -30,6 +30,9 @@ def warmup_cosine(
     Optax's schedule of this name peaks one step later, as does v2: ConvNeXt-V2's, a function of
     the epochs that are done (`adjust_learning_rate`). Computed in float64, held as float32.
     """
+    require(peak_lr >= 0, "peak_lr", peak_lr, "0 and more")
+    require(end_lr >= 0, "end_lr", end_lr, "0 and more")
+    require(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "0 and more")
     num_steps = num_epochs * steps_per_epoch
     warmup_steps = warmup_epochs * steps_per_epoch
     if warmup_steps > num_steps:
@@ -65,8 +68,16 @@ def adamw(
 
     The weight decay follows a cosine over num_steps from weight_decay to weight_decay_end, if there
     is one. clip_norm bounds the global norm of the gradients; None leaves clipping out. See
-    `layer_scales` for layer_decay, `frozen_mask` for frozen.
+    `layer_scales` for layer_decay, `frozen_mask` for frozen. Raises InputError for what is out of
+    range.
     """
+    for name, value in dict(weight_decay=weight_decay, weight_decay_end=weight_decay_end).items():
+        require(value is None or value >= 0, name, value, "0 and more")
+    for name, value in dict(b1=b1, b2=b2).items():
+        require(0 <= value < 1, name, value, "from 0 to below 1")
+    require(eps > 0, "eps", eps, "above 0")
+    require(clip_norm is None or clip_norm > 0, "clip_norm", clip_norm, "above 0, or None")
+    require(0 < layer_decay <= 1, "layer_decay", layer_decay, "above 0, at most 1")
     decay = weight_decay
     if weight_decay_end is not None:
         decay = warmup_cosine(

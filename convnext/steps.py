@@ -16,6 +16,7 @@ import optax
 from flax import struct
 
 from convnext import losses, metrics, optimizer
+from convnext.errors import require
 
 
 @struct.dataclass
@@ -46,7 +47,11 @@ def init(
 def start(
     params: Any, *, tx: optax.GradientTransformation, ema_decays: Sequence[float] = ()
 ) -> TrainState:
-    """The state before the first update of these parameters. The averages begin as copies."""
+    """The state before the first update of these parameters. The averages begin as copies.
+
+    Raises InputError for a decay that is not from 0 to below 1.
+    """
+    require(all(0 <= d < 1 for d in ema_decays), "ema_decays", ema_decays, "each from 0 to below 1")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -189,7 +194,11 @@ def accumulate(loss_and_grads: Callable, steps: int) -> Callable:
 
 
 def normalize(images: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 [N, H, W, C] -> float32; mean and std of each channel, as fractions of 255."""
+    """uint8 [N, H, W, C] -> float32; mean and std of each channel, as fractions of 255.
+
+    Raises InputError for a std that is not positive.
+    """
+    require(min(std) > 0, "normalize.std", std, "above 0, of each channel")
     return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from convnext import mixup, optimizer
+from convnext import mixup, optimizer, outline
 from convnext.model import ConvNeXt
 
 
@@ -68,6 +69,7 @@ def describe(
             f"model      {parameter_count(params):,} parameters, {gmacs:.4g} GMACs at {image_size} "
             f"px, {model.num_classes} classes, depths {tuple(model.depths)}, "
             f"dims {tuple(model.dims)}",
+            precision(model),
             f"data       {train_size:,} images to train on, {val_size:,} to validate on",
             f"batch      {batch_size:,} images: devices {mesh.size} x parts {accumulation_steps} x "
             f"images {rows:,}",
@@ -75,6 +77,29 @@ def describe(
             f"rate       {', '.join(rates)}",
         ]
     )
+
+
+# What products of float32 are where nothing else is asked for, by platform.
+DEFAULT_PRODUCTS = {
+    "cuda": "TF32 on NVIDIA's from Ampere on",
+    "rocm": "TF32 on some of AMD's",
+    "tpu": "one pass in bfloat16",
+}
+
+
+def precision(model: ConvNeXt) -> str:
+    """What training computes in, in one line."""
+    dtype, platform = jnp.dtype(model.dtype).name, outline.platform()
+    asked = jax.config.jax_default_matmul_precision
+    how = "" if model.map_dtype == dtype else f", sums along the blocks in {model.map_dtype.name}"
+    if dtype == "float32" and asked:
+        how = f", products of precision {asked}, as JAX_DEFAULT_MATMUL_PRECISION says"
+    elif dtype == "float32" and platform in DEFAULT_PRODUCTS:
+        how = (
+            f", products by the device's default, {DEFAULT_PRODUCTS[platform]}; "
+            "JAX_DEFAULT_MATMUL_PRECISION=highest is for float32 throughout"
+        )
+    return f"precision  {dtype}{how}"
 
 
 def mixing(

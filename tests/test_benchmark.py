@@ -200,7 +200,7 @@ def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypat
     assert whole["sent MB a device"] == pytest.approx(2 * 3 / 4 * size / 1e6, rel=0.05)
     # Of 3 images of a device, as bytes and as floats; the state of fsdp = 4 is gathered.
     assert whole["arguments GB"] == pytest.approx((4 * size + 5 * 4) / 1e9)
-    kept = 3 * memory.activations(TINY, 8) * 4
+    kept = 3 * memory.activations(TINY, 8)
     assert whole["temporary GB"] == pytest.approx((size + 3 * 8 * 8 * 3 * 5 + kept) / 1e9)
     assert split["temporary GB"] == pytest.approx(whole["temporary GB"] + size / 1e9)
     in_all = whole["arguments GB"] + whole["temporary GB"]

@@ -1,9 +1,11 @@
 import importlib
 import inspect
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from convnext import VARIANTS, ConvNeXt, erasing, logs, mixup, optimizer, sharding, steps
@@ -231,7 +233,50 @@ def test_train_uses_every_field():
 def test_the_folder_config_takes_a_variant():
     config = importlib.import_module("configs.folder").get_config("v2_nano")
     assert ConvNeXt(**config.model) == ConvNeXt(
-        **VARIANTS["v2_nano"], num_classes=None, drop_path_rate=0.1, dtype="float32"
-    )
+        **VARIANTS["v2_nano"], num_classes=None, drop_path_rate=0.1, dtype="float32",
+        residual_dtype="float32",
+    )  # fmt: skip
     with pytest.raises(InputError, match="the variant is 'v3'; accepted: atto, femto"):
         importlib.import_module("configs.folder").get_config("v3")
+
+
+@pytest.mark.parametrize(
+    "section, changes",
+    [(section, {name: value}) for section, name, values in (
+        ("schedule", "peak_lr", [-1e-3]), ("schedule", "end_lr", [-1e-6]),
+        ("schedule", "warmup_epochs", [-1]),
+        ("optimizer", "weight_decay", [-0.05]), ("optimizer", "weight_decay_end", [-0.05]),
+        ("optimizer", "b2", [-0.1, 1.0]), ("optimizer", "eps", [0.0]),
+        ("optimizer", "clip_norm", [0.0]), ("optimizer", "layer_decay", [0.0, 1.1]),
+        ("erase", "prob", [-0.1, 1.1]), ("erase", "area", [(0.0, 0.5), (0.1, 1.1), (0.1,)]),
+        ("erase", "min_aspect", [0.0, 2.0]),
+        ("mix", "mixup_alpha", [-1.0]), ("mix", "cutmix_alpha", [-1.0]), ("mix", "prob", [1.1]),
+        ("mix", "switch_prob", [-0.1]), ("mix", "label_smoothing", [-0.1, 1.0]),
+        ("augment", "crop_scale", [(0.0, 1.0), (0.5, 0.1)]), ("augment", "crop_ratio", [(2, 1)]),
+        ("augment", "crop_padding", [-1]), ("augment", "flip_prob", [1.1]),
+        ("augment", "color_jitter", [-0.1]), ("augment", "affine_degrees", [181.0]),
+        ("augment", "affine_translate", [-0.1, 1.1]), ("augment", "affine_scale", [(0.0, 1.0)]),
+        ("augment", "affine_shear", [90.0]), ("augment", "gamma", [-0.1]),
+        ("randaugment", "num_ops", [-1]), ("randaugment", "magnitude", [-1.0, 11.0]),
+        ("randaugment", "magnitude_std", [-0.5]), ("randaugment", "prob", [1.1]),
+        ("preprocess", "crop_pct", [0.0]), ("normalize", "std", [(1.0, -1.0, 1.0)]),
+    ) for value in values],
+)  # fmt: skip
+def test_the_function_that_has_a_field_refuses_what_is_out_of_range(section, changes):
+    config = load("convnext_tiny")
+    images, key = jnp.zeros((2, 4, 4, 3)), jax.random.key(0)
+    black, labels = np.zeros((4, 4, 3), np.uint8), jnp.zeros(2, jnp.int32)
+    functions = dict(
+        schedule=partial(optimizer.warmup_cosine, 10, 30),
+        optimizer=partial(optimizer.adamw, 1e-3, num_steps=10),
+        erase=partial(erasing.erase, key, images),
+        mix=partial(mixup.mix, key, images, labels, num_classes=2),
+        augment=partial(augment.train_transform, black, np.random.default_rng(0), image_size=4),
+        randaugment=randaugment.RandAugment,
+        preprocess=partial(augment.eval_transform, black, image_size=4),
+        normalize=partial(steps.normalize, images),
+    )
+    fields = config.augment.randaugment if section == "randaugment" else config[section]
+    (name,) = changes
+    with pytest.raises(InputError, match=rf"\b{name}.* is .*; accepted: .*\d"):
+        functions[section](**{**fields, **changes})

@@ -6,8 +6,8 @@ import pytest
 
 from convnext import VARIANTS, ConvNeXt, memory, optimizer, sharding, steps
 
-# Temporary memory in GB of a training step on 8 chips in bfloat16, as the TPU compiler plans it
-# (docs/performance.md); by variant, remat, images of 224 pixels a chip, and fsdp.
+# Temporary memory in GB of a training step on 8 chips in bfloat16, residual_dtype too, as the TPU
+# compiler plans it (docs/performance.md); by variant, remat, images of 224 pixels a chip, and fsdp.
 PLANNED = {
     ("tiny", False, 16, 1): 0.633, ("tiny", True, 16, 1): 0.238, ("tiny", False, 128, 1): 5.081,
     ("base", False, 16, 1): 1.426, ("base", True, 16, 1): 0.485,
@@ -15,6 +15,9 @@ PLANNED = {
     ("v2_tiny", False, 16, 1): 0.917, ("v2_tiny", True, 16, 1): 0.275,
     ("tiny", False, 16, 8): 0.7747, ("xlarge", False, 16, 8): 3.725,
 }  # fmt: skip
+
+
+IN_BFLOAT16 = dict(dtype=jnp.bfloat16, residual_dtype=jnp.bfloat16)
 
 
 def abstract_state(params, ema_decays=()):
@@ -27,7 +30,7 @@ def test_the_estimate_is_near_what_a_compiler_plans(params_of, name, remat, rows
     state = abstract_state(params_of(ConvNeXt(**VARIANTS[name])))
     parts = memory.estimate(
         state, sharding.of_state(state, sharding.make_mesh(fsdp=fsdp)), image_size=224, rows=rows,
-        rows_at_once=rows, model=ConvNeXt(**VARIANTS[name], remat=remat, dtype=jnp.bfloat16),
+        rows_at_once=rows, model=ConvNeXt(**VARIANTS[name], remat=remat, **IN_BFLOAT16),
     )  # fmt: skip
     temporary, state_bytes = 1e9 * PLANNED[name, remat, rows, fsdp], parts.pop("state")
     assert 0.85 < sum(parts.values()) / temporary < 1.7
@@ -60,9 +63,14 @@ def test_a_part_of_the_batch_keeps_activations_but_all_images_are_there(params_o
 def test_a_block_keeps_seven_maps_and_with_remat_one():
     keep = dict(depths=(2,), dims=(8,), patch_size=4)
     image, maps = 16 * 16 * 3, 4 * 4 * 8
-    assert memory.activations(ConvNeXt(**keep), 16) == 2 * image + 2 * 7 * maps
-    assert memory.activations(ConvNeXt(**keep, use_grn=True), 16) == 2 * image + 2 * 11 * maps
-    assert memory.activations(ConvNeXt(**keep, remat=True), 16) == 2 * image + (2 + 7) * maps
+    kept = lambda **fields: memory.activations(ConvNeXt(**keep, **fields), 16)  # noqa: E731
+    assert kept() == 4 * (2 * image + 2 * 7 * maps)
+    assert kept(use_grn=True) == 4 * (2 * image + 2 * 11 * maps)
+    assert kept(remat=True) == 4 * (2 * image + (2 + 7) * maps)
+    assert kept(**IN_BFLOAT16) == kept(dtype=jnp.bfloat16) == 2 * (2 * image + 2 * 7 * maps)
+    # Between the blocks are sums in float32.
+    assert kept(**IN_BFLOAT16, remat=True) == 2 * (2 * image + (2 + 7) * maps)
+    assert kept(dtype=jnp.bfloat16, remat=True) == 2 * (2 * image + (2 * 2 + 7) * maps)
 
 
 def test_a_compiled_function_is_counted_without_what_it_donates():

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import convnext
-from convnext import VARIANTS, Backbone, ConvNeXt
+from convnext import VARIANTS, Backbone, ConvNeXt, outline, pointwise
 from convnext.model import GRN, Block, abstract_params
 
 # With 1,000 classes. Computed from facebookresearch/ConvNeXt and ConvNeXt-V2, and from timm.
@@ -154,7 +155,7 @@ def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
     image = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
     params = jax.jit(model.init)(jax.random.key(1), image)["params"]
     features = jax.jit(partial(model.apply, method="features"))({"params": params}, image)
-    assert features["stage1"].dtype == jnp.bfloat16
+    assert features["stage1"].dtype == jnp.float32
     pooled = features["pooler_output"]
     assert pooled.dtype == jnp.float32 and (pooled != pooled.astype(jnp.bfloat16)).any()
 
@@ -162,6 +163,82 @@ def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
     params = {"gamma": jnp.linspace(-1, 1, 4), "beta": jnp.linspace(0, 1, 4)}
     expected = GRN().apply({"params": params}, x.astype(jnp.float32)).astype(jnp.bfloat16)
     np.testing.assert_array_equal(GRN().apply({"params": params}, x), expected)
+
+
+@pytest.mark.parametrize(
+    "on_cpu, fields",
+    [(True, {}), (False, {}), (True, dict(use_grn=True)), (True, dict(remat=True))],
+)
+def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, fields, monkeypatch):
+    monkeypatch.setattr(pointwise, "on_cpu", lambda: on_cpu)
+    model = ConvNeXt(depths=(2,), dims=(16,), layer_scale_init_value=1e-4, **fields)
+    images = jax.random.normal(jax.random.key(0), (2, 24, 24, 3))
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
+    params = jax.tree.map(lambda x: 10 * x if x.ndim > 1 else x, params)
+
+    def added_and_gradients(**changes):
+        changed = model.clone(**changes)
+
+        def loss(params):
+            logits, maps = changed.apply({"params": params}, images, with_features=True)
+            added = maps["stage1"].astype(jnp.float32) - maps["stem"].astype(jnp.float32)
+            return jnp.square(logits).sum(), added
+
+        gradients, added = jax.jit(jax.grad(loss, has_aux=True))(params)
+        return {"added": added, **flatten_dict(gradients, sep="/")}
+
+    exact = added_and_gradients()
+    for name, value in added_and_gradients(dtype="bfloat16").items():
+        error = jnp.linalg.norm(value - exact[name]) / jnp.linalg.norm(exact[name])
+        assert error < 0.1, name
+    rounded = added_and_gradients(dtype="bfloat16", residual_dtype="bfloat16")["added"]
+    assert jnp.linalg.norm(rounded - exact["added"]) > jnp.linalg.norm(exact["added"]) / 2
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, dict(stem_norm=False, layer_scale_init_value=None), dict(use_grn=True)]
+)
+def test_the_maps_of_bfloat16_are_sums_in_float32(fields):
+    def shapes(**dtypes):
+        model = ConvNeXt(depths=(1, 1), dims=(4, 8), **fields, **dtypes)
+        apply = lambda params, x: model.apply({"params": params}, x, method="features")  # noqa: E731
+        return jax.eval_shape(apply, abstract_params(model), jnp.zeros((1, 8, 8, 3)))
+
+    in_float32 = shapes()
+    assert shapes(dtype="bfloat16") == in_float32
+    # A model that computes in float32 adds up in it, too.
+    assert shapes(dtype="float32", residual_dtype="bfloat16") == in_float32
+    rounded = shapes(dtype="bfloat16", residual_dtype="bfloat16")
+    assert rounded["stem"].dtype == rounded["stage2"].dtype == jnp.bfloat16
+
+
+def precisions(function, *inputs, platform):
+    """Of all products and convolutions, as they are handed to the compiler of a platform."""
+    with outline.compiling_for(platform):
+        lowered = jax.jit(function).trace(*inputs).lower(lowering_platforms=(platform,))
+    products = [
+        line for line in lowered.as_text().splitlines()
+        if re.search(r"stablehlo\.(dot_general|convolution)", line)
+    ]  # fmt: skip
+    found = {tuple(re.findall(r"\b(DEFAULT|HIGH|HIGHEST)\b", line)) for line in products}
+    return {name for names in found for name in names or ("none",)}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_float32_is_computed_as_such_but_for_training(platform):
+    model = ConvNeXt(depths=(1, 1), dims=(4, 8), head_hidden_size=5)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+
+    def of(model, train=False, **options):
+        params = abstract_params(model)
+        apply = lambda params, x: model.apply({"params": params}, x, train=train, **options)  # noqa: E731
+        return precisions(apply, params, images, platform=platform)
+
+    assert of(model) == of(model.clone(use_grn=True)) == of(model.clone(remat=True)) == {"HIGHEST"}
+    assert of(model, method="features") == of(Backbone(depths=(1, 1), dims=(4, 8))) == {"HIGHEST"}
+    assert of(model, train=True) == of(model.clone(dtype="bfloat16")) == {"DEFAULT"}
+    with jax.default_matmul_precision("high"):
+        assert of(model) == {"HIGH"}
 
 
 def test_a_backbone_gives_the_maps_of_the_model_with_channels_and_strides(references):

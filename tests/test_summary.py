@@ -6,7 +6,7 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from convnext import VARIANTS, ConvNeXt, optimizer, sharding, summary
+from convnext import VARIANTS, ConvNeXt, optimizer, outline, sharding, summary
 
 # GMACs in convolutions and linear layers, computed from the official code.
 GMACS = {
@@ -36,11 +36,30 @@ def test_the_description_says_what_will_run():
     )  # fmt: skip
     for fact in (
         "8 cpu, mesh data 4 x fsdp 2", "28,589,128 parameters", "4.456 GMACs at 224 px",
+        "\nprecision  float32\n",
         "1,281,167 images", "50,000", "312 per epoch", "93,600 in all",
         "4,096 images: devices 8 x parts 4 x images 128",
         "0 at step 1, 0.004 at step 6,240, 0.003", "1e-06 at step 93,600",
     ):  # fmt: skip
         assert fact in text
+
+
+def test_the_precision_of_float32_is_that_of_the_device_or_what_was_asked_for():
+    model = ConvNeXt(**VARIANTS["tiny"])
+    said = {}
+    for platform in ("cpu", "cuda", "tpu"):
+        with outline.compiling_for(platform):
+            said[platform] = summary.precision(model)
+            half = summary.precision(model.clone(dtype="bfloat16"))
+            assert half == "precision  bfloat16, sums along the blocks in float32"
+            with jax.default_matmul_precision("highest"):
+                asked = summary.precision(model)
+            assert asked.startswith("precision  float32, products of precision highest, as JAX_")
+    assert said["cpu"] == "precision  float32"
+    assert "TF32" in said["cuda"] and "bfloat16" in said["tpu"]
+    assert "JAX_DEFAULT_MATMUL_PRECISION=highest" in said["cuda"]
+    rounded = model.clone(dtype="bfloat16", residual_dtype="bfloat16")
+    assert summary.precision(rounded) == "precision  bfloat16"
 
 
 def test_without_warm_up_there_are_five_rates_too(params_of):

@@ -645,6 +645,17 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
         ({"mesh.fsdp": 3}, "mesh is 2 x 3 .data x fsdp.; accepted: a product of 8"),
         ({"data.name": "imagenet"}, "data.name is 'imagenet'; accepted: digits, folder"),
         ({"mix.group_size": 48}, "mix.group_size is 48; accepted: div"),
+        ({"seed": -1}, "seed is -1; accepted: 0 and more"),
+        ({"num_workers": -1}, "num_workers is -1; accepted: 0 and more"),
+        ({"max_skipped": 0}, "max_skipped is 0; accepted: 1 and more"),
+        ({"ema_decays": (0.9, 1.5)}, "ema_decays is .0.9, 1.5.; accepted: each from 0 to below 1"),
+        ({"mix.label_smoothing": 3.0}, "mix.label_smoothing is 3.0; accepted: from 0 to below 1"),
+        ({"augment.crop_scale": (2.0, 3.0)}, "augment.crop_scale is .2.0, 3.0.; accepted: two"),
+        ({"preprocess.crop_pct": 1.5}, "crop_pct is 1.5; accepted: above 0, at most 1"),
+        ({"erase.area": (0.9, 0.5)}, "erase.area is .0.9, 0.5.; accepted: two numbers in order, "),
+        ({"normalize.std": (0.0, 1.0, 1.0)}, "normalize.std is .0.0, 1.0, 1.0.; accepted: above 0"),
+        ({"optimizer.b1": 1.0}, "b1 is 1.0; accepted: from 0 to below 1"),
+        ({"model.drop_path_rate": 1.0}, "drop_path_rate is 1.0; accepted: from 0 to below 1"),
     ],
 )
 def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, changes, message):

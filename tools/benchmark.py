@@ -27,6 +27,7 @@ from convnext.model import VARIANTS, ConvNeXt
 from tools.benchmarks import layers, models, scaling, tpu
 
 MODES = ("inference", "training")
+DTYPES = ("float32", "bfloat16")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     shared.add_argument("--config", help="a config's model instead (needs ml_collections)")
     shared.add_argument("--batch_size", type=int, nargs="+", default=[8], metavar="N")
     shared.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
-    shared.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    shared.add_argument("--dtype", default="float32", choices=DTYPES)
+    shared.add_argument("--residual_dtype", default="float32", choices=DTYPES)
     shared.add_argument("--json", type=Path, help="file that each cell is appended to")
     one = commands.add_parser("model", parents=[shared], help="inference and training of a model")
     one.add_argument("--mode", nargs="+", default=MODES, choices=MODES)
@@ -71,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     large.add_argument("--batch_size", type=int, default=4096, metavar="N", help="of all devices")
     large.add_argument("--group_size", type=int, default=128, metavar="N", help="of mixed images")
     large.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
-    large.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
+    large.add_argument("--dtype", default="bfloat16", choices=DTYPES)
+    large.add_argument("--residual_dtype", default="float32", choices=DTYPES)
     large.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
     large.add_argument("--json", type=Path, help="file that each cell is appended to")
     large.set_defaults(command=_benchmark_scaling)
@@ -102,7 +105,8 @@ def _benchmark_model(benchmark, arguments):
 def _benchmark_scaling(arguments):
     # Read when the first computation starts, and not after.
     jax.config.update("jax_num_cpu_devices", max(arguments.devices))
-    options = dict(dtype=arguments.dtype, remat=arguments.remat, drop_path_rate=0.1)
+    options = dict(dtype=arguments.dtype, residual_dtype=arguments.residual_dtype,
+                   remat=arguments.remat, drop_path_rate=0.1)  # fmt: skip
     variants = {name: ConvNeXt(**VARIANTS[name], **options) for name in arguments.variant}
     scaling.benchmark(variants, arguments)
 
@@ -132,7 +136,8 @@ def _model(arguments):
         fields["num_classes"] = fields["num_classes"] or 1000
     else:
         fields, name = dict(VARIANTS[arguments.variant]), arguments.variant
-    fields.update(dtype=arguments.dtype, remat=getattr(arguments, "remat", False))
+    fields.update(dtype=arguments.dtype, residual_dtype=arguments.residual_dtype,
+                  remat=getattr(arguments, "remat", False))  # fmt: skip
     return ConvNeXt(**{"drop_path_rate": 0.1, **fields}), name
 
 

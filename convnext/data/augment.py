@@ -14,7 +14,7 @@ from PIL import Image
 from convnext.data import operations
 from convnext.data.randaugment import RandAugment
 from convnext.data.resample import bicubic
-from convnext.errors import InputError
+from convnext.errors import InputError, require, require_range
 
 CROP_MODES = (None, "center", "squash")
 CROP_ROUNDINGS = ("round", "floor")
@@ -42,7 +42,22 @@ def train_transform(
     """The training augmentation, in this order. crop_scale None resizes the whole image instead of
     a crop. crop_padding crops the whole image framed by so many pixels (`random_crop`), as the
     official code does with 32 pixels and less. randaugment are the fields of `RandAugment`, whose
-    fill is `mean`, that of the images as fractions of 255 in RGB, rounded as timm does."""
+    fill is `mean`, that of the images as fractions of 255 in RGB, rounded as timm does.
+
+    Raises InputError for what is out of range.
+    """
+    require(0 <= flip_prob <= 1, "augment.flip_prob", flip_prob, "0 to 1")
+    for name, value, most in (
+        ("crop_padding", crop_padding or 0, math.inf), ("color_jitter", color_jitter, math.inf),
+        ("affine_degrees", affine_degrees, 180), ("affine_translate", affine_translate, 1),
+        ("affine_shear", affine_shear, 89), ("gamma", gamma, math.inf),
+    ):  # fmt: skip
+        require(0 <= value <= most, f"augment.{name}", value, f"0 to {most}")
+    for name, value, most in (
+        ("crop_scale", crop_scale or (1, 1), 1), ("crop_ratio", crop_ratio, math.inf),
+        ("affine_scale", affine_scale, math.inf),
+    ):  # fmt: skip
+        require_range(f"augment.{name}", value, 0, most)
     if crop_padding is not None:
         image = random_crop(resize(image, image_size, image_size), rng, padding=crop_padding)
     elif crop_scale is None:
@@ -92,6 +107,7 @@ def eval_transform(
     size, 3]: the centre and the four corners of what was resized. Raises InputError for an image so
     elongated that, resized, it would have more pixels than Pillow takes from a file.
     """
+    require(0 < crop_pct <= 1, "crop_pct", crop_pct, "above 0, at most 1")
     height, width = image.shape[:2]
     short = int(image_size / crop_pct)
     if crop_mode not in CROP_MODES:

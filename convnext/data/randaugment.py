@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convnext.data import operations
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 
 OPERATIONS = (
     "AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color",
@@ -19,7 +19,8 @@ class RandAugment:
 
     Each of num_ops operations is drawn from all, and applied with probability `prob`, at a
     magnitude of 0 to 10, normally distributed with mean `magnitude` and deviation magnitude_std.
-    With `increasing` a greater magnitude always changes the image more.
+    With `increasing` a greater magnitude always changes the image more. Raises InputError for what
+    is out of range.
     """
 
     num_ops: int = 2
@@ -28,6 +29,13 @@ class RandAugment:
     increasing: bool = True
     prob: float = 0.5
     fill: tuple[int, int, int] = (124, 116, 104)  # the mean of ImageNet, RGB
+
+    def __post_init__(self):
+        require(self.num_ops >= 0, "randaugment.num_ops", self.num_ops, "0 and more")
+        require(0 <= self.magnitude <= 10, "randaugment.magnitude", self.magnitude, "0 to 10")
+        require(self.magnitude_std >= 0, "randaugment.magnitude_std", self.magnitude_std,
+                "0 and more")  # fmt: skip
+        require(0 <= self.prob <= 1, "randaugment.prob", self.prob, "0 to 1")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for op, magnitude, sign in self.draw(rng):
