@@ -14,8 +14,9 @@
 #              is below 0.9 of what docs/performance.md says.
 # make package: builds the distributions into dist/, installs the wheel elsewhere and tests it.
 # make api:   writes the API reference, of the docstrings, into build/api.
-# make audit: installs pip-audit into .venv, once, and asks PyPI for known advisories against the
-#              versions in constraints.txt; one that cannot be looked up is a failure.
+# make audit: installs pip-audit and uv into .venv, once, and asks PyPI for known advisories against
+#              the versions in constraints.txt, and against the lowest that the requirements allow,
+#              build/floors.txt; one that cannot be looked up is a failure.
 #
 # PYTHON is the interpreter of a new .venv, 3.11 or newer. CONSTRAINTS may name a file of exact
 # versions: make test CONSTRAINTS=constraints.txt. CONFIG and FLAGS go to train.py.
@@ -77,8 +78,15 @@ package: .venv/test.installed
 api: .venv/test.installed
 	.venv/bin/python -m tools.api --out=build/api
 
-audit: .venv/audit.installed
+audit: .venv/audit.installed build/floors.txt
 	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt
+	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=build/floors.txt
+
+build/floors.txt: requirements.txt requirements-dev.txt requirements-browser.txt \
+		| .venv/audit.installed
+	@mkdir -p build
+	.venv/bin/uv pip compile --quiet --python=.venv/bin/python --resolution=lowest-direct \
+		--output-file=$@ requirements-browser.txt
 
 clean:
 	rm -rf .venv .venv-parity .venv-browser
@@ -99,8 +107,8 @@ clean:
 	@touch $@
 
 .venv/audit.installed: | .venv/bin/python
-	$(call SAY_INSTALL,pip-audit)
-	.venv/bin/python $(PIP_INSTALL) pip-audit
+	$(call SAY_INSTALL,pip-audit and uv)
+	.venv/bin/python $(PIP_INSTALL) pip-audit uv
 	@touch $@
 
 .venv-parity/installed: requirements.txt requirements-dev.txt requirements-parity.txt \

@@ -5,10 +5,18 @@ import tomllib
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import convnext
 
 ROOT = Path(__file__).parent.parent
+# The last version with an advisory, and the first without.
+PATCHED = {
+    "opencv-python-headless": ("4.11.0.86", "4.12.0.88"),  # CVE-2025-53644
+    "filelock": ("3.20.2", "3.20.3"),  # CVE-2026-22701
+    "jinja2": ("3.1.5", "3.1.6"),  # CVE-2025-27516
+}
 
 
 def test_the_version_is_that_of_the_package_in_the_citation_and_the_changelog():
@@ -30,3 +38,22 @@ def test_github_runs_what_ci_runs_and_the_suite_on_every_other_python_that_is_pr
     assert newer["strategy"]["matrix"]["python-version"] == promised[1:]
     assert project["requires-python"] == f">={promised[0]}"
     assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_a_library_is_asked_for_alike_in_every_file_and_constrained_to_what_is_asked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line for lines in project["optional-dependencies"].values() for line in lines]
+    for path in ROOT.glob("requirements*.txt"):
+        lines += [line for line in path.read_text().splitlines() if not line.startswith("-r")]
+    asked = {}
+    for requirement in map(Requirement, lines):
+        if requirement.specifier:
+            name = canonicalize_name(requirement.name)
+            assert asked.setdefault(name, requirement.specifier) == requirement.specifier, name
+    for path in ROOT.glob("constraints*.txt"):
+        for pinned in map(Requirement, path.read_text().splitlines()):
+            (version,) = (each.version for each in pinned.specifier)
+            name = canonicalize_name(pinned.name)
+            assert name not in asked or version in asked[name], f"{name} in {path.name}"
+    for name, patched in PATCHED.items():
+        assert not asked[name].contains(patched[0]) and asked[name].contains(patched[1]), name
