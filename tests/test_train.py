@@ -405,11 +405,12 @@ def test_processes_compare_config_flags_and_data_before_anything_is_compiled(tmp
     monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("compiled"))
     config = small(seed=7)
     with pytest.raises(ComparedError) as compared:
-        train_command.train(config, tmp_path, profile_steps="1:2", dry_run=True)
+        train_command.train(config, tmp_path, profile_steps="1:2", dry_run=True, start_anew=True)
     train, val = map(sources.fingerprint, sources.load("digits"))
     assert compared.value.args[0] == dict(
-        config=config.to_dict(), profile_steps="1:2", dry_run=True, train=train, val=val
-    )
+        config=config.to_dict(), profile_steps="1:2", dry_run=True, start_anew=True,
+        train=train, val=val,
+    )  # fmt: skip
 
 
 # Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails before its first step.
