@@ -106,7 +106,7 @@ def _batches(source, size):
         "train": pipeline.TrainBatches(
             source, transform, seed=0, num_epochs=1000, batch_size=BATCH_SIZE
         ),
-        "eval": pipeline.EvalBatches(
+        "eval": _Repeated(
             source, partial(augment.eval_transform, image_size=size), batch_size=BATCH_SIZE
         ),
     }
@@ -151,8 +151,7 @@ def _by_workers(batches, rounds):
 def _rate(batches: Iterable, workers: int) -> float:
     """Images a second that reach the device, when the workers have started."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    repeated = batches if isinstance(batches, pipeline.TrainBatches) else _Repeated(batches)
-    made = pipeline.to_devices(repeated, sharding, num_workers=workers)
+    made = pipeline.to_devices(batches, sharding, num_workers=workers)
     warm, count = 10, 50
     for _ in islice(made, warm):
         pass
@@ -164,18 +163,14 @@ def _rate(batches: Iterable, workers: int) -> float:
     return rate
 
 
-class _Repeated:
+class _Repeated(pipeline.EvalBatches):
     """The batches of an evaluation, again and again."""
 
-    def __init__(self, batches):
-        self.batches, self.source = batches, batches.source
-        self.max_bad_images = batches.max_bad_images
+    def __len__(self) -> int:
+        return 1000 * super().__len__()
 
-    def __len__(self):
-        return 1000 * len(self.batches)
-
-    def __getitem__(self, index):
-        return self.batches[index % len(self.batches)]
+    def part(self, batch: int, rows: slice) -> dict[str, np.ndarray]:
+        return super().part(batch % super().__len__(), rows)
 
 
 def _flat(figures):
