@@ -165,14 +165,12 @@ def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
     np.testing.assert_array_equal(GRN().apply({"params": params}, x), expected)
 
 
-@pytest.mark.parametrize(
-    "on_cpu, fields",
-    [(True, {}), (False, {}), (True, dict(use_grn=True)), (True, dict(remat=True))],
-)
-def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, fields, monkeypatch):
+@pytest.mark.parametrize("on_cpu, remat", [(True, False), (False, False), (True, True)])
+def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, remat, monkeypatch):
     monkeypatch.setattr(pointwise, "on_cpu", lambda: on_cpu)
-    model = ConvNeXt(depths=(2,), dims=(16,), layer_scale_init_value=1e-4, **fields)
-    images = jax.random.normal(jax.random.key(0), (2, 24, 24, 3))
+    model = ConvNeXt(depths=(1,), dims=(16,), num_classes=10, layer_scale_init_value=1e-4,
+                     remat=remat)  # fmt: skip
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
     params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     params = jax.tree.map(lambda x: 10 * x if x.ndim > 1 else x, params)
 
@@ -191,8 +189,6 @@ def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, fields, mo
     for name, value in added_and_gradients(dtype="bfloat16").items():
         error = jnp.linalg.norm(value - exact[name]) / jnp.linalg.norm(exact[name])
         assert error < 0.1, name
-    rounded = added_and_gradients(dtype="bfloat16", residual_dtype="bfloat16")["added"]
-    assert jnp.linalg.norm(rounded - exact["added"]) > jnp.linalg.norm(exact["added"]) / 2
 
 
 @pytest.mark.parametrize(
