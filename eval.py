@@ -114,7 +114,9 @@ def recorded(config: ConfigDict | None, workdir: Path | None) -> Mapping[str, An
     given = json.loads(json.dumps(config.to_dict()))
     for name in ("model", "image_size", "preprocess", "normalize") if made_with else ():
         accepted = f"{made_with[name]!r}, with which {workdir} was made; or --{name} of eval.py"
-        require(given[name] == made_with[name], f"config.{name}", given[name], accepted)
+        # A field that the run did not have is new, and has its default.
+        before = {**given[name], **made_with[name]} if name == "model" else made_with[name]
+        require(given[name] == before, f"config.{name}", given[name], accepted)
     return given
 
 

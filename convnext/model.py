@@ -133,6 +133,9 @@ class ConvNeXt(nn.Module):
     def _products(self, train):
         """The context of the computation. float32 is computed as such, but for training and where
         JAX was told otherwise: by itself it would do with TF32 on a GPU, with bfloat16 on a TPU."""
+        for name in ("dtype", "residual_dtype"):
+            accepted = "float32, bfloat16 or float16"
+            require(_is_float(getattr(self, name)), f"model.{name}", getattr(self, name), accepted)
         asked = jax.config.jax_default_matmul_precision
         in_full = asked is None and not train and jnp.dtype(self.dtype) == jnp.float32
         return jax.default_matmul_precision("highest" if in_full else asked)
@@ -350,6 +353,13 @@ class GRN(nn.Module):
         norms = jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, squares)))
         response = norms / (norms.mean(axis=-1, keepdims=True) + 1e-6)
         return (x * (1 + gamma * response) + beta).astype(dtype)
+
+
+def _is_float(dtype):
+    try:
+        return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:  # no dtype at all
+        return False
 
 
 def smallest_image(model: ConvNeXt) -> jax.Array:

@@ -227,6 +227,13 @@ def test_a_run_without_checkpoints_or_another_model_is_refused(finished, tmp_pat
         evaluate(small(image_size=24), finished)
 
 
+def test_a_run_made_before_the_model_had_a_field_is_of_the_same_model(finished, tmp_path):
+    made_with = json.loads((finished / "config.json").read_text())
+    del made_with["model"]["residual_dtype"]
+    (tmp_path / "config.json").write_text(json.dumps(made_with))
+    assert eval_command.recorded(small(), tmp_path) == json.loads(json.dumps(small().to_dict()))
+
+
 def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
     exported, imagenet, tmp_path, monkeypatch
 ):

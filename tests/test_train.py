@@ -657,6 +657,7 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
         ({"normalize.std": (0.0, 1.0, 1.0)}, "normalize.std is .0.0, 1.0, 1.0.; accepted: above 0"),
         ({"optimizer.b1": 1.0}, "b1 is 1.0; accepted: from 0 to below 1"),
         ({"model.drop_path_rate": 1.0}, "drop_path_rate is 1.0; accepted: from 0 to below 1"),
+        ({"model.dtype": "bf16"}, "model.dtype is 'bf16'; accepted: float32, bfloat16 or float16"),
     ],
 )
 def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, changes, message):
