@@ -107,7 +107,7 @@ clean:
 	@touch $@
 
 .venv/audit.installed: | .venv/bin/python
-	$(call SAY_INSTALL,pip-audit and uv)
+	$(call SAY_INSTALL,pip-audit uv)
 	.venv/bin/python $(PIP_INSTALL) pip-audit uv
 	@touch $@
 

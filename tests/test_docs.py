@@ -38,7 +38,7 @@ def test_make_says_what_it_installs_before_it_does():
     installs = [i for i, line in enumerate(lines) if line.startswith("\t.venv") and "PIP_" in line]
     assert len(installs) == 5
     for i in installs:
-        what = lines[i].split()[-1]
+        what = lines[i].partition("$(PIP_INSTALL) ")[2].removeprefix("-r ")
         assert lines[i - 1] == f"\t$(call SAY_INSTALL,{what})"
 
 

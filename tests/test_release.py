@@ -11,11 +11,11 @@ from packaging.utils import canonicalize_name
 import convnext
 
 ROOT = Path(__file__).parent.parent
-# The last version with an advisory, and the first without.
-PATCHED = {
-    "opencv-python-headless": ("4.11.0.86", "4.12.0.88"),  # CVE-2025-53644
-    "filelock": ("3.20.2", "3.20.3"),  # CVE-2026-22701
-    "jinja2": ("3.1.5", "3.1.6"),  # CVE-2025-27516
+# The last version with an advisory.
+VULNERABLE = {
+    "opencv-python-headless": "4.11.0.86",  # CVE-2025-53644
+    "filelock": "3.20.2",  # CVE-2026-22701
+    "jinja2": "3.1.5",  # CVE-2025-27516
 }
 
 
@@ -55,5 +55,5 @@ def test_a_library_is_asked_for_alike_in_every_file_and_constrained_to_what_is_a
             (version,) = (each.version for each in pinned.specifier)
             name = canonicalize_name(pinned.name)
             assert name not in asked or version in asked[name], f"{name} in {path.name}"
-    for name, patched in PATCHED.items():
-        assert not asked[name].contains(patched[0]) and asked[name].contains(patched[1]), name
+    for name, version in VULNERABLE.items():
+        assert version not in asked[name], name
