@@ -151,11 +151,12 @@ def test_an_eps_acts_where_it_is_given(norm):
 
 
 def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
-    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, dtype=jnp.bfloat16)
+    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, dtype="bfloat16",
+                     residual_dtype="bfloat16")  # fmt: skip
     image = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
     params = jax.jit(model.init)(jax.random.key(1), image)["params"]
     features = jax.jit(partial(model.apply, method="features"))({"params": params}, image)
-    assert features["stage1"].dtype == jnp.float32
+    assert features["stage1"].dtype == jnp.bfloat16
     pooled = features["pooler_output"]
     assert pooled.dtype == jnp.float32 and (pooled != pooled.astype(jnp.bfloat16)).any()
 
