@@ -277,7 +277,7 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
 ):
     python, _, *others = command("train.py", tmp_path, "--config.num_workers=1")
     signalled = subprocess.run([python, "-c", SIGNALLED, *others], cwd=ROOT, capture_output=True,
-                               text=True, timeout=120, start_new_session=True)  # fmt: skip
+                               text=True, timeout=300, start_new_session=True)  # fmt: skip
     assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
     assert "stopped after step 22; the same command again goes on\n" in signalled.stdout
@@ -353,7 +353,7 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
         wait_for("step 20/44", first)
         second.send_signal(signal.SIGTERM)  # to one of them
         (said, errors), (silence, noted) = (
-            process.communicate(timeout=120) for process in (first, second)
+            process.communicate(timeout=300) for process in (first, second)
         )
         assert first.returncode == interruption.EXIT_STATUS == 75, errors
         assert second.returncode == 75, noted
@@ -369,7 +369,7 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
     assert_same_lines(log_without_timing(workdir), expected)
 
     with two_processes("eval.py", workdir, "--weights=raw") as (first, second):
-        said, errors = first.communicate(timeout=120)
+        said, errors = first.communicate(timeout=300)
     names = ("count", "loss", "top1")
     told = dict(line.split() for line in said.splitlines() if line.startswith(names))
     assert told["count"] == "360" and float(told["top1"]) == expected[-1]["val/top1"], errors
@@ -382,7 +382,7 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
         wait_for(f"goes on from step {before}\n", first)
         wait_for("step ", first)
         second.kill()
-        first.communicate(timeout=120)
+        first.communicate(timeout=300)
         assert first.returncode not in (0, 75)
     again = log_without_timing(workdir)
     assert before < again[-1]["step"]
@@ -477,7 +477,7 @@ cli.run(main)
 
 def test_what_is_wrong_in_one_of_two_processes_both_know(tmp_path):
     with two_processes("train.py", tmp_path, program=IN_TROUBLE) as (first, second):
-        _, errors = second.communicate(timeout=120)
+        _, errors = second.communicate(timeout=300)
         assert second.returncode == 1 and "error: broken; accepted: whole ones\n" in errors
         _, also = first.communicate(timeout=30)
         assert first.returncode not in (0, 75)
