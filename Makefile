@@ -8,7 +8,7 @@
 # make notebook: with what browser installs, executes examples/finetune.ipynb into build/. Weights
 #              other than published ones: CONVNEXT_MODEL, of whatever convnext.from_pretrained takes.
 # make mutants: changes the code in one place at a time and reports which changes no test notices;
-#              an hour on two CPU cores. NAMES are some of those that `python -m tools.mutants
+#              an hour on two CPU cores. NAMES are some of those that `python -m dev.mutants
 #              --list` prints.
 # make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
 #              is below 0.9 of what docs/performance.md says.
@@ -57,9 +57,9 @@ notebook: .venv-browser/installed
 		--output-dir=build --output=finetune.ipynb
 
 mutants: .venv/test.installed
-	.venv/bin/python -m tools.mutants --jobs=2 $(NAMES)
+	.venv/bin/python -m dev.mutants --jobs=2 $(NAMES)
 
-BENCH = -m tools.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
+BENCH = -m dev.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
 bench: .venv-parity/installed
 	.venv-parity/bin/python $(BENCH) --mode inference training --batch_size 8
 	.venv-parity/bin/python $(BENCH) --mode inference --batch_size 1
@@ -76,7 +76,7 @@ package: .venv/test.installed
 	.venv/bin/python -m pytest tests/packaging
 
 api: .venv/test.installed
-	.venv/bin/python -m tools.api --out=build/api
+	.venv/bin/python -m dev.api --out=build/api
 
 audit: .venv/audit.installed build/floors.txt
 	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt

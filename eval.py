@@ -18,28 +18,21 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from convnext import (
-    cli,
-    evaluation,
-    hosts,
-    labels,
-    losses,
-    pretrained,
-    probing,
-    profiling,
-    results,
-    summary,
-)
-from convnext.data import benchmarks, folders, sources
+from convnext import hosts
+from convnext.data import folders, imagenet, sources, test_sets
 from convnext.errors import InputError, require
-from convnext.preprocessing import FILTERS, ImageProcessor
+from convnext.evaluation import evaluate, probing, results
+from convnext.images.processor import FILTERS, ImageProcessor
+from convnext.runs import cli, plan, profiling
+from convnext.training import losses
+from convnext.weights import pretrained
 
 WEIGHTS = flags.DEFINE_list(
     "weights", ["ema"], "Any of: raw, ema, ema_<decay> or the step of a checkpoint, of the run; a "
     "file or folder of weights; a workdir; a Hugging Face id. ema is the first average."
 )  # fmt: skip
 DATA = flags.DEFINE_list(
-    "data", None, f"Test sets of ImageNet: {', '.join(benchmarks.FOLDERS)}; 'folder', of "
+    "data", None, f"Test sets of ImageNet: {', '.join(test_sets.FOLDERS)}; 'folder', of "
     "--data_root/<class>; or a name that config.data takes. Default: what the run validates on."
 )  # fmt: skip
 DATA_ROOT = flags.DEFINE_string("data_root", None, "Of --data; or a folder with several of them.")
@@ -69,7 +62,7 @@ class TestSet:
     """A test set, and what it was named."""
 
     name: str
-    parts: Mapping[str, sources.Source]  # see benchmarks.TestSet
+    parts: Mapping[str, sources.Source]  # see test_sets.TestSet
     classes: tuple[int, ...] | None = None
     train: sources.Source | None = None  # what a probe learns from
 
@@ -81,9 +74,9 @@ def test_set(name: str | None, root: str | None, run: Mapping[str, Any], probes:
     if name is None:
         train, val = sources.load(**run["data"])
         return TestSet(run["data"]["name"], {"": val}, train=train)
-    if name in benchmarks.FOLDERS:
+    if name in test_sets.FOLDERS:
         train = folders.of_classes(Path(root) / "train") if probes and name == "val" else None
-        return TestSet(name, *benchmarks.load(name, root), train=train)
+        return TestSet(name, *test_sets.load(name, root), train=train)
     if name != "folder":
         train, val = sources.load(name, root)
         return TestSet(name, {"": val}, train=train)
@@ -166,14 +159,14 @@ def main(config: ConfigDict | None, workdir: Path | None) -> None:
         num_workers=run.get("num_workers", 0) if NUM_WORKERS.value is None else NUM_WORKERS.value,
         max_bad_images=run.get("max_bad_images", 0),
     )
-    test_sets = [
+    asked = [
         test_set(name, DATA_ROOT.value, run, PROBE.value is not None)
         for name in DATA.value or [None]
     ]
     hosts.require_same(
         lambda: dict(
             {f"--{flag.name}": flag.value for flag in SAME},
-            config=run, data=[fingerprints(each) for each in test_sets],
+            config=run, data=[fingerprints(each) for each in asked],
         )
     )  # fmt: skip
     if workdir:
@@ -182,7 +175,7 @@ def main(config: ConfigDict | None, workdir: Path | None) -> None:
     rows: list[dict[str, Any]] = []
     for weights in WEIGHTS.value:
         found, names = load(weights, workdir)
-        for each in test_sets:
+        for each in asked:
             check(found, each)
             for processor, said in processors(found.processor):
                 prepared = replace(found, processor=processor)
@@ -190,21 +183,21 @@ def main(config: ConfigDict | None, workdir: Path | None) -> None:
                     img_size=processor.size, crop_pct=processor.crop_pct,
                     interpolation=FILTERS[processor.resample],
                     views=int(CROPS.value) * (1 + FLIP.value), probe=PROBE.value or "",
-                    param_count=summary.parameter_count(found.params),
+                    param_count=plan.parameter_count(found.params),
                 )  # fmt: skip
                 print(heading(weights, prepared, each, said), flush=True)
                 if PROBE.value:
-                    made = evaluation.probe(
+                    made = evaluate.probe(
                         prepared, each.train, each.parts[""], name=PROBE.value, **options
                     )
                     made = {"": made}
                 else:
-                    made = evaluation.evaluate(
+                    made = evaluate.evaluate(
                         prepared, each.parts, classes=each.classes, crops=int(CROPS.value),
                         flip=FLIP.value, quiet=jax.process_index() > 0, **options,
                     )  # fmt: skip
                 if each.name == "c":
-                    made[""]["mce"] = benchmarks.mean_corruption_error(made)
+                    made[""]["mce"] = test_sets.mean_corruption_error(made)
                 for part, result in made.items():
                     data = f"{each.name}/{part}" if part else each.name
                     rows.append({**key, "data": data, **result})
@@ -237,8 +230,8 @@ def check(found: pretrained.Pretrained, each: TestSet) -> None:
             f"--probe={' or '.join(probing.PROBES)}"
         )
     elif found.problem_type != losses.REGRESSION:
-        if each.name in benchmarks.FOLDERS:
-            class_names = labels.synsets("1k")
+        if each.name in test_sets.FOLDERS:
+            class_names = imagenet.synsets("1k")
         sources.check_labels(class_names, found.labels, each.name, found.origin)
 
 

@@ -16,29 +16,26 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from convnext import (
+from convnext import hosts, sharding
+from convnext.data import pipeline, sources
+from convnext.errors import InputError, RunError, require
+from convnext.images import augment
+from convnext.models.convnext import ConvNeXt
+from convnext.runs import (
     checkpoint,
     cli,
-    erasing,
-    hosts,
     interruption,
-    logs,
-    losses,
     memory,
-    metrics,
-    mixup,
-    optimizer,
+    plan,
     plots,
-    pretrained,
     profiling,
-    sharding,
-    steps,
-    summary,
     workdirs,
 )
-from convnext.data import augment, pipeline, sources
-from convnext.errors import InputError, RunError, require
-from convnext.model import ConvNeXt
+from convnext.runs import (
+    log as logs,
+)
+from convnext.training import erasing, losses, metrics, mixup, optimizer, steps
+from convnext.weights import pretrained
 
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "Steps FIRST:END to trace into WORKDIR/profile, for xprof."
@@ -153,7 +150,7 @@ def train(
     )  # fmt: skip
 
     # What will run.
-    description = summary.describe(
+    description = plan.describe(
         model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,
         train_size=len(train_source), val_size=len(val_source), batch_size=config.batch_size,
         accumulation_steps=config.accumulation_steps, steps_per_epoch=steps_per_epoch,
@@ -164,16 +161,16 @@ def train(
         start = f"step {start_step:,} of {workdir}" if start_step else config.init_from
         print(
             description,
-            summary.mixing(config.batch_size, mesh.size, **config.mix),
-            summary.averages(config.ema_decays, config.ema_warmup),
+            plan.mixing(config.batch_size, mesh.size, **config.mix),
+            plan.averages(config.ema_decays, config.ema_warmup),
             f"start      {start or 'random weights'}",
-            summary.published(config.published.top1, config.published.source),
+            plan.published(config.published.top1, config.published.source),
             memory.describe(
                 train_step, abstract_state, state_sharding, model=model, mesh=mesh,
                 image_size=config.image_size, batch_size=config.batch_size, label=label,
                 accumulation_steps=config.accumulation_steps,
             ),
-            summary.updates(abstract_state.params, frozen=config.frozen, **config.optimizer),
+            plan.updates(abstract_state.params, frozen=config.frozen, **config.optimizer),
             sep="\n",
         )  # fmt: skip
         return abstract_state

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import convnext_tiny
 from convnext.errors import require
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 ROWS = ("2", "1")
 

@@ -6,7 +6,7 @@ python train.py --config=configs/convnext_base.py --config.data.root=/data/image
 from ml_collections import ConfigDict
 
 from configs import convnext_tiny
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 
 def get_config() -> ConfigDict:

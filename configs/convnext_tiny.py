@@ -9,7 +9,7 @@ what differs.
 
 from ml_collections import ConfigDict, config_dict
 
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 
 def get_config() -> ConfigDict:

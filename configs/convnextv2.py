@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from configs import convnext_tiny
 from convnext.errors import require
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 # Rate, epochs, warm-up epochs, layer decay and its type, weight decay, drop path rate, alphas of
 # mixup and CutMix, label smoothing, averages. Rates are for batches of 1024, 4096 (22k) and 512

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import imagenet22k_to_1k
 from convnext.errors import require
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 # Drop path rate, the weights to start from, and top-1 (README of the official code).
 ROWS = dict(

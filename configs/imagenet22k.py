@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import convnext_tiny
 from convnext.errors import require
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 # Of the paper's Table 5; base to xlarge also in TRAINING.md of the official code.
 DROP_PATH_RATES = dict(tiny=0.0, small=0.0, base=0.1, large=0.1, xlarge=0.2)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from configs import convnext_tiny
 from convnext.errors import require
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 DROP_PATH_RATES = dict(tiny=0.0, small=0.1, base=0.2, large=0.3, xlarge=0.4)
 # Top-1 of the published weights (README of the official code).

@@ -8,7 +8,7 @@ No stages: one 16x16 stem, then all blocks at 14x14 (section 3.3 of the paper).
 from ml_collections import ConfigDict
 
 from configs import convnext_tiny
-from convnext.model import VARIANTS
+from convnext.models.convnext import VARIANTS
 
 
 def get_config() -> ConfigDict:

@@ -7,10 +7,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from convnext.classifier import Classifier
-    from convnext.export import save_pretrained
-    from convnext.model import VARIANTS, Backbone, ConvNeXt
-    from convnext.preprocessing import ImageProcessor
-    from convnext.pretrained import from_pretrained
+    from convnext.images.processor import ImageProcessor
+    from convnext.models.convnext import VARIANTS, Backbone, ConvNeXt
+    from convnext.weights.pretrained import from_pretrained
+    from convnext.weights.save import save_pretrained
 
 __all__ = [
     "VARIANTS",
@@ -24,13 +24,13 @@ __all__ = [
 
 # Imported when they are asked for: the model alone needs neither Pillow nor safetensors.
 _MODULES = {
-    "VARIANTS": "model",
-    "Backbone": "model",
+    "VARIANTS": "models.convnext",
+    "Backbone": "models.convnext",
     "Classifier": "classifier",
-    "ConvNeXt": "model",
-    "ImageProcessor": "preprocessing",
-    "from_pretrained": "pretrained",
-    "save_pretrained": "export",
+    "ConvNeXt": "models.convnext",
+    "ImageProcessor": "images.processor",
+    "from_pretrained": "weights.pretrained",
+    "save_pretrained": "weights.save",
 }
 
 if not TYPE_CHECKING:  # to which a module with this function has every name

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from convnext import pretrained
 from convnext.errors import InputError, require
-from convnext.model import ConvNeXt
-from convnext.preprocessing import ImageProcessor
+from convnext.images.processor import ImageProcessor
+from convnext.models.convnext import ConvNeXt
+from convnext.weights import pretrained
 
 FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "softmax": jax.nn.softmax,

@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from convnext import pretrained
 from convnext.data.folders import IMAGE_SUFFIXES
 from convnext.errors import InputError, reported
+from convnext.weights import pretrained
 
 BATCH_SIZE = 32
 

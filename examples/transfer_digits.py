@@ -15,9 +15,10 @@ import jax
 import numpy as np
 import optax
 
-from convnext import optimizer, pretrained
 from convnext.data import sources
 from convnext.errors import reported, require
+from convnext.training import optimizer
+from convnext.weights import pretrained
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXt
-from convnext.model import abstract_params
+from convnext.models.convnext import abstract_params
 
 
 @pytest.fixture
@@ -65,6 +65,12 @@ def batch():
 
 def pytest_collection_modifyitems(items):
     """The files that take longest first, so that no process is left alone with one at the end."""
-    longest = ("test_train.py", "test_soak.py", "test_steps.py", "test_model.py", "test_mixup.py")
+    longest = (
+        "test_train.py",
+        "test_soak.py",
+        "test_steps.py",
+        "test_convnext.py",
+        "test_mixup.py",
+    )
     rank = {name: number for number, name in enumerate(longest)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 import convnext
-from convnext import Classifier, ConvNeXt, ImageProcessor, pretrained
+from convnext import Classifier, ConvNeXt, ImageProcessor
 from convnext.errors import InputError
+from convnext.weights import pretrained
 
 SOURCE = Path(__file__).parent / "fixtures" / "pretrained" / "official_v1.pth"
 
@@ -119,7 +120,7 @@ def test_top_k_is_at_most_all(classifier, images):
 
 def test_from_pretrained_has_the_labels_of_imagenet(tmp_path):
     model = ConvNeXt(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
-    image = convnext.model.smallest_image(model)
+    image = convnext.models.convnext.smallest_image(model)
     params = jax.jit(model.init)(jax.random.key(0), image)["params"]
     params["head"]["bias"] = params["head"]["bias"].at[281].set(9.0)
     convnext.save_pretrained(tmp_path, model, params, processor=ImageProcessor(size=32))

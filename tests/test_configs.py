@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext import VARIANTS, ConvNeXt, erasing, logs, mixup, optimizer, sharding, steps
-from convnext.data import augment, randaugment, sources
+from convnext import VARIANTS, ConvNeXt, sharding
+from convnext.data import sources
 from convnext.errors import InputError
+from convnext.images import augment, randaugment
+from convnext.runs import log
+from convnext.training import erasing, mixup, optimizer, steps
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -214,7 +217,7 @@ def test_every_section_is_the_keywords_of_one_function(name):
     inspect.signature(erasing.erase).bind(key, 0, **config.erase)
     inspect.signature(mixup.mix).bind(key, 0, 0, num_classes=0, **config.mix)
     inspect.signature(sharding.make_mesh).bind(**config.mesh)
-    inspect.signature(logs.Log).bind(
+    inspect.signature(log.Log).bind(
         "", start_step=0, num_steps=0, batch_size=0, config={}, **config.log
     )
     schedule = optimizer.warmup_cosine(2, config.num_epochs, **config.schedule)

@@ -15,11 +15,13 @@ from PIL import Image
 
 import eval as eval_command
 import train as train_command
-from convnext import ConvNeXt, ImageProcessor, evaluation, hosts, labels, save_pretrained
+from convnext import ConvNeXt, ImageProcessor, hosts, save_pretrained
+from convnext.data import imagenet as labels
 from convnext.data import sources
 from convnext.errors import InputError
-from tests import benchmark_folders
-from tests.inputs import refused
+from convnext.evaluation import evaluate as evaluation
+from tests.helpers import test_set_folders
+from tests.helpers.inputs import refused
 from tests.test_train import command, log_without_timing, run, small
 
 ROOT = Path(__file__).parent.parent
@@ -47,8 +49,8 @@ def exported(tmp_path_factory):
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
     root = tmp_path_factory.mktemp("imagenet")
-    benchmark_folders.write(root / "val", labels.synsets("1k"), "ILSVRC2012_val_{:08d}.JPEG")
-    benchmark_folders.write(root / "imagenet-a", labels.synsets("a"))
+    test_set_folders.write(root / "val", labels.synsets("1k"), "ILSVRC2012_val_{:08d}.JPEG")
+    test_set_folders.write(root / "imagenet-a", labels.synsets("a"))
     return root
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext import ImageProcessor, pretrained, save_pretrained
+from convnext import ImageProcessor, save_pretrained
 from convnext.errors import InputError
+from convnext.weights import pretrained
 from examples import features, transfer_digits
-from tests.inputs import noise
+from tests.helpers.inputs import noise
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,8 +6,8 @@ import pytest
 
 from convnext import hosts
 from convnext.errors import InputError
-from tests.inputs import refused
-from tests.processes import together
+from tests.helpers.inputs import refused
+from tests.helpers.processes import together
 
 
 @pytest.fixture

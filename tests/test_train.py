@@ -24,22 +24,15 @@ from PIL import Image
 import train as train_command
 from configs import convnext_tiny, digits, folder
 from configs import flowers as flowers_config
-from convnext import (
-    Classifier,
-    checkpoint,
-    erasing,
-    evaluation,
-    hosts,
-    interruption,
-    logs,
-    mixup,
-    pretrained,
-    save_pretrained,
-    sharding,
-)
+from convnext import Classifier, hosts, save_pretrained, sharding
 from convnext.data import sources
 from convnext.errors import InputError, RunError
-from tests.test_data_archives import write_flowers
+from convnext.evaluation import evaluate as evaluation
+from convnext.runs import checkpoint, interruption
+from convnext.runs import log as logs
+from convnext.training import erasing, mixup
+from convnext.weights import pretrained
+from tests.data.test_archives import write_flowers
 
 ROOT = Path(__file__).parent.parent
 # 4 epochs of 11 steps.
@@ -421,7 +414,7 @@ import train
 from convnext import checkpoint, cli, hosts, logs, sharding, workdirs
 from convnext.data import pipeline, sources
 from convnext.errors import InputError
-from tests.test_data_pipeline import Damaged
+from tests.data.test_pipeline import Damaged
 hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
 del sys.argv[0]
 

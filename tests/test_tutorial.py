@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnext import logs
-from tools import shapes
+from convnext.runs import log
+from dev import shapes
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue_star", "red_circle", "yellow_bar")
@@ -62,7 +62,7 @@ def test_train_learns_the_classes_and_leaves_its_files(trained):
     assert "\nsteps      3 per epoch, 8 epochs, 24 in all\n" in printed
     rows = printed.splitlines()[-5:-1]  # of the confusion matrix, before the last line of the log
     assert rows[0].split() == list(CLASSES) and [row.split()[0] for row in rows[1:]] == [*CLASSES]
-    last = logs.read(workdir / "metrics.jsonl")[-1]
+    last = log.read(workdir / "metrics.jsonl")[-1]
     assert last["step"] == 24 and last["val_ema/top1"] > 0.6  # chance is 0.33
     assert json.loads((workdir / "classes.json").read_text()) == [*CLASSES]
     assert {"checkpoints", "classes.json", "config.json", "curves.png", "metrics.jsonl",

@@ -8,9 +8,10 @@ run, or a Hugging Face id. OUT is a folder.
 
 import argparse
 
-from convnext import pretrained, save_pretrained
+from convnext import save_pretrained
 from convnext.errors import reported
-from convnext.export import FORMATS
+from convnext.weights import pretrained
+from convnext.weights.save import FORMATS
 
 
 def main() -> None:

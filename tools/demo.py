@@ -25,9 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convnext import Classifier, activation, losses, pretrained
-from convnext.data import decode
+from convnext import Classifier
 from convnext.errors import InputError, reported, require
+from convnext.evaluation import activation
+from convnext.images import decode
+from convnext.training import losses
+from convnext.weights import pretrained
 
 SHOWN = 448  # pixels: a smaller image is enlarged to about this side
 WHERE = "Where the model sees it"

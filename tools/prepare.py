@@ -25,9 +25,10 @@ from pathlib import Path, PurePath
 from array_record.python.array_record_module import ArrayRecordWriter
 from rich import progress
 
-from convnext import open_files
-from convnext.data import archives, decode, folders, records
+from convnext.data import archives, arrayrecord, folders
 from convnext.errors import InputError, reported, require
+from convnext.files import open_files
+from convnext.images import decode
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -67,7 +68,7 @@ def prepare(
     new = {**given, "complete": False, "read": 0, "names": "", "classes": [], "train_classes": [],
            "splits": {}, "damaged": []}  # fmt: skip
     entries = _entries(source, val_fraction)
-    index = {**new, **(records.read_index(out) or {})}
+    index = {**new, **(arrayrecord.read_index(out) or {})}
     for name, value in given.items():
         require(index[name] == value, f"--{name}", value, f"{index[name]!r}, as {out} has")
     if not index["complete"]:
@@ -144,7 +145,7 @@ def _write(entries, out, index, num_workers):
             "validation classes that are also trained on"
         )
     index["complete"] = True
-    records.write_index(out, index)
+    arrayrecord.write_index(out, index)
 
 
 def _pass_over(entries, index, out):
@@ -186,7 +187,7 @@ class _Shard:
         if damage:
             self.damaged.append(damage)
         else:
-            self.writer.write(records.pack(data, entry.class_name, entry.name))
+            self.writer.write(arrayrecord.pack(data, entry.class_name, entry.name))
             self.images += 1
 
     def close(self, index: dict) -> None:
@@ -203,7 +204,7 @@ class _Shard:
         index["damaged"] += self.damaged
         for key in ("classes", "train_classes") if self.split == "train" else ("classes",):
             index[key] = sorted({*index[key], *self.classes})
-        records.write_index(self.out, index)
+        arrayrecord.write_index(self.out, index)
 
 
 def _checked(entries, num_workers):

@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from convnext import files
 from convnext.errors import InputError, reported, require
+from convnext.files import text
 from tools.reporting import figures, page, predictions, runs
 
 
@@ -56,10 +56,10 @@ def report(
         require(other.problem_type == run.problem_type, f"the problem of {other.workdir}",
                 other.problem_type, f"{run.problem_type}, as of {workdir}")  # fmt: skip
     _check_writable(out)
-    findings = predictions.evaluate(
+    findings = predictions.find(
         run, data_root=data_root, batch_size=batch_size, num_workers=num_workers
     )
-    files.replace(out, page.render(run, findings, others))
+    text.replace(out, page.render(run, findings, others))
     print(f"{out}: {out.stat().st_size:,} bytes, of step {findings.step} of {workdir}")
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from convnext import VARIANTS, ConvNeXt
-from convnext.model import abstract_params
-from convnext.summary import macs, parameter_count
+from convnext.models.convnext import abstract_params
+from convnext.runs.plan import macs, parameter_count
 
 # GMACs at 224 and 384 pixels; top-1 on ImageNet-1k in percent, "pixels: top-1" with what came
 # before the training on ImageNet-1k.

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convnext import open_files
-from convnext.data import decode
 from convnext.errors import InputError
+from convnext.files import open_files
+from convnext.images import decode
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ACCEPTED = (

@@ -26,10 +26,12 @@ import jax
 import numpy as np
 from absl import flags
 
-from convnext import interruption, losses, open_files
 from convnext.data import shared_memory
 from convnext.data.sources import Labelled, Source
 from convnext.errors import InputError
+from convnext.files import open_files
+from convnext.runs import interruption
+from convnext.training import losses
 
 PART_SIZE = 64  # rows of a batch that a worker makes at a time
 # Of each worker, all in shared memory: one that it makes, two and two in Grain's queues, one

@@ -12,10 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from convnext import labels as imagenet
-from convnext import losses
-from convnext.data import archives, arrays, catalogs, folders, records
+from convnext.data import archives, arrayrecord, folders, imagenet, in_memory, prepared
 from convnext.errors import InputError
+from convnext.training import losses
 
 SAMPLED = 64  # examples, spread over a source, by which `fingerprint` knows it; at most twice
 
@@ -46,11 +45,11 @@ def load(
 
     * name "digits": the handwritten digits that ship with scikit-learn.
     * name "folder": one folder a class, in root (`folders.load`).
-    * name "arrayrecord": what tools.prepare wrote into root (`records.load`).
-    * name "parquet": a folder of Parquet files (`catalogs.parquet`).
-    * name "cifar10" or "cifar100", and root a file: the archive for Python (`arrays.cifar`).
+    * name "arrayrecord": what tools.prepare wrote into root (`arrayrecord.load`).
+    * name "parquet": a folder of Parquet files (`prepared.parquet`).
+    * name "cifar10" or "cifar100", and root a file: the archive for Python (`in_memory.cifar`).
     * name "oxford_flowers102", and root with imagelabels.mat: as published (`archives.flowers`).
-    * Any other name: a data set of TensorFlow Datasets (`catalogs.tfds`).
+    * Any other name: a data set of TensorFlow Datasets (`prepared.tfds`).
 
     train_split and val_split are for "parquet" and TensorFlow Datasets. Where there is nothing to
     validate on, it is val_fraction of what there is to train on, drawn at random.
@@ -64,19 +63,19 @@ def load(
         )
     match name:
         case "digits":
-            train, val = arrays.digits()
+            train, val = in_memory.digits()
         case "folder":
             train, val = folders.load(root, val_fraction)
         case "arrayrecord":
-            train, val = records.load(root)
+            train, val = arrayrecord.load(root)
         case "parquet":
-            train, val = catalogs.parquet(root, train_split, val_split, val_fraction)
+            train, val = prepared.parquet(root, train_split, val_split, val_fraction)
         case "cifar10" | "cifar100" if root and Path(root).is_file():
-            train, val = arrays.cifar(root)
+            train, val = in_memory.cifar(root)
         case "oxford_flowers102" if root and (Path(root) / "imagelabels.mat").is_file():
             train, val = archives.flowers(root)
         case _:
-            train, val = catalogs.tfds(name, root, train_split, val_split, val_fraction)
+            train, val = prepared.tfds(name, root, train_split, val_split, val_fraction)
     if val is not None:
         return train, val
     if val_fraction is None:
@@ -151,7 +150,7 @@ def _parts(source):
             yield from (source.indices, *_parts(source.source))
         case folders.Files():
             yield from (source.names, source.labels)
-        case arrays.Arrays():
+        case in_memory.Arrays():
             yield from (source.images, source.labels)
         case _:
             for index in range(0, len(source), max(len(source) // SAMPLED, 1)):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from convnext import Classifier
-from tests.inputs import noise
+from tests.helpers.inputs import noise
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = ROOT / "tests" / "fixtures" / "pretrained" / "official_v1.pth"

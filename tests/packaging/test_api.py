@@ -14,7 +14,7 @@ import convnext
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("api")
-    subprocess.run([sys.executable, "-m", "tools.api", f"--out={out}"], check=True)
+    subprocess.run([sys.executable, "-m", "dev.api", f"--out={out}"], check=True)
     return out
 
 

@@ -21,7 +21,8 @@ USE = """
 import json, pathlib, sys
 import jax, jax.numpy as jnp
 import convnext
-from convnext import depthwise, labels
+from convnext.data import imagenet
+from convnext.kernels import depthwise
 
 assert pathlib.Path(convnext.__file__).is_relative_to(sys.prefix), convnext.__file__
 assert len(convnext.VARIANTS) == 23
@@ -33,7 +34,7 @@ convnext.save_pretrained("out", model, params, format="transformers")
 pixels = convnext.ImageProcessor(size=32).preprocess([images[0]])
 classifier = convnext.Classifier.from_pretrained("out")
 assert len(classifier(images[0], top_k=3)[0]) == 3
-assert labels.names(1000)[0].startswith("tench")
+assert imagenet.names(1000)[0].startswith("tench")
 assert depthwise.TIMINGS
 """
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import tools.torchvision_operators  # isort: skip  # noqa: F401
+import dev.torchvision_operators  # isort: skip  # noqa: F401
 
 COLUMNS = ("family", "direction", "45x70 px", "131x97 px", "224x224 px", "gradients")
 ROWS = pytest.StashKey[dict]()

@@ -3,9 +3,9 @@
 import pytest
 
 from convnext import VARIANTS, ConvNeXt
-from convnext.model import abstract_params
-from convnext.summary import parameter_count
-from tools.benchmarks import models, peer
+from convnext.models.convnext import abstract_params
+from convnext.runs.plan import parameter_count
+from dev.benchmarks import models, peer
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import transformers
 from PIL import Image
 
 import convnext
-from convnext import labels
+from convnext.data import imagenet
 from tests.parity import oracles
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,7 +46,7 @@ def test_tiny_at_full_size(tiny, record):
 def test_transformers_pipeline_and_predict_agree_on_an_exported_folder(tiny, tmp_path):
     model, params = convnext.from_pretrained(tiny[1])
     out = tmp_path / "exported"
-    convnext.save_pretrained(out, model, params, labels=labels.names(1000))
+    convnext.save_pretrained(out, model, params, labels=imagenet.names(1000))
     rng = np.random.default_rng(1)
     paths = []
     # In the second, 259 - 224 pixels are 3 modulo 4, where the rounding of the crop matters.

@@ -8,7 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 from transformers import ConvNextImageProcessorPil
 
-from convnext.preprocessing import ImageProcessor
+from convnext.images.processor import ImageProcessor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROCESSOR_SIZES = (64, 224, 256, 288, 384)

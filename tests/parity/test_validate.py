@@ -13,7 +13,7 @@ from timm.data import RealLabelsImagenet, create_dataset, create_loader, resolve
 from timm.utils import accuracy
 
 import eval as eval_command
-from convnext import labels
+from convnext.data import imagenet as labels
 from tests.test_eval import exported, imagenet  # noqa: F401
 
 

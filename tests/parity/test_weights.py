@@ -19,8 +19,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from timm.models import _hub as timm_hub
 
 import convnext
-from convnext import formats, model_config
-from convnext.model import abstract_params
+from convnext.models.convnext import abstract_params
+from convnext.weights import formats, model_config
 from tests.parity import oracles
 
 DEPTHS, DIMS, NUM_CLASSES = (1, 1, 2, 1), (8, 16, 24, 40), 5

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from convnext import environment
+from convnext.runs import environment
 from tools.reporting import curves, figures, tables
 from tools.reporting.predictions import Findings
 from tools.reporting.runs import Run, names

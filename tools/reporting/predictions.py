@@ -11,18 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from convnext import (
-    activation,
-    checkpoint,
-    evaluation,
-    losses,
-    metrics,
-    pretrained,
-    sharding,
-    steps,
-)
+from convnext import sharding
 from convnext.data import sources
 from convnext.errors import InputError, require
+from convnext.evaluation import activation, evaluate
+from convnext.runs import checkpoint
+from convnext.training import losses, metrics, steps
+from convnext.weights import pretrained
 from tools.reporting.runs import Run
 
 MISTAKES = 24  # in the gallery
@@ -55,9 +50,7 @@ class Findings:
     mistakes: tuple[Mistake, ...]  # the most confident first
 
 
-def evaluate(
-    run: Run, *, data_root: str | None, batch_size: int, num_workers: int | None
-) -> Findings:
+def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int | None) -> Findings:
     """Evaluates the newest checkpoint of a run, raw and averaged, on its validation images.
 
     data_root and num_workers: in place of the run's, where not None. Raises InputError where there
@@ -77,11 +70,11 @@ def evaluate(
     reported = found[run.reported]
 
     batches = partial(
-        evaluation.batches, source, reported.processor, mesh, batch_size=batch_size,
+        evaluate.batches, source, reported.processor, mesh, batch_size=batch_size,
         num_workers=run.config["num_workers"] if num_workers is None else num_workers,
         max_bad_images=run.config["max_bad_images"], problem_type=run.problem_type,
     )  # fmt: skip
-    eval_step = partial(evaluation.eval_step, reported.model, reported.processor, mesh)
+    eval_step = partial(evaluate.eval_step, reported.model, reported.processor, mesh)
     totals = steps.evaluate(
         eval_step(partial(metrics.details, problem_type=run.problem_type)),
         {prefix: weights.params for prefix, weights in found.items()},

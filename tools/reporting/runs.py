@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convnext import logs, losses
 from convnext.errors import InputError
+from convnext.runs import log
+from convnext.training import losses
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def read(workdir: Path) -> Run:
         run = Run(
             workdir=workdir,
             config=json.loads((workdir / "config.json").read_text()),
-            lines=logs.read(workdir / "metrics.jsonl"),
+            lines=log.read(workdir / "metrics.jsonl"),
             environment=_json(workdir / "environment.json", None),
             bad_images=len(_json(workdir / "bad_images.json", ())),
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convnext import metrics
+from convnext.training import metrics
 from tools.reporting.runs import Run
 
 LARGEST = 30  # classes that a confusion matrix is written out for

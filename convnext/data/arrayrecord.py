@@ -1,0 +1,151 @@
+"""Data sets in shards of ArrayRecord, which `python -m tools.prepare` writes.
+
+ROOT/dataset.json names the classes and the shards of each split. A record is a MessagePack map of
+"image", the bytes of the file, "class" and "name".
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import msgpack
+import numpy as np
+
+from convnext.errors import InputError, require
+from convnext.files import open_files, text
+from convnext.images import decode
+
+INDEX = "dataset.json"
+WHOLE = "accepted: what python -m tools.prepare wrote"
+
+
+class Records:
+    """Images of ArrayRecord files, decoded when they are asked for.
+
+    shards: of a split, as in dataset.json. Raises InputError, with the shard and the place in it,
+    where a record is damaged.
+    """
+
+    def __init__(self, root: Path, shards: Sequence[Mapping[str, Any]], class_names: Sequence[str]):
+        self.class_names = class_names
+        self._paths = [root / shard["file"] for shard in shards]
+        self._ends = np.cumsum([shard["images"] for shard in shards])
+        self._labels = {name: np.int32(label) for label, name in enumerate(class_names)}
+        try:
+            self._records = grain.sources.ArrayRecordDataSource(list(map(str, self._paths)))
+        except (RuntimeError, ValueError, OSError) as error:
+            open_files.check_error(error)
+            raise InputError(f"cannot read the shards in {root}: {error}; {WHOLE}") from error
+        given, expected = len(self._records), sum(shard["images"] for shard in shards)
+        require(given == expected, f"the number of images in {root}", given, f"{expected}: {WHOLE}")
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        try:
+            record = msgpack.unpackb(self._records[index])
+        except (RuntimeError, ValueError) as error:  # hashes of ArrayRecord; of msgpack
+            open_files.check_error(error)
+            raise InputError(f"cannot read {self._place(index)}: {error}; {WHOLE}") from error
+        if not _is_record(record) or record["class"] not in self._labels:
+            raise InputError(f"{self._place(index)} is no image of a class; {WHOLE}")
+        image = decode.decode_file(record["image"], record["name"])
+        return {"image": image, "label": self._labels[record["class"]]}
+
+    def _place(self, index):
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        first = self._ends[shard - 1] if shard else 0
+        return f"record {index - first} of {self._paths[shard]}"
+
+
+def _is_record(value):
+    kinds = {"image": bytes, "class": str, "name": str}
+    return (
+        isinstance(value, dict)
+        and value.keys() == kinds.keys()
+        and all(isinstance(value[key], kind) for key, kind in kinds.items())
+    )
+
+
+def pack(image: bytes, class_name: str, name: str) -> bytes:
+    """A record of the bytes of an image file."""
+    return msgpack.packb({"image": image, "class": class_name, "name": name})
+
+
+def load(root: str | None) -> tuple[Records, Records | None]:
+    """The splits "train" and "val", None where there is none. Raises InputError where they are not
+    whole."""
+    accepted = "accepted: --config.data.root=DIR, of python -m tools.prepare --out=DIR"
+    if not root:
+        raise InputError(f"data.root is not set; {accepted}")
+    index = read_index(Path(root))
+    if index is None:
+        raise InputError(f"no {INDEX} in {root}; {accepted}")
+    if not index["complete"]:
+        raise InputError(
+            f"{root} is not complete; accepted: the same tools.prepare again, to its end"
+        )
+    splits = [index["splits"].get(split, []) for split in ("train", "val")]
+    for shard in splits[0] + splits[1]:
+        if not (path := Path(root) / shard["file"]).is_file():
+            raise InputError(f"no shard {path}; accepted: all files that {INDEX} names")
+    if not splits[0]:
+        raise InputError(f"{root} has no split to train on; {accepted}")
+    open_files.check(len(splits[0] + splits[1]), root)
+    train, val = (
+        Records(Path(root), shards, index["classes"]) if shards else None for shards in splits
+    )
+    return train, val
+
+
+def read_index(root: Path) -> dict[str, Any] | None:
+    """What dataset.json says; None where there is none. Raises InputError where it is none that
+    tools.prepare writes."""
+    path = root / INDEX
+    if not path.is_file():
+        return None
+    try:
+        index = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}; {WHOLE}") from error
+    if not _is_index(index):
+        raise InputError(f"{path} does not name classes and shards; {WHOLE}")
+    return index
+
+
+def _is_index(index):
+    def is_shard(shard):
+        return (
+            isinstance(shard, dict)
+            and isinstance(name := shard.get("file"), str)
+            and name == Path(name).name
+            and name.endswith(".array_record")  # after "[0:9]" array_record reads these alone
+            and type(shard.get("images")) is int
+            and shard["images"] > 0
+        )
+
+    def is_list_of(kind, values):
+        return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+    return (
+        isinstance(index, dict)
+        and {"source", "val_fraction", "images_per_shard"} <= index.keys()
+        and isinstance(index.get("complete"), bool)
+        and type(index.get("read")) is int
+        and is_list_of(str, index.get("damaged"))
+        and isinstance(index.get("names", ""), str)
+        and is_list_of(str, index.get("train_classes", []))
+        and is_list_of(str, classes := index.get("classes"))
+        and len(set(classes)) == len(classes)
+        and isinstance(splits := index.get("splits"), dict)
+        and all(isinstance(shards, list) for shards in splits.values())
+        and all(is_shard(shard) for shards in splits.values() for shard in shards)
+    )
+
+
+def write_index(root: Path, index: Mapping[str, Any]) -> None:
+    """Replaces what `read_index` reads, as a whole."""
+    text.replace(root / INDEX, json.dumps(index, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""Weights on test sets."""

@@ -1,0 +1,61 @@
+"""A trace of some steps of a run, for xprof, and the cache of compiled programs."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from convnext.kernels import outline
+from convnext.errors import InputError
+
+
+def step_range(text: str | None, num_steps: int) -> range:
+    """ "10:15" -> steps 10 to 14, as in Python; none where text is None.
+
+    Raises InputError for anything else, and where they are not steps of 1 to num_steps.
+    """
+    if text is None:
+        return range(0)
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    steps = range(*map(int, match.groups())) if match else range(0)
+    if not steps or steps[0] < 1 or steps[-1] > num_steps:
+        raise InputError(
+            f"--profile_steps is {text!r}; accepted: FIRST:END, as in 10:15, up to {num_steps + 1}"
+        )
+    return steps
+
+
+def traced(train_step: Callable, *, steps: range, folder: Path) -> Callable:
+    """train_step(*arguments) as a function of (step, *arguments), that writes a trace of `steps`
+    into the folder. Only there it waits for the devices: at the end."""
+    tracing = False
+
+    def run(step, *arguments):
+        nonlocal tracing
+        if step in steps and not tracing:
+            jax.profiler.start_trace(folder)
+            tracing = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            outputs = train_step(*arguments)
+        if tracing and step + 1 not in steps:
+            jax.block_until_ready(outputs)
+            jax.profiler.stop_trace()
+            tracing = False
+        return outputs
+
+    return run
+
+
+def cache_compiled_programs(workdir: Path) -> None:
+    """Keeps them in the workdir, unless JAX_COMPILATION_CACHE_DIR names another folder: a run that
+    is started again need not compile again.
+
+    Not those of several CPU devices: once loaded, the devices no longer communicate in one order,
+    and wait for each other (jax 0.10.2 to 0.12.0).
+    """
+    if outline.on_cpu() and jax.device_count() > 1:
+        return
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

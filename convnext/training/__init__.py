@@ -1,0 +1,1 @@
+"""What an update is: the step, the optimizer, losses, metrics, and what is mixed and erased."""

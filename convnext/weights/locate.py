@@ -1,0 +1,172 @@
+"""From the name of a source to a state dict: the Hugging Face Hub, safetensors, torch.save."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from convnext.errors import InputError, require
+from convnext.files import torch_save
+
+# In a folder or repository, the first of these that is there.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# Under which the average and the raw weights lie: official scripts, timm's.
+EMA_KEYS = ("model_ema", "state_dict_ema")
+RAW_KEYS = ("model", "state_dict", "module")
+TIMEOUT = 10  # seconds until the Hub counts as out of reach
+MAX_TENSORS = 10_000  # each key is compared with all that there are; the largest model has 500
+
+
+def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
+    """A local file or folder, after a download where source is the id of a Hugging Face repository.
+
+    The library's cache, token and offline mode are used (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE).
+    Raises InputError where there is nothing, or it cannot be reached.
+    """
+    path = Path(source).expanduser()
+    if os.path.exists(path):  # False, and no OSError, where the name is no name of a file
+        return path
+    is_id = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source))
+    if not is_id or path.suffix in SUFFIXES or path.parent.is_dir():
+        raise InputError(
+            f"no file or folder {str(source)[:200]}; accepted: a file of weights, a folder with "
+            "one, the workdir of a run, or a Hugging Face id such as facebook/convnext-tiny-224"
+        )
+    try:
+        return _download(str(source), revision)
+    except InputError:
+        raise
+    except Exception as error:  # of whichever library is under huggingface_hub
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"cannot download {source}: {reason}; accepted: an id within reach"
+        ) from error
+
+
+def _download(repository, revision):
+    """The folder in the cache that has the repository's configs and weights."""
+    import huggingface_hub as hub
+
+    try:
+        # list_repo_files would try six times, for half a minute.
+        info = hub.model_info(repository, revision=revision, timeout=TIMEOUT)
+        names = [file.rfilename for file in info.siblings or ()]
+    except hub.errors.HfHubHTTPError:  # the Hub has answered
+        raise
+    except Exception:  # no network, or HF_HUB_OFFLINE: what the cache has is all there is
+        names = None
+
+    def is_there(name):
+        if names is not None:
+            return name in names
+        return isinstance(hub.try_to_load_from_cache(repository, name, revision=revision), str)
+
+    def fetch(name):
+        local = names is None
+        return hub.hf_hub_download(repository, name, revision=revision, local_files_only=local)
+
+    weights = next(filter(is_there, WEIGHT_FILES), None)
+    if weights is None:
+        raise InputError(
+            f"{repository} has no weights; accepted: one of {', '.join(WEIGHT_FILES)}"
+            if names is not None
+            else f"cannot reach {repository} on the Hugging Face Hub, and its weights are not in "
+            "the cache; accepted: an id within reach or in the cache, or a local file"
+        )
+    for name in filter(is_there, ("config.json", "preprocessor_config.json")):
+        fetch(name)
+    path = Path(fetch(weights))
+    if weights.endswith(".index.json"):
+        for shard in _shards(path):
+            fetch(shard)
+    return path.parent
+
+
+def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray]:
+    """The state dict in a file; of an official training checkpoint its average, where there is one
+    and weights is not "raw". Raises InputError where it cannot be read."""
+    if path.name.endswith(".index.json"):
+        state = {}
+        for shard in _shards(path):
+            state.update(read_tensors(path.parent / shard, weights))
+        return state
+    state = _read_tensors(path, weights)
+    require(len(state) <= MAX_TENSORS, f"the number of tensors in {path}", len(state), MAX_TENSORS)
+    return state
+
+
+def _read_tensors(path, weights):
+    if path.suffix != ".safetensors":
+        state = unwrap(torch_save.read(path), weights)
+        # Tensors may be views of one storage, and there is no end to how many.
+        size, limit = sum(array.nbytes for array in state.values()), path.stat().st_size
+        require(size <= limit, f"the size of the tensors in {path}", size, f"its own, {limit}")
+        return state
+    if weights == "ema":
+        raise InputError("weights is 'ema', but a safetensors file has one set; accepted: 'raw'")
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:  # of safetensors, of the file system, of a dtype numpy has not
+        raise InputError(
+            f"cannot read the safetensors file {path}: {error}; accepted: a whole one, of numbers"
+        ) from error
+
+
+def _shards(index):
+    files = read_json(index).get("weight_map")
+    ok = isinstance(files, dict) and all(map(_is_shard, files.values()))
+    require(ok, f"weight_map of {index.name}", files, "an object of names of files beside it")
+    return sorted(set(files.values()))
+
+
+def _is_shard(name):
+    return isinstance(name, str) and name == Path(name).name and name.endswith(SUFFIXES)
+
+
+def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
+    """The state dict: what torch.save stored, or what lies there under a key of a training script,
+    see `read_tensors`. Raises InputError where there is none."""
+    within = stored if isinstance(stored, Mapping) else {}
+
+    def found(keys):
+        states = (within.get(key) for key in keys)
+        return next((state for state in states if isinstance(state, Mapping)), None)
+
+    average = found(EMA_KEYS)
+    if weights == "ema" and average is None:
+        raise InputError(
+            f"weights is 'ema', but there is no {' or '.join(EMA_KEYS)}; accepted: 'raw'"
+        )
+    state = average if weights != "raw" else None
+    state = found(RAW_KEYS) if state is None else state
+    state = stored if state is None else state
+    if not isinstance(state, Mapping):
+        raise InputError(f"a {type(state).__name__} is stored; accepted: a dict of tensors")
+    strange = next((type(key).__name__ for key in state if not isinstance(key, str)), None)
+    require(strange is None, "the type of a key of the state", strange, "str")
+    others = [key for key, value in state.items() if not isinstance(value, np.ndarray)]
+    if others:
+        raise InputError(f"{', '.join(others[:4])} are no tensors; accepted: a dict of tensors")
+    return dict(state)
+
+
+def read_json(path: Path) -> dict:
+    """Raises InputError where the file holds no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}; accepted: a JSON object") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no object; accepted: a JSON object")
+    return value

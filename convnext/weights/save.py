@@ -1,0 +1,125 @@
+"""Weights for other projects: see pretrained.py for the way in."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict
+
+from convnext.data import imagenet as label_sets
+from convnext.errors import InputError, require
+from convnext.images.processor import ImageProcessor
+from convnext.models.convnext import ConvNeXt, abstract_params
+from convnext.training import losses
+from convnext.weights import formats, model_config
+
+FORMATS = ("transformers", "timm", "official", "torchvision")
+
+
+def save_pretrained(
+    folder: str | os.PathLike,
+    model: ConvNeXt,
+    params: Any,
+    *,
+    format: str = "transformers",  # noqa: A002
+    labels: Sequence[str] | None = None,
+    processor: ImageProcessor | None = None,
+    problem_type: str | None = None,
+) -> None:
+    """Writes model.safetensors, config.json and preprocessor_config.json.
+
+    format "transformers": for AutoModelForImageClassification.from_pretrained(folder) and
+    pipeline("image-classification"). "timm": for timm.create_model(`"local-dir:<folder>"`,
+    pretrained=True). "official": the keys of facebookresearch/ConvNeXt and ConvNeXt-V2, and where
+    torch is installed also model.pth, as their scripts read it. "torchvision": for
+    load_state_dict. labels: of the classes, by default those of ImageNet where the number fits.
+    processor: how images are prepared, by default ImageProcessor(); in the format of transformers
+    crop offsets are rounded down, as they are there.
+
+    The numbers are written as they are. Raises InputError, before it writes, where the format
+    cannot hold the model, or params or labels are not the model's.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format is {format!r}; accepted: {', '.join(FORMATS)}")
+    accepted = (None, *losses.PROBLEM_TYPES)
+    require(problem_type in accepted, "problem_type", problem_type, accepted)
+    name = "isotropic" if format == "official" and not model.stem_norm else format
+    if reason := formats.unsupported(model, name):
+        raise InputError(f"the format {format} has no models with {reason}; accepted: another one")
+    processor = ImageProcessor() if processor is None else processor
+    if format == "transformers":  # which knows no other
+        processor = dataclasses.replace(processor, crop_rounding="floor")
+    names = _checked_labels(labels, model)
+    prefix = ""
+    if format == "transformers" and model.num_classes:
+        prefix = "convnextv2." if model.use_grn else "convnext."
+    state = formats.from_ours(
+        _checked_params(params, model),
+        name,
+        prefix=prefix,
+        conv_mlp=format == "timm" and model_config.variant_of(model) in model_config.CONV_MLP,
+    )
+    state = {key: np.ascontiguousarray(array) for key, array in state.items()}
+    if format == "transformers":
+        config = model_config.transformers_config(model, names, processor.size, problem_type)
+    else:
+        config = model_config.timm_config(model, names, processor, problem_type)
+    texts = {"config.json": config}
+    try:
+        texts["preprocessor_config.json"] = processor.to_config()
+    except InputError:  # a crop that transformers does not have; timm's config.json says it too
+        if format == "transformers":
+            raise
+    try:
+        _write(Path(folder), state, texts, with_torch=format == "official")
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write to {folder}: {reason}") from error
+
+
+def _checked_labels(names, model):
+    count = model.num_classes or 0
+    if names is None:
+        return label_sets.names(count)
+    if len(names) != count:
+        raise InputError(f"{len(names)} labels for {count} classes; accepted: one for each")
+    return tuple(map(str, names))
+
+
+def _checked_params(params, model):
+    state = flatten_dict(jax.device_get(params), sep="/")
+    shapes = {key: np.shape(value) for key, value in state.items()}
+    expected = {k: v.shape for k, v in flatten_dict(abstract_params(model), sep="/").items()}
+    if shapes != expected:
+        wrong = [key for key in sorted(shapes | expected) if shapes.get(key) != expected.get(key)]
+        raise InputError(f"params are not the model's: {formats.listed({'differing': wrong})}")
+    return {key: np.asarray(value, np.float32) for key, value in state.items()}
+
+
+def _write(folder, state, texts, with_torch):
+    """All files or none; what an earlier export left and this one does not have is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        scratch = Path(scratch)
+        safetensors.numpy.save_file(state, scratch / "model.safetensors", {"format": "pt"})
+        for name, value in texts.items():
+            text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+            (scratch / name).write_text(text, encoding="utf-8")
+        if with_torch and importlib.util.find_spec("torch"):
+            import torch
+
+            tensors = {key: torch.tensor(value) for key, value in state.items()}
+            torch.save({"model": tensors}, scratch / "model.pth")
+        for name in ("preprocessor_config.json", "model.pth"):
+            (folder / name).unlink(missing_ok=True)
+        for path in scratch.iterdir():
+            path.replace(folder / path.name)

@@ -1,0 +1,412 @@
+import re
+from functools import partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+import convnext
+from convnext import VARIANTS, Backbone, ConvNeXt
+from convnext.kernels import outline, pointwise
+from convnext.models.convnext import GRN, Block, abstract_params
+
+# With 1,000 classes. Computed from facebookresearch/ConvNeXt and ConvNeXt-V2, and from timm.
+PARAMETERS = {
+    "atto": 3_695_520,
+    "femto": 5_217_784,
+    "pico": 9_045_672,
+    "nano": 15_593_560,
+    "tiny": 28_589_128,
+    "tiny_hnf": 28_589_128,
+    "small": 50_223_688,
+    "base": 88_591_464,
+    "large": 197_767_336,
+    "large_mlp": 200_128_168,
+    "xlarge": 350_196_968,
+    "xxlarge": 846_471_016,
+    "isotropic_small": 22_308_712,
+    "isotropic_base": 87_083_752,
+    "isotropic_large": 305_942_504,
+    "v2_atto": 3_708_400,
+    "v2_femto": 5_233_240,
+    "v2_pico": 9_066_280,
+    "v2_nano": 15_623_800,
+    "v2_tiny": 28_635_496,
+    "v2_base": 88_717_800,
+    "v2_large": 197_956_840,
+    "v2_huge": 660_289_640,
+}
+PARAMETERS_22K = {
+    "tiny": 44_615_857,
+    "small": 66_250_417,
+    "base": 109_953_489,
+    "large": 229_799_953,
+    "xlarge": 392_900_177,
+}
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_every_variant_has_its_count_in_the_table():
+    assert PARAMETERS.keys() == VARIANTS.keys()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameter_count_is_the_official_one(name, params_of):
+    assert count(params_of(ConvNeXt(**VARIANTS[name]))) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS_22K)
+def test_parameter_count_with_21841_classes_is_the_official_one(name):
+    params = abstract_params(ConvNeXt(**VARIANTS[name], num_classes=21841))
+    assert count(params) == PARAMETERS_22K[name]
+
+
+def test_tiny_has_182_tensors_all_float32_whatever_the_model_computes_in():
+    params = abstract_params(ConvNeXt(**VARIANTS["tiny"], dtype=jnp.bfloat16))
+    assert len(jax.tree.leaves(params)) == 182
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+FOLDER = Path(__file__).parents[1] / "fixtures" / "pretrained"
+
+
+@pytest.fixture(scope="module")
+def references():
+    return np.load(FOLDER / "references.npz")
+
+
+def relative_error(ours, reference):
+    return np.abs(np.asarray(ours, np.float64) - reference).max() / np.abs(reference).max()
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("name, bound", [("official_v1.pth", 3e-2), ("official_v2.pt", 5e-2)])
+def test_bfloat16_keeps_float32_logits_near_the_reference(references, name, bound, remat):
+    model, params = convnext.from_pretrained(FOLDER / name, dtype=jnp.bfloat16)
+    logits = jax.jit(model.clone(remat=remat).apply)({"params": params}, references["images"])
+    assert logits.dtype == jnp.float32
+    assert 1e-5 < relative_error(logits, references[name]) < bound
+
+
+@pytest.mark.parametrize("num_classes", [None, 0])
+def test_without_classes_the_output_is_the_input_of_the_head(references, num_classes):
+    name = "timm_convnext_large_mlp"
+    model, params = convnext.from_pretrained(FOLDER / name)
+    head = params.pop("head")
+    model = model.clone(num_classes=num_classes)
+    features = jax.jit(model.apply)({"params": params}, references["images"])
+    assert features.shape == (2, 10) and features.dtype == jnp.float32
+    logits = features @ head["kernel"] + head["bias"]
+    assert relative_error(logits, references[name]) < 1e-5
+
+
+def test_grn_of_a_map_of_zeros_has_a_finite_gradient():
+    grn = GRN()
+    params = {"gamma": jnp.full((3,), 0.5), "beta": jnp.full((3,), 0.1)}
+
+    def total(x):
+        return (grn.apply({"params": params}, x) * jnp.arange(3)).sum()
+
+    x = jnp.ones((2, 4, 4, 3)).at[..., 1].set(0).at[1].set(0)  # one channel, one image
+    gradient = jax.grad(total)(x)
+    assert jnp.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[1], jnp.broadcast_to(jnp.arange(3.0), (4, 4, 3)))
+
+
+def test_grn_scales_by_the_norm_over_its_mean_and_keeps_the_input():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    gamma, beta = np.float32([0.5, -1, 2, 0]), np.float32([0.1, 0.2, 0, -0.3])
+    norms = np.sqrt(np.square(np.float64(x)).sum(axis=(1, 2), keepdims=True))
+    expected = x + gamma * x * norms / (norms.mean(axis=-1, keepdims=True) + 1e-6) + beta
+    params = {"gamma": gamma, "beta": beta}
+    np.testing.assert_allclose(GRN().apply({"params": params}, x), expected, rtol=1e-5, atol=1e-6)
+    fresh = GRN().init(jax.random.key(0), x)["params"]
+    np.testing.assert_array_equal(GRN().apply({"params": fresh}, x), x)
+
+
+@pytest.mark.parametrize("norm", ["stem_norm", "final_norm"])
+def test_an_eps_acts_where_it_is_given(norm):
+    """On a nearly constant input the eps decides: x / sqrt(var + eps)."""
+    field = {"stem_norm": "norm_eps", "final_norm": "final_norm_eps"}[norm]
+    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, num_classes=None)
+    image = jnp.linspace(0, 1e-3, 48).reshape(1, 4, 4, 3)
+    params = jax.jit(model.init)(jax.random.key(0), image)["params"]
+    params["stage_0_block_0"] = jax.tree.map(jnp.zeros_like, params["stage_0_block_0"])
+    if norm == "final_norm":  # the stem's norm then has an output near zero
+        params["stem_norm"]["scale"] *= 1e-3
+
+    def output(**changes):
+        changed = model.clone(**changes)
+        maps = jax.jit(partial(changed.apply, method="features"))({"params": params}, image)
+        return maps["stem"] if norm == "stem_norm" else maps["pooler_output"]
+
+    ratio = output(**{field: 1e-6}) / output(**{field: 1e-12})
+    assert ((ratio > 0.01) & (ratio < 0.9)).all()
+
+
+def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
+    model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, dtype="bfloat16",
+                     residual_dtype="bfloat16")  # fmt: skip
+    image = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
+    params = jax.jit(model.init)(jax.random.key(1), image)["params"]
+    features = jax.jit(partial(model.apply, method="features"))({"params": params}, image)
+    assert features["stage1"].dtype == jnp.bfloat16
+    pooled = features["pooler_output"]
+    assert pooled.dtype == jnp.float32 and (pooled != pooled.astype(jnp.bfloat16)).any()
+
+    x = jax.random.normal(jax.random.key(2), (2, 5, 5, 4)).astype(jnp.bfloat16)
+    params = {"gamma": jnp.linspace(-1, 1, 4), "beta": jnp.linspace(0, 1, 4)}
+    expected = GRN().apply({"params": params}, x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(GRN().apply({"params": params}, x), expected)
+
+
+@pytest.mark.parametrize("on_cpu, remat", [(True, False), (False, False), (True, True)])
+def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, remat, monkeypatch):
+    monkeypatch.setattr(pointwise, "on_cpu", lambda: on_cpu)
+    model = ConvNeXt(depths=(1,), dims=(16,), num_classes=10, layer_scale_init_value=1e-4,
+                     remat=remat)  # fmt: skip
+    images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
+    params = jax.tree.map(lambda x: 10 * x if x.ndim > 1 else x, params)
+
+    def added_and_gradients(**changes):
+        changed = model.clone(**changes)
+
+        def loss(params):
+            logits, maps = changed.apply({"params": params}, images, with_features=True)
+            added = maps["stage1"].astype(jnp.float32) - maps["stem"].astype(jnp.float32)
+            return jnp.square(logits).sum(), added
+
+        gradients, added = jax.jit(jax.grad(loss, has_aux=True))(params)
+        return {"added": added, **flatten_dict(gradients, sep="/")}
+
+    exact = added_and_gradients()
+    for name, value in added_and_gradients(dtype="bfloat16").items():
+        error = jnp.linalg.norm(value - exact[name]) / jnp.linalg.norm(exact[name])
+        assert error < 0.1, name
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, dict(stem_norm=False, layer_scale_init_value=None), dict(use_grn=True)]
+)
+def test_the_maps_of_bfloat16_are_sums_in_float32(fields):
+    def shapes(**dtypes):
+        model = ConvNeXt(depths=(1, 1), dims=(4, 8), **fields, **dtypes)
+        apply = lambda params, x: model.apply({"params": params}, x, method="features")  # noqa: E731
+        return jax.eval_shape(apply, abstract_params(model), jnp.zeros((1, 8, 8, 3)))
+
+    in_float32 = shapes()
+    assert shapes(dtype="bfloat16") == in_float32
+    # A model that computes in float32 adds up in it, too.
+    assert shapes(dtype="float32", residual_dtype="bfloat16") == in_float32
+    rounded = shapes(dtype="bfloat16", residual_dtype="bfloat16")
+    assert rounded["stem"].dtype == rounded["stage2"].dtype == jnp.bfloat16
+
+
+def precisions(function, *inputs, platform):
+    """Of all products and convolutions, as they are handed to the compiler of a platform."""
+    with outline.compiling_for(platform):
+        lowered = jax.jit(function).trace(*inputs).lower(lowering_platforms=(platform,))
+    products = [
+        line for line in lowered.as_text().splitlines()
+        if re.search(r"stablehlo\.(dot_general|convolution)", line)
+    ]  # fmt: skip
+    found = {tuple(re.findall(r"\b(DEFAULT|HIGH|HIGHEST)\b", line)) for line in products}
+    return {name for names in found for name in names or ("none",)}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_float32_is_computed_as_such_but_for_training(platform):
+    model = ConvNeXt(depths=(1, 1), dims=(4, 8), head_hidden_size=5)
+    images = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+
+    def of(model, train=False, **options):
+        params = abstract_params(model)
+        apply = lambda params, x: model.apply({"params": params}, x, train=train, **options)  # noqa: E731
+        return precisions(apply, params, images, platform=platform)
+
+    assert of(model) == of(model.clone(use_grn=True)) == of(model.clone(remat=True)) == {"HIGHEST"}
+    assert of(model, method="features") == of(Backbone(depths=(1, 1), dims=(4, 8))) == {"HIGHEST"}
+    assert of(model, train=True) == of(model.clone(dtype="bfloat16")) == {"DEFAULT"}
+    with jax.default_matmul_precision("high"):
+        assert of(model) == {"HIGH"}
+
+
+def test_a_backbone_gives_the_maps_of_the_model_with_channels_and_strides(references):
+    model, params = convnext.from_pretrained(FOLDER / "official_v2.pt")
+    features = jax.jit(partial(model.apply, method="features"))
+    maps = features({"params": params}, references["images"])
+    fields = dict(depths=model.depths, dims=model.dims, use_grn=True, layer_scale_init_value=None)
+    backbone = Backbone(**fields, out_features=("stage4", "stem", "stage2"))
+    trunk = {key: value for key, value in params.items() if key not in ("norm", "head")}
+    assert jax.tree.structure(abstract_params(backbone)) == jax.tree.structure(trunk)
+    selected = jax.jit(backbone.apply)({"params": trunk}, references["images"])
+    assert selected.keys() == {"stem", "stage2", "stage4"}
+    for name, value in selected.items():
+        np.testing.assert_allclose(value, maps[name], rtol=1e-5, atol=1e-5)
+        height, width = (side // backbone.strides[name] for side in (45, 70))
+        assert value.shape == (2, height, width, backbone.channels[name])
+    assert backbone.channels == {"stem": 4, "stage2": 6, "stage4": 12}
+    assert backbone.strides == {"stem": 4, "stage2": 8, "stage4": 32}
+
+
+def test_a_backbone_may_have_a_norm_for_each_map(references):
+    backbone = Backbone(depths=(1, 1), dims=(4, 8), out_features=("stage1", "stage2"),
+                        out_norms=True)  # fmt: skip
+    images = references["images"]
+    params = jax.jit(backbone.init)(jax.random.key(0), images)["params"]
+    assert {"norm_stage1", "norm_stage2"} <= params.keys() and "norm" not in params
+    for value in jax.jit(backbone.apply)({"params": params}, images).values():
+        np.testing.assert_allclose(value.mean(axis=-1), 0, atol=1e-5)
+        np.testing.assert_allclose(value.std(axis=-1), 1, atol=1e-2)
+
+
+def test_a_backbone_of_defaults_has_the_four_stages():
+    assert Backbone(**VARIANTS["tiny"]).channels == {
+        "stage1": 96, "stage2": 192, "stage3": 384, "stage4": 768
+    }  # fmt: skip
+    assert list(Backbone(**VARIANTS["tiny"]).strides.values()) == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("names", [("stage5",), ("stage1", "norm"), ()])
+def test_a_map_that_is_not_there_is_named(names):
+    backbone = Backbone(**VARIANTS["tiny"], out_features=names)
+    with pytest.raises(ValueError, match="accepted: some of stem, stage1, stage2, stage3, stage4"):
+        abstract_params(backbone)
+
+
+def test_initial_weights_are_those_of_the_paper():
+    model = ConvNeXt(depths=(1, 1), dims=(64, 96), num_classes=100, head_init_scale=0.5)
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    params = flatten_dict(params, sep="/")
+    for name, value in params.items():
+        leaf = name.rsplit("/")[-1]
+        if leaf == "kernel":
+            std = 0.01 if name == "head/kernel" else 0.02
+            assert abs(value.std() / std - 1) < 0.03, name
+            assert value.size < 5000 or jnp.abs(value).max() > 2.5 * std  # not truncated at 2 std
+        else:
+            expected = {"bias": 0.0, "scale": 1.0, "gamma": 1e-6}[leaf]
+            assert (value == jnp.float32(expected)).all(), name
+
+
+@pytest.fixture(scope="module")
+def drop_path_outputs():
+    """Features of 4,000 copies of one image with drop path, and without it."""
+    model = ConvNeXt(
+        depths=(3,), dims=(4,), patch_size=2, num_classes=None, drop_path_rate=0.5,
+        layer_scale_init_value=1.0,
+    )  # fmt: skip
+    image = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
+    params = jax.jit(model.init)(jax.random.key(1), image)["params"]
+
+    def branch_scales(train):
+        """Factor on each block's residual branch [3 blocks, N], read from its output."""
+        images = jnp.broadcast_to(image, (4000, 4, 4, 3))
+        scales = []
+
+        def watch(drop_path, inputs, options, context):
+            outputs = drop_path(*inputs, **options)
+            if context.module.name == "drop_path":
+                scales.append(outputs / inputs[0])
+            return outputs
+
+        with nn.intercept_methods(watch):
+            rngs = {"dropout": jax.random.key(2)}
+            model.apply({"params": params}, images, train=train, rngs=rngs)
+        return np.stack(scales)
+
+    return branch_scales(True), branch_scales(False)
+
+
+def test_drop_path_drops_whole_examples_and_rescales_the_others(drop_path_outputs):
+    scales, _ = drop_path_outputs
+    for j, rate in enumerate([0.0, 0.25, 0.5]):  # rises linearly from 0 at the first block
+        per_example = scales[j].reshape(4000, -1)
+        kept = per_example[:, 0] != 0
+        assert (per_example[~kept] == 0).all()
+        np.testing.assert_allclose(per_example[kept], 1 / (1 - rate), rtol=1e-5)
+        assert abs(kept.mean() - (1 - rate)) < 0.03  # 4 standard errors
+        assert abs(per_example[:, 0].mean() - 1) < 0.07
+
+
+def test_drop_path_draws_differently_in_each_block(drop_path_outputs):
+    kept = drop_path_outputs[0].reshape(3, 4000, -1)[:, :, 0] != 0
+    # Independent blocks both drop 1/8 of the examples; with one key they would drop 1/4.
+    assert abs((~kept[1] & ~kept[2]).mean() - 0.125) < 0.025
+
+
+def test_drop_path_is_off_in_evaluation(drop_path_outputs):
+    assert (drop_path_outputs[1] == 1).all()
+
+
+def test_a_block_adds_twice_its_branch_or_nothing_at_a_rate_of_a_half():
+    block = Block(dim=4, drop_path_rate=0.5, layer_scale_init_value=1.0)
+    x = jax.random.normal(jax.random.key(0), (64, 3, 3, 4))
+    variables = block.init(jax.random.key(1), x)
+    branch = block.apply(variables, x) - x
+    added = block.apply(variables, x, train=True, rngs={"dropout": jax.random.key(2)}) - x
+    dropped = (added == 0).all((1, 2, 3))
+    assert 16 < dropped.sum() < 48
+    np.testing.assert_allclose(added[~dropped], 2 * branch[~dropped], rtol=1e-5, atol=1e-5)
+
+
+def test_remat_keeps_the_input_of_each_block_alone(tiny_model, tiny_params):
+
+    def kept(model):
+        """How many numbers the backward pass gets of the forward pass."""
+
+        def backward(params, images):
+            def logits(params):
+                rngs = {"dropout": jax.random.key(1)}
+                return model.apply({"params": params}, images, train=True, rngs=rngs)
+
+            return jax.vjp(logits, params)[1]
+
+        images = jax.ShapeDtypeStruct((64, 12, 12, 3), jnp.float32)
+        residuals = jax.tree.leaves(jax.eval_shape(backward, tiny_params, images))
+        return sum(leaf.size for leaf in residuals)
+
+    # Plain, each block keeps seven maps, or more.
+    assert 2 * kept(tiny_model.clone(remat=True)) < kept(tiny_model)
+
+
+def test_remat_changes_no_gradient(tiny_model, tiny_params):
+    images = jax.random.normal(jax.random.key(3), (4, 12, 12, 3))
+
+    def gradient(model):
+        def loss(params):
+            rngs = {"dropout": jax.random.key(4)}
+            return (model.apply({"params": params}, images, train=True, rngs=rngs) ** 2).sum()
+
+        return jax.jit(jax.grad(loss))(tiny_params)
+
+    plain = gradient(tiny_model.clone(drop_path_rate=0.5))
+    remat = gradient(tiny_model.clone(drop_path_rate=0.5, remat=True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, remat)
+
+
+@pytest.mark.parametrize("size", [(31, 64), (64, 16)])
+def test_an_image_side_smaller_than_the_stride_is_refused(size):
+    model = ConvNeXt(**VARIANTS["tiny"])
+    with pytest.raises(ValueError, match="sides of at least 32"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *size, 3)))
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64, 1), (1, 3, 64, 64), (64, 64, 3)])
+def test_images_of_another_layout_are_refused(shape):
+    model = ConvNeXt(**VARIANTS["tiny"])
+    with pytest.raises(ValueError, match=r"accepted: \[N, H, W, 3\], channels last"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_a_model_of_four_channels_takes_them():
+    model = ConvNeXt(**VARIANTS["tiny"], in_chans=4)
+    assert abstract_params(model)["stem_conv"]["kernel"].shape == (4, 4, 4, 96)

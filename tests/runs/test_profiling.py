@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from convnext.runs import profiling
+from convnext.errors import InputError
+
+
+def test_a_range_of_steps_is_read_as_in_python():
+    assert list(profiling.step_range("10:15", 20)) == [10, 11, 12, 13, 14]
+    assert profiling.step_range("20:21", 20) and not profiling.step_range(None, 20)
+
+
+@pytest.mark.parametrize("text", ["", "10", "10:", "10:10", "15:10", "0:5", "a:b", "10:22"])
+def test_what_is_no_range_of_steps_is_refused(text):
+    with pytest.raises(InputError, match=rf"--profile_steps is '{text}'; accepted: FIRST:END"):
+        profiling.step_range(text, 20)
+
+
+def test_the_steps_of_the_range_are_traced_and_no_others(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(folder))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    train_step = lambda x: calls.append(int(x)) or x  # noqa: E731
+    run = profiling.traced(train_step, steps=range(2, 4), folder=tmp_path)
+    assert [int(run(step, jnp.int32(step))) for step in range(1, 5)] == [1, 2, 3, 4]
+    assert calls == [1, tmp_path, 2, 3, "stop", 4]
+
+
+def test_programs_are_cached_in_the_workdir_unless_told_otherwise(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        profiling.cache_compiled_programs(tmp_path)  # eight CPU devices
+        assert jax.config.jax_compilation_cache_dir is None
+        monkeypatch.setattr(jax, "device_count", lambda: 1)
+        jax.config.update("jax_compilation_cache_dir", before)
+        profiling.cache_compiled_programs(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == before  # tests/conftest.py says where
+        jax.config.update("jax_compilation_cache_dir", None)
+        profiling.cache_compiled_programs(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

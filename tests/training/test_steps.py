@@ -1,0 +1,385 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+
+from convnext import sharding
+from convnext.data import in_memory, pipeline
+from convnext.images import augment
+from convnext.training import erasing, losses, metrics, mixup, optimizer, steps
+from dev.benchmarks.collectives import QUICK
+
+quick_jit = partial(jax.jit, compiler_options=QUICK)
+NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+DECAYS = (0.9, 0.99)
+LABELS_ONLY = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_model):
+    """Model with drop path, optimizer, and the state before the first update."""
+    model = tiny_model.clone(drop_path_rate=0.5)
+    schedule = optimizer.warmup_cosine(10, 5, peak_lr=5e-3, warmup_epochs=1)
+    tx = optimizer.adamw(schedule)
+    init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
+    return model, tx, quick_jit(init)
+
+
+def step_function(parts, **changes):
+    model, tx, _ = parts
+    keywords = dict(model=model, tx=tx, normalize=NORMALIZE, mix=LABELS_ONLY,
+                    key=jax.random.key(1), ema_decays=DECAYS)  # fmt: skip
+    return partial(steps.train_step, **(keywords | changes))
+
+
+@pytest.fixture(scope="module")
+def one_device(parts, batch):
+    """The step compiled for one device, and what it makes of three updates."""
+    state = parts[2](jax.random.key(0))
+    step = quick_jit(step_function(parts))
+    trace = []
+    for _ in range(3):
+        state, values = step(state, batch)
+        trace.append((state, values))
+    return step, trace
+
+
+def assert_close(a, b, rtol=2e-4, atol=1e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def test_normalize_gives_the_published_input():
+    image = np.array([[[[0, 127, 255]]]], np.uint8)
+    out = NORMALIZE(jnp.asarray(image))
+    expected = (image / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_the_loss_falls_on_one_repeated_batch(parts, batch):
+    step = quick_jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
+    state, trace = parts[2](jax.random.key(0)), []
+    for _ in range(40):
+        state, values = step(state, batch)
+        trace.append(float(values["loss"]))
+    assert trace[0] == pytest.approx(np.log(5), rel=0.05)
+    assert trace[-1] < 0.75  # label smoothing alone leaves 0.42
+
+
+@pytest.mark.parametrize("problem_type", [losses.MULTI_LABEL, losses.REGRESSION])
+def test_labels_that_are_rows_of_numbers_are_learned(parts, batch, problem_type):
+    rows = np.random.default_rng(1).integers(0, 2, (16, 5)).astype(np.float32)
+    mix = partial(LABELS_ONLY, problem_type=problem_type)
+    model = parts[0].clone(drop_path_rate=0.0)
+    step = quick_jit(step_function(parts, model=model, mix=mix, problem_type=problem_type))
+    state, trace = parts[2](jax.random.key(0)), []
+    for _ in range(40):
+        state, values = step(state, {**batch, "label": rows})
+        trace.append(float(values["loss"]))
+    chance = {losses.MULTI_LABEL: np.log(2), losses.REGRESSION: rows.mean()}[problem_type]
+    assert trace[0] == pytest.approx(chance, rel=0.05)
+    assert trace[-1] < 0.5 * chance
+
+
+def test_a_step_is_a_function_of_seed_and_step(parts, batch, one_device):
+    step, trace = one_device
+    again, values = step(trace[0][0], batch)
+    jax.tree.map(np.testing.assert_array_equal, (again, values), trace[1])
+    moved = trace[0][0].replace(step=jnp.int32(7))  # other step, other drop path
+    assert step(moved, batch)[1]["loss"] != values["loss"]
+    other = quick_jit(step_function(parts, key=jax.random.key(2)))
+    assert other(trace[0][0], batch)[1]["loss"] != values["loss"]
+
+
+def test_the_first_update_has_rate_zero_and_counts(parts, one_device):
+    start = parts[2](jax.random.key(0))
+    first = one_device[1][0][0]
+    jax.tree.map(np.testing.assert_array_equal, first.params, start.params)
+    assert [int(state.step) for state, _ in one_device[1]] == [1, 2, 3]
+
+
+def test_the_averages_follow_their_definition(parts, one_device):
+    expected = {str(d): parts[2](jax.random.key(0)).params for d in DECAYS}
+    for state, _ in one_device[1]:
+        for d in DECAYS:
+            expected[str(d)] = jax.tree.map(
+                lambda ema, p, d=d: d * ema + (1 - d) * p, expected[str(d)], state.params
+            )
+    assert_close(one_device[1][-1][0].ema_params, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ema_warmup", [False, True])
+def test_a_slow_average_moves_by_a_ten_thousandth_to_the_last_digit(parts, ema_warmup):
+    params = jax.tree.map(jnp.ones_like, parts[2](jax.random.key(0)).params)
+    tx = optimizer.adamw(lambda step: 0.0)
+    state = steps.start(params, tx=tx, ema_decays=(0.9999,)).replace(step=jnp.int32(2_000_000))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = state.replace(ema_params={"0.9999": zeros})
+    state = steps.update(state, zeros, tx=tx, ema_decays=(0.9999,), ema_warmup=ema_warmup)
+    assert_close(state.ema_params["0.9999"], jax.tree.map(lambda p: 1e-4 * p, params), 1e-6, 0)
+
+
+def test_averages_may_warm_up(parts, batch):
+    step = quick_jit(step_function(parts, ema_warmup=True))
+    state, expected = parts[2](jax.random.key(0)), None
+    for t in range(3):
+        state, _ = step(state, batch)
+        # At most 1 - 1 / (1 + t)**(2/3), which is below 0.9 for the first 31 updates.
+        decay = 1 - (1 + t) ** (-2 / 3)
+        blend = lambda ema, p, d=decay: d * ema + (1 - d) * p  # noqa: E731
+        expected = jax.tree.map(blend, state.params if t == 0 else expected, state.params)
+    for ema_params in state.ema_params.values():
+        assert_close(ema_params, expected, rtol=1e-5)
+    late = steps.update(
+        state.replace(step=jnp.int32(31)), state.params, tx=parts[1], ema_decays=(0.9,),
+        ema_warmup=True,
+    )  # fmt: skip
+    expected = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, state.ema_params["0.9"], late.params)
+    assert_close(late.ema_params["0.9"], expected, rtol=1e-5)
+
+
+def test_a_linear_probe_learns_the_head_alone(parts, batch):
+    params = parts[2](jax.random.key(0)).params
+    pattern = "^(?!head/)"
+    tx = optimizer.adamw(lambda step: 1e-2, frozen=pattern)
+    probe = quick_jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
+    probe = probe.lower(steps.start(params, tx=tx), batch).compile()
+    state, values = probe(steps.start(params, tx=tx), batch)
+    for name, before in params.items():
+        for a, b in zip(*map(jax.tree.leaves, (before, state.params[name])), strict=True):
+            assert np.array_equal(a, b) == (name != "head")
+    whole = quick_jit(step_function(parts, ema_decays=()))
+    whole = whole.lower(steps.start(params, tx=parts[1]), batch).compile()
+    _, of_all = whole(steps.start(params, tx=parts[1]), batch)
+    assert 0 < values["grad_norm"] < of_all["grad_norm"]
+    # A backward pass is two thirds of an update.
+    assert probe.cost_analysis()["flops"] < 0.5 * whole.cost_analysis()["flops"]
+
+
+def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch):
+    model, _, init = parts
+    mix, erase = partial(mixup.mix, num_classes=5, group_size=4), partial(erasing.erase, prob=0.5)
+    state = init(jax.random.key(0))
+    _, values = quick_jit(step_function(parts, mix=mix, erase=erase))(state, batch)
+
+    @quick_jit
+    def loss_and_norm(params):
+        step_key = jax.random.fold_in(jax.random.key(1), 0)
+        mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
+        images = erase(erase_key, NORMALIZE(batch["image"]))
+        images, targets = mix(mix_key, images, batch["label"])
+
+        def loss(params):
+            rngs = {"dropout": dropout_key}
+            logits = model.apply({"params": params}, images, train=True, rngs=rngs)
+            return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        return value, jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads)))
+
+    loss, norm = loss_and_norm(state.params)
+    expected = {"loss": loss, "grad_norm": norm, "skipped": 0, "skipped_in_a_row": 0}
+    assert_close(values, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.inf, 1e37])  # a loss, or only its gradients
+def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value):
+    def mix(key, images, labels):
+        """Targets that are too large where an image is white."""
+        factor = jnp.where(images.min() > 0.9, value, 1.0)
+        return images, jax.nn.one_hot(labels, 5) * factor
+
+    step = quick_jit(step_function(parts, mix=mix, normalize=lambda images: images / 255))
+    white = {**batch, "image": np.full_like(batch["image"], 255)}
+    before, _ = step(parts[2](jax.random.key(0)), batch)
+    state = before
+    for count in (1, 2):
+        state, values = step(state, white)
+        assert int(values["skipped"]) == int(values["skipped_in_a_row"]) == count
+        assert not np.isfinite(values["grad_norm"])
+        assert np.isfinite(values["loss"]) == np.isfinite(value)
+    assert int(state.step) == 3
+    for name in ("params", "ema_params"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
+    adam, schedule = state.opt_state[1], state.opt_state[3]
+    jax.tree.map(np.testing.assert_array_equal, adam, before.opt_state[1])
+    assert int(schedule.count) == 3  # the rate is that of the step
+    state, values = step(state, batch)
+    assert (int(values["skipped"]), int(values["skipped_in_a_row"])) == (2, 0)
+    assert np.isfinite(values["loss"]) and int(state.opt_state[1].count) == 2
+
+
+@pytest.mark.usefixtures("uncached")
+@pytest.mark.parametrize(
+    "accumulation_steps, fsdps, remat", [(1, (4,), False), (2, (4, 1), True)]
+)  # fmt: skip
+def test_eight_devices_that_share_the_state_do_what_one_does(
+    parts, batch, one_device, accumulation_steps, fsdps, remat
+):
+    init = parts[2]
+    plain = step_function(parts, accumulation_steps=accumulation_steps)
+    reference = one_device[0] if accumulation_steps == 1 else quick_jit(plain)
+    expected = [(init(jax.random.key(0)), None)]
+    for _ in range(3):
+        expected.append(reference(expected[-1][0], batch))
+    for fsdp in fsdps:
+        mesh = sharding.make_mesh(fsdp=fsdp)
+        state_sharding = sharding.of_state(expected[0][0], mesh)
+        by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
+        step = quick_jit(
+            partial(plain, model=parts[0].clone(remat=remat), gathered=replicated),
+            in_shardings=(state_sharding, by_batch),
+            out_shardings=(state_sharding, replicated),
+            donate_argnums=0,
+        )
+        state = jax.device_put(init(jax.random.key(0)), state_sharding)
+        placed = jax.device_put(batch, by_batch)
+        for expected_state, expected_values in expected[1:]:
+            with jax.transfer_guard("disallow"):
+                state, values = step(state, placed)
+            assert_close(values, expected_values, rtol=1e-5)
+            assert_close(state.params, expected_state.params, rtol=1e-3, atol=2e-4)
+        split = [leaf for leaf in jax.tree.leaves(state.params) if "fsdp" in leaf.sharding.spec]
+        assert bool(split) == (fsdp > 1)
+
+
+@pytest.mark.usefixtures("uncached")
+def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch):
+    """With all that is random: shuffled, augmented, mixed within groups that 4 and 8 devices split,
+    erased, dropped. The step as train.py binds it."""
+    # The sampler's loops take as long to compile as the model; test_mixup.py has them.
+    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
+    model = parts[0].clone(depths=(2,), dims=(8,))
+    init = partial(steps.init, model=model, tx=parts[1], image_size=12, ema_decays=DECAYS)
+    start = quick_jit(init)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    labels = np.arange(40, dtype=np.int32) % 5
+    images = rng.integers(0, 50, (40, 12, 12, 3), dtype=np.uint8)
+    images += 50 * labels[:, None, None, None].astype(np.uint8)
+    source = in_memory.Arrays(images, labels, "abcde")
+    transform = partial(augment.train_transform, image_size=12, affine_degrees=20.0)
+    batches = pipeline.TrainBatches(source, transform, seed=0, num_epochs=25, batch_size=16)
+
+    def losses_on(data, fsdp):
+        devices = np.array(jax.devices()[: data * fsdp]).reshape(data, fsdp)
+        mesh = Mesh(devices, ("data", "fsdp"))
+        whole, rows = sharding.replicated(mesh), sharding.of_batch(mesh)
+        state_sharding = sharding.of_state(start, mesh)
+        step = step_function(parts, model=model, erase=partial(erasing.erase, prob=0.5),
+                             mix=partial(mixup.mix, num_classes=5, group_size=8, mesh=mesh),
+                             gathered=whole)  # fmt: skip
+        jitted = quick_jit(step, in_shardings=(state_sharding, rows),
+                           out_shardings=(state_sharding, whole))  # fmt: skip
+        state, values = jax.device_put(start, state_sharding), []
+        compiled = jitted.lower(state, next(pipeline.to_devices(batches, rows))).compile()
+        for batch in pipeline.to_devices(batches, rows):
+            with jax.transfer_guard("disallow"):
+                state, scalars = compiled(state, batch)
+            values.append(float(scalars["loss"]))
+        return values
+
+    expected = losses_on(1, 1)
+    assert len(expected) == 50 and np.mean(expected[:5]) - np.mean(expected[-5:]) > 0.1
+    for data, fsdp in ((2, 1), (4, 1), (8, 1), (2, 4)):
+        np.testing.assert_allclose(losses_on(data, fsdp), expected, rtol=1e-5)
+
+
+def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):
+    model = parts[0].clone(drop_path_rate=0.0)
+    state = parts[2](jax.random.key(0))
+    whole = quick_jit(step_function(parts, model=model))
+    in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
+    for _ in range(2):
+        expected, values = whole(state, batch)
+        state, values_in_four = in_four(state, batch)
+        assert_close(values_in_four, values, rtol=1e-5)
+        assert_close(state.opt_state[1].mu, expected.opt_state[1].mu, rtol=1e-3, atol=1e-6)
+        state = expected
+
+
+def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
+    model = parts[0].clone(drop_path_rate=0.9)
+    same = jax.tree.map(lambda x: np.repeat(x[:4], 4, axis=0), batch)  # four equal parts
+    state = parts[2](jax.random.key(0))
+    in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
+    quarter = jax.tree.map(lambda x: x[::4], same)
+
+    @quick_jit
+    def loss_of_part(index):
+        key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))[1]
+        rngs = {"dropout": jax.random.fold_in(key, index)}
+        images, targets = LABELS_ONLY(None, NORMALIZE(quarter["image"]), quarter["label"])
+        logits = model.apply({"params": state.params}, images, train=True, rngs=rngs)
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    losses = [float(loss_of_part(index)) for index in range(4)]
+    assert len(set(losses)) == 4
+    assert float(in_four(state, same)[1]["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_evaluation_counts_every_example_once_whatever_the_batch_size(
+    tiny_model, tiny_params, batch
+):
+    real = {name: value[:13] for name, value in batch.items()}
+    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(real["image"]))
+    log_probs = jax.nn.log_softmax(logits)
+    order = np.argsort(-np.asarray(logits), axis=1)
+    expected = {
+        "val/loss": -float(log_probs[np.arange(13), real["label"]].mean()),
+        "val/top1": float((order[:, 0] == real["label"]).mean()),
+        "val/top5": 1.0,
+        "val_ema/loss": np.log(5),  # of weights that are all zero
+        "val_ema/top1": float((real["label"] == 0).mean()),
+        "val_ema/top5": 1.0,
+    }
+    eval_step = quick_jit(partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE))
+    weights = {"val": tiny_params, "val_ema": jax.tree.map(jnp.zeros_like, tiny_params)}
+    for size in (16, 8, 4):
+        batches = [
+            {name: value[i : i + size] for name, value in batch.items()} for i in range(0, 16, size)
+        ]
+        scores = metrics.scores(steps.evaluate(eval_step, weights, batches))
+        assert scores == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_evaluation_drops_no_paths(tiny_model, tiny_params, batch):
+    def measured(drop_path_rate):
+        model = tiny_model.clone(drop_path_rate=drop_path_rate)
+        step = partial(steps.eval_step, model=model, normalize=NORMALIZE)
+        return quick_jit(step)(tiny_params, batch)
+
+    jax.tree.map(np.testing.assert_array_equal, measured(0.9), measured(0.0))
+
+
+def test_weights_are_named_by_the_order_of_the_decays(parts):
+    state = parts[2](jax.random.key(0)).replace(params="p", ema_params={"0.9": "a", "0.99": "b"})
+    assert steps.weights(state, (0.99, 0.9)) == {"val": "p", "val_ema": "b", "val_ema_0.9": "a"}
+    assert steps.weights(state, ()) == {"val": "p"}
+
+
+def test_what_is_said_of_each_example_is_in_order_and_knows_its_index(
+    tiny_model, tiny_params, batch
+):
+    eval_step = quick_jit(
+        partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE, measure=metrics.outputs)
+    )
+    masked = {**batch, "mask": batch["mask"] * (np.arange(16) != 5)}  # one that cannot be read
+    batches = [{name: value[i : i + 8] for name, value in masked.items()} for i in (0, 8)]
+    said = steps.collect(eval_step, tiny_params, batches)
+    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(batch["image"]))
+    assert said["index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
+    np.testing.assert_array_equal(said["label"], batch["label"][said["index"]])
+    np.testing.assert_array_equal(said["prediction"], logits.argmax(axis=1)[said["index"]])
+    probabilities = jax.nn.softmax(logits).max(axis=1)[said["index"]]
+    np.testing.assert_allclose(said["confidence"], probabilities, rtol=1e-5)
+
+
+def test_an_evaluation_is_stopped_between_batches_and_has_no_totals_then():
+    batches = iter(range(1, 6))
+    add = lambda params, batch: params * batch  # noqa: E731
+    assert steps.evaluate(add, {"val": 10.0}, batches, iter([False, False, True]).__next__) is None
+    assert list(batches) == [4, 5]
+    assert steps.evaluate(add, {"val": 10.0}, range(1, 6)) == {"val": 150}
