@@ -86,8 +86,7 @@ def test_set(name: str | None, root: str | None, run: Mapping[str, Any], probes:
     same = None if ALLOW_DUPLICATES.value else folders.duplicate(source)
     if same:
         raise InputError(
-            f"{same[1]} has the content of {same[0]}; accepted: each image once, or "
-            "--allow_duplicates"
+            f"{same[1]} has the content of {same[0]}", "each image once, or --allow_duplicates"
         )
     has_train = val_root.is_dir() and (Path(root) / "train").is_dir()
     return TestSet(
@@ -121,7 +120,7 @@ def load(name: str, workdir: Path | None) -> tuple[pretrained.Pretrained, dict[s
         return pretrained.load(name, dtype=DTYPE.value), dict(model=model, weights="")
     require(workdir, "--workdir", workdir, f"the run that --weights={name} is of, or --config")
     if not (workdir / "checkpoints").is_dir():
-        raise InputError(f"no checkpoint in {workdir}; accepted: the workdir of a training run")
+        raise InputError(f"no checkpoint in {workdir}", "the workdir of a training run")
     step = dict(step=int(name)) if name.isdecimal() else dict(weights=name)
     found = pretrained.load(workdir, dtype=DTYPE.value, **step)
     return found, dict(model=str(workdir), weights=name)
@@ -145,7 +144,7 @@ def _numbers(name, texts, kind):
         return [kind(text) for text in texts or ()]
     except ValueError as error:
         accepted = f"numbers, such as --{name}={'224,288' if kind is int else '0.875,1'}"
-        raise InputError(f"--{name} is {','.join(texts)!r}; accepted: {accepted}") from error
+        raise InputError(f"--{name} is {','.join(texts)!r}", f"{accepted}") from error
 
 
 def main(config: ConfigDict | None, workdir: Path | None) -> None:
@@ -226,8 +225,8 @@ def check(found: pretrained.Pretrained, each: TestSet) -> None:
         sources.check_classes(class_names, each.train.class_names, each.name)
     elif not found.model.num_classes:
         raise InputError(
-            f"{found.origin} has no head; accepted: the weights of a classifier, or "
-            f"--probe={' or '.join(probing.PROBES)}"
+            f"{found.origin} has no head",
+            f"the weights of a classifier, or --probe={' or '.join(probing.PROBES)}",
         )
     elif found.problem_type != losses.REGRESSION:
         if each.name in test_sets.FOLDERS:

@@ -70,7 +70,7 @@ def train(
     except InputError as error:
         if not (dry_run and config.published.train_size and config.model.num_classes):
             raise
-        print(f"data       {str(error).partition(';')[0]}; the sizes are those published")
+        print(f"data       {error.problem}; the sizes are those published")
         sizes = (config.published.train_size, config.published.val_size)
         train_source, val_source = (
             sources.Announced(size, config.model.num_classes) for size in sizes

@@ -38,8 +38,8 @@ class Classifier:
     ):
         if not model.num_classes or len(labels) != model.num_classes:
             raise InputError(
-                f"a model of {model.num_classes or 0} classes with {len(labels)} labels; accepted: "
-                "a model with a head, and a label for each class"
+                f"a model of {model.num_classes or 0} classes with {len(labels)} labels",
+                "a model with a head, and a label for each class",
             )
         self.model, self.params, self.labels = model, params, tuple(labels)
         self.processor, self.problem_type = processor, problem_type

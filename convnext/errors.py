@@ -7,11 +7,17 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message, one line, says what was given and what is
-    accepted; the commands print it without a traceback."""
+    """What the user gave cannot be used: the problem, and what is accepted. The message is one
+    line; the commands print it without a traceback."""
 
-    def __init__(self, message: str):
-        super().__init__(_line(message))
+    def __init__(self, problem: str, accepted: str = ""):
+        super().__init__(problem, accepted)  # which pickle hands to it again
+        self.problem, self.accepted = _line(problem), _line(accepted)
+
+    def __str__(self) -> str:
+        return _line(
+            f"{self.problem}; accepted: {self.accepted}" if self.accepted else self.problem
+        )
 
 
 class RunError(RuntimeError):
@@ -41,7 +47,7 @@ def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
             given = " ".join(repr(given).split())  # an array's has lines
         except (RecursionError, ValueError):  # lists in lists, or a number of too many digits
             given = f"a {type(given).__name__} too large to print"
-        raise InputError(f"{name} is {given}; accepted: {accepted}")
+        raise InputError(f"{name} is {given}", f"{accepted}")
 
 
 def require_range(name: str, given: Any, least: float, most: float) -> None:

@@ -49,8 +49,8 @@ def connect(
             jax.distributed.initialize(**timeouts)
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"this process is one of several, and JAX cannot connect them: {error}; accepted: "
-                f"{', '.join(given)}, or --num_processes=1 for a run of its own"
+                f"this process is one of several, and JAX cannot connect them: {error}",
+                f"{', '.join(given)}, or --num_processes=1 for a run of its own",
             ) from error
         return
     missing = [name for name, value in given.items() if value is None]
@@ -158,8 +158,8 @@ def require_same(values: Callable[[], Mapping[str, Any]]) -> None:
     index = next(index for index, text in enumerate(said) if text)
     what, value, expected = json.loads(said[index])
     raise InputError(
-        f"{what} is {value} in process {index} and {expected} in process 0; accepted: the same "
-        "config, flags and data in all processes of a run"
+        f"{what} is {value} in process {index} and {expected} in process 0",
+        "the same config, flags and data in all processes of a run",
     )
 
 

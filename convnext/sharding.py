@@ -24,8 +24,8 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
         data = max(devices // fsdp, 1)
     if data * fsdp != devices:
         raise InputError(
-            f"mesh is {data} x {fsdp} (data x fsdp); accepted: a product of {devices}, "
-            "the number of devices"
+            f"mesh is {data} x {fsdp} (data x fsdp)",
+            f"a product of {devices}, the number of devices",
         )
     in_order = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(
@@ -39,8 +39,9 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -
     parts = mesh.size * accumulation_steps
     if batch_size % parts:
         raise InputError(
-            f"batch_size is {batch_size}; accepted: multiples of {parts}, for {mesh.size} devices "
-            f"and {accumulation_steps} accumulation steps"
+            f"batch_size is {batch_size}",
+            f"multiples of {parts}, for {mesh.size} devices "
+            f"and {accumulation_steps} accumulation steps",
         )
 
 

@@ -56,7 +56,7 @@ def write(out: Path, *, images: int, seed: int = 0) -> None:
     """Raises InputError where out is not empty."""
     require(images >= VAL_SHARE, "--images", images, f"{VAL_SHARE} and more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out is {out}, which is there; accepted: a new or empty folder")
+        raise InputError(f"--out is {out}, which is there", "a new or empty folder")
     classes = [(color, shape) for color in COLORS for shape in SHAPES]
     for color, shape in progress.track(classes, "drawing"):
         for index in range(images):

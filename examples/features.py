@@ -34,7 +34,7 @@ def show(image: Path, folder: Path, source: str, neighbours: int) -> None:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     others = [path for path in paths if path.resolve() != image.resolve()]
     if not others:
-        raise InputError(f"no other image in {folder}; accepted: {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(f"no other image in {folder}", f"{', '.join(IMAGE_SUFFIXES)}")
     found = pretrained.load(source, num_classes=0)  # without a head
 
     @jax.jit

@@ -64,8 +64,8 @@ def serve(
     """Until it is interrupted. Raises InputError before the page opens."""
     if importlib.util.find_spec("gradio") is None:
         raise InputError(
-            "the page needs gradio, which is not installed; accepted: after pip install gradio, or "
-            'pip install -e ".[demo]"'
+            "the page needs gradio, which is not installed",
+            'after pip install gradio, or pip install -e ".[demo]"',
         )
     require(port is None or 0 < port < 65536, "--port", port, "1 to 65535")
     viewer = Viewer(pretrained.load(model, weights=weights), top_k=top_k, image_size=image_size)
@@ -86,8 +86,8 @@ def serve(
         )  # fmt: skip
     except OSError as error:
         raise InputError(
-            f"cannot serve at {host}, port {port or '7860 and up'}: {error}; accepted: an address "
-            "of this computer, and a port that is free"
+            f"cannot serve at {host}, port {port or '7860 and up'}: {error}",
+            "an address of this computer, and a port that is free",
         ) from error
     signal.signal(
         signal.SIGTERM, signal.default_int_handler

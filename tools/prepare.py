@@ -141,8 +141,8 @@ def _write(entries, out, index, num_workers):
     unknown = sorted({*index["classes"]} - {*index["train_classes"]})
     if unknown:
         raise InputError(
-            f"class {unknown[0]!r} is in val but not in train of {index['source']}; accepted: "
-            "validation classes that are also trained on"
+            f"class {unknown[0]!r} is in val but not in train of {index['source']}",
+            "validation classes that are also trained on",
         )
     index["complete"] = True
     arrayrecord.write_index(out, index)
@@ -155,8 +155,8 @@ def _pass_over(entries, index, out):
         names = _with_name(names, entry)
     if names != index["names"]:
         raise InputError(
-            f"{index['source']} begins with other images than those that {out} has of it; "
-            "accepted: the source as it was, or another --out"
+            f"{index['source']} begins with other images than those that {out} has of it",
+            "the source as it was, or another --out",
         )
 
 
@@ -231,7 +231,7 @@ def _read(entry):
     try:
         return entry.read(), None
     except InputError as error:
-        return b"", _reason(error)
+        return b"", error.problem
     except OSError as error:  # which decoding nothing will say
         open_files.check_error(error)
         return b"", None
@@ -241,12 +241,8 @@ def _damage(data, name):
     try:
         decode.decode_file(data, name)
     except InputError as error:
-        return _reason(error)
+        return error.problem
     return None
-
-
-def _reason(error):
-    return str(error).partition("; accepted")[0]
 
 
 if __name__ == "__main__":

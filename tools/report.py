@@ -71,8 +71,8 @@ def _check_writable(out):
             pass
     except OSError as error:
         raise InputError(
-            f"--out is {out}, which cannot be written: {error.strerror or error}; accepted: a file "
-            "in a folder that is there"
+            f"--out is {out}, which cannot be written: {error.strerror or error}",
+            "a file in a folder that is there",
         ) from error
 
 

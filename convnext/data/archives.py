@@ -53,7 +53,7 @@ def read(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
 def _refusal(name, error):
     """What tarfile and the libraries under it raise for damaged archives is of every kind."""
     reason = str(error).partition("\n")[0]
-    return InputError(f"cannot read {name}: {reason}; accepted: a whole tar archive")
+    return InputError(f"cannot read {name}: {reason}", "a whole tar archive")
 
 
 class Entry(NamedTuple):
@@ -117,7 +117,7 @@ def _class(path, name, labels):
         require(file in labels, "a file", name, "those of the 50,000 that have labels")
         return "val", labels[file]
     if not above:
-        raise InputError(f"{name} is in no folder; accepted: <class>/*.jpg, train/<class>/*.jpg "
+        raise InputError(f"{name} is in no folder", "<class>/*.jpg, train/<class>/*.jpg "
                          "and val/<class>/*.jpg, or a <class>.tar for each class")  # fmt: skip
     return "val" if "val" in above[:-1] else "train", above[-1]
 
@@ -126,7 +126,7 @@ def _imagenet_val_labels(path):
     """{file: synset} of the 50,000 validation images, from the development kit beside them."""
     devkit = path.with_name(IMAGENET_DEVKIT)
     if not devkit.is_file():
-        raise InputError(f"{path} has no labels; accepted: with {IMAGENET_DEVKIT} beside it")
+        raise InputError(f"{path} has no labels", f"with {IMAGENET_DEVKIT} beside it")
     try:
         with tarfile.open(devkit, tarinfo=Header) as archive:
             members = {PurePosixPath(member.name).name: member for member in archive}
@@ -139,7 +139,7 @@ def _imagenet_val_labels(path):
             for i, number in enumerate(numbers.split(), 1)
         }
     except Exception as error:  # of tarfile, of scipy, of what is not where it is looked for
-        raise InputError(f"cannot read {devkit}: {error}; accepted: as published") from error
+        raise InputError(f"cannot read {devkit}: {error}", "as published") from error
 
 
 def flowers(root: str) -> tuple[folders.Files, folders.Files]:
@@ -149,7 +149,7 @@ def flowers(root: str) -> tuple[folders.Files, folders.Files]:
     """
     pictures = Path(root) / "jpg"
     if not pictures.is_dir():
-        raise InputError(f"no folder {pictures}; accepted: 102flowers.tgz unpacked in {root}")
+        raise InputError(f"no folder {pictures}", f"102flowers.tgz unpacked in {root}")
     labels = _matrix(root, "imagelabels.mat", "labels").astype(np.int32) - 1
     lowest = f"the lowest label in {root}/imagelabels.mat"
     require(labels.min(initial=0) == 0, lowest, int(labels.min() + 1), "1 and more")
@@ -168,4 +168,4 @@ def _matrix(root, name, key):
     try:
         return scipy.io.loadmat(path)[key].ravel()
     except Exception as error:  # scipy's, of damaged files, are of every kind
-        raise InputError(f"cannot read {path}: {error}; accepted: {name} as published") from error
+        raise InputError(f"cannot read {path}: {error}", f"{name} as published") from error

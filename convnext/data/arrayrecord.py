@@ -18,7 +18,7 @@ from convnext.files import open_files, text
 from convnext.images import decode
 
 INDEX = "dataset.json"
-WHOLE = "accepted: what python -m tools.prepare wrote"
+WHOLE = "what python -m tools.prepare wrote"
 
 
 class Records:
@@ -37,7 +37,7 @@ class Records:
             self._records = grain.sources.ArrayRecordDataSource(list(map(str, self._paths)))
         except (RuntimeError, ValueError, OSError) as error:
             open_files.check_error(error)
-            raise InputError(f"cannot read the shards in {root}: {error}; {WHOLE}") from error
+            raise InputError(f"cannot read the shards in {root}: {error}", WHOLE) from error
         given, expected = len(self._records), sum(shard["images"] for shard in shards)
         require(given == expected, f"the number of images in {root}", given, f"{expected}: {WHOLE}")
 
@@ -49,9 +49,9 @@ class Records:
             record = msgpack.unpackb(self._records[index])
         except (RuntimeError, ValueError) as error:  # hashes of ArrayRecord; of msgpack
             open_files.check_error(error)
-            raise InputError(f"cannot read {self._place(index)}: {error}; {WHOLE}") from error
+            raise InputError(f"cannot read {self._place(index)}: {error}", WHOLE) from error
         if not _is_record(record) or record["class"] not in self._labels:
-            raise InputError(f"{self._place(index)} is no image of a class; {WHOLE}")
+            raise InputError(f"{self._place(index)} is no image of a class", WHOLE)
         image = decode.decode_file(record["image"], record["name"])
         return {"image": image, "label": self._labels[record["class"]]}
 
@@ -78,22 +78,20 @@ def pack(image: bytes, class_name: str, name: str) -> bytes:
 def load(root: str | None) -> tuple[Records, Records | None]:
     """The splits "train" and "val", None where there is none. Raises InputError where they are not
     whole."""
-    accepted = "accepted: --config.data.root=DIR, of python -m tools.prepare --out=DIR"
+    accepted = "--config.data.root=DIR, of python -m tools.prepare --out=DIR"
     if not root:
-        raise InputError(f"data.root is not set; {accepted}")
+        raise InputError("data.root is not set", accepted)
     index = read_index(Path(root))
     if index is None:
-        raise InputError(f"no {INDEX} in {root}; {accepted}")
+        raise InputError(f"no {INDEX} in {root}", accepted)
     if not index["complete"]:
-        raise InputError(
-            f"{root} is not complete; accepted: the same tools.prepare again, to its end"
-        )
+        raise InputError(f"{root} is not complete", "the same tools.prepare again, to its end")
     splits = [index["splits"].get(split, []) for split in ("train", "val")]
     for shard in splits[0] + splits[1]:
         if not (path := Path(root) / shard["file"]).is_file():
-            raise InputError(f"no shard {path}; accepted: all files that {INDEX} names")
+            raise InputError(f"no shard {path}", f"all files that {INDEX} names")
     if not splits[0]:
-        raise InputError(f"{root} has no split to train on; {accepted}")
+        raise InputError(f"{root} has no split to train on", accepted)
     open_files.check(len(splits[0] + splits[1]), root)
     train, val = (
         Records(Path(root), shards, index["classes"]) if shards else None for shards in splits
@@ -110,9 +108,9 @@ def read_index(root: Path) -> dict[str, Any] | None:
     try:
         index = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}; {WHOLE}") from error
+        raise InputError(f"cannot read {path}: {error}", WHOLE) from error
     if not _is_index(index):
-        raise InputError(f"{path} does not name classes and shards; {WHOLE}")
+        raise InputError(f"{path} does not name classes and shards", WHOLE)
     return index
 
 

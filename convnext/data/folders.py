@@ -20,7 +20,7 @@ from convnext.images import decode
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 ACCEPTED = (
-    "accepted: --config.data.root=ROOT with ROOT/train/<class>/*.jpg (or png, webp) and "
+    "--config.data.root=ROOT with ROOT/train/<class>/*.jpg (or png, webp) and "
     "ROOT/val/<class>/*.jpg, or ROOT/<class>/*.jpg and --config.data.val_fraction"
 )
 
@@ -63,7 +63,7 @@ def read_image(path: Path) -> np.ndarray:
     except OSError as error:
         open_files.check_error(error)
         raise InputError(
-            f"cannot read the image {path}: {error.strerror}; accepted: files that can be read"
+            f"cannot read the image {path}: {error.strerror}", "files that can be read"
         ) from error
     return decode.decode_file(data, str(path))
 
@@ -75,7 +75,7 @@ def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> t
     kept to validate on. Raises InputError where there is nothing to read.
     """
     if not root:
-        raise InputError(f"data.root is not set; {ACCEPTED}")
+        raise InputError("data.root is not set", ACCEPTED)
     train_root, val_root = Path(root) / "train", Path(root) / "val"
     if val_root.is_dir() or val_fraction is None:
         train, val = listing(train_root), listing(val_root)
@@ -85,8 +85,8 @@ def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> t
     unknown = sorted(val.keys() - train.keys())
     if unknown:
         raise InputError(
-            f"class {unknown[0]!r} is in {val_root} but not in {train_root}; accepted: validation "
-            "classes that are also trained on"
+            f"class {unknown[0]!r} is in {val_root} but not in {train_root}",
+            "validation classes that are also trained on",
         )
     names = sorted(train)
     return files(train_root, names, train), files(val_root, names, val)
@@ -140,13 +140,13 @@ def listing(root: Path) -> dict[str, np.ndarray]:
     is no image of a class, or no class.
     """
     if not root.is_dir():
-        raise InputError(f"no folder {root}; {ACCEPTED}")
+        raise InputError(f"no folder {root}", ACCEPTED)
     folders = sorted(
         (entry for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")),
         key=lambda entry: entry.name,
     )
     if not folders:
-        raise InputError(f"no class folders in {root}; {ACCEPTED}")
+        raise InputError(f"no class folders in {root}", ACCEPTED)
     names = np.array([os.fsencode(entry.name) for entry in folders])
     changed = np.array([root.stat().st_mtime_ns, *(entry.stat().st_mtime_ns for entry in folders)])
     path = _cache_path(root)
@@ -160,9 +160,7 @@ def listing(root: Path) -> dict[str, np.ndarray]:
 def _image_names(folder):
     names = sorted(os.fsencode(entry.name) for entry in os.scandir(folder) if _is_image(entry.name))
     if not names:
-        raise InputError(
-            f"no images in {folder}; accepted: files ending in {', '.join(IMAGE_SUFFIXES)}"
-        )
+        raise InputError(f"no images in {folder}", f"files ending in {', '.join(IMAGE_SUFFIXES)}")
     return np.array(names)
 
 

@@ -52,14 +52,14 @@ def digits() -> tuple[Arrays, Arrays]:
 def cifar(path: str) -> tuple[Arrays, Arrays]:
     """CIFAR-10, or CIFAR-100 with its fine classes, from cifar-10-python.tar.gz or
     cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html."""
-    accepted = "accepted: cifar-10-python.tar.gz or cifar-100-python.tar.gz, as published"
+    accepted = "cifar-10-python.tar.gz or cifar-100-python.tar.gz, as published"
     cifar_10 = ([f"data_batch_{i}" for i in range(1, 6)], "test_batch", "batches.meta")
     cifar_100 = (["train"], "test", "meta")
     try:
         files = _files(path, {*cifar_10[0], *cifar_10[1:], *cifar_100[0], *cifar_100[1:]})
     except Exception as error:  # of tarfile, of zlib, of the file system
         reason = str(error).partition("\n")[0]
-        raise InputError(f"cannot read {path}: {reason}; {accepted}") from error
+        raise InputError(f"cannot read {path}: {reason}", accepted) from error
     (train, test, meta), labels, names = (
         (cifar_100, b"fine_labels", b"fine_label_names")
         if "train" in files
@@ -67,7 +67,7 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
     )
     missing = sorted({*train, test, meta} - set(files))
     if missing:
-        raise InputError(f"{path} has no {missing[0]}; {accepted}")
+        raise InputError(f"{path} has no {missing[0]}", accepted)
     try:
         class_names = _names(_unpickled(files[meta])[names])
         return tuple(
@@ -75,7 +75,7 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
             for batches in (train, [test])
         )
     except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
-        raise InputError(f"cannot read {path}: {error}; {accepted}") from error
+        raise InputError(f"cannot read {path}: {error}", accepted) from error
 
 
 def _files(path, names):

@@ -43,8 +43,7 @@ def steps_per_epoch(source: Source, batch_size: int) -> int:
     """Whole batches in an epoch. Raises InputError where there is none."""
     if not 0 < batch_size <= len(source):
         raise InputError(
-            f"batch_size is {batch_size}; accepted: 1 to {len(source)}, the number of images to "
-            "train on"
+            f"batch_size is {batch_size}", f"1 to {len(source)}, the number of images to train on"
         )
     return len(source) // batch_size
 
@@ -286,8 +285,8 @@ class _Watch:
             self.report(damage)
         if new and len(self.left_out) > self.limit:
             raise InputError(
-                f"{len(self.left_out)} images cannot be read, the last of them {index}; accepted: "
-                f"max_bad_images, which is {self.limit}"
+                f"{len(self.left_out)} images cannot be read, the last of them {index}",
+                f"max_bad_images, which is {self.limit}",
             )
 
 

@@ -39,12 +39,12 @@ class Encoded:
             path, data = data["path"], data["bytes"]
             if data is None:
                 raise InputError(
-                    f"{index} of {self.name} is the name of a file, {path}; accepted: images that "
-                    "are in the data, as push_to_hub writes them"
+                    f"{index} of {self.name} is the name of a file, {path}",
+                    "images that are in the data, as push_to_hub writes them",
                 )
         image, label = decode.decode_file(data, f"{index} of {self.name}"), row[self.label]
         if label is None:
-            raise InputError(f"{index} of {self.name} has no label; accepted: images with one")
+            raise InputError(f"{index} of {self.name} has no label", "images with one")
         return {"image": image, "label": np.int32(label)}
 
 
@@ -73,16 +73,16 @@ def tfds(
     except tensorflow_datasets.core.DatasetNotFoundError as error:
         there = f", and there is none in data.root, {root!r}" if root else ""
         raise InputError(
-            f"data.name is {name!r}{there}; accepted: digits, folder, arrayrecord, parquet, or a "
-            "data set of TensorFlow Datasets"
+            f"data.name is {name!r}{there}",
+            "digits, folder, arrayrecord, parquet, or a data set of TensorFlow Datasets",
         ) from error
     prepared = "prepared by download_and_prepare(file_format='array_record')"
     if not builder.info.splits:
         there = f"of it in data.root, {root!r}, and nothing " if root and not data_dir else ""
         published = f"{PUBLISHED[name]}, or " if name in PUBLISHED else ""
         raise InputError(
-            f"data.name is {name!r}, but there is nothing {there}in {builder.data_dir}; accepted: "
-            f"{published}a data set that is {prepared}, in data.root"
+            f"data.name is {name!r}, but there is nothing {there}in {builder.data_dir}",
+            f"{published}a data set that is {prepared}, in data.root",
         )
     features = builder.info.features
     image = _only(features, tensorflow_datasets.features.Image, "images", name)
@@ -93,10 +93,10 @@ def tfds(
         try:
             rows = builder.as_data_source(split, decoders=decoders)
         except NotImplementedError as error:
-            raise InputError(f"{builder.data_dir} is {builder.info.file_format}; accepted: a data "
+            raise InputError(f"{builder.data_dir} is {builder.info.file_format}", f"a data "
                              f"set that is {prepared}") from error  # fmt: skip
         except ValueError as error:
-            raise InputError(f"the split is {split!r}; accepted: {', '.join(builder.info.splits)}, "
+            raise InputError(f"the split is {split!r}", f"{', '.join(builder.info.splits)}, "
                              "and parts and sums of them") from error  # fmt: skip
         return Encoded(
             rows, features[label].names, image=image, label=label, name=f"{name}/{split}"
@@ -123,20 +123,20 @@ def parquet(
     try:
         import datasets
     except ImportError as error:
-        raise InputError(f"data.name is 'parquet', but datasets cannot be imported ({error}); "
-                         "accepted: pip install datasets") from error  # fmt: skip
+        raise InputError(
+            f"data.name is 'parquet', but datasets cannot be imported ({error})",
+            "pip install datasets",
+        ) from error
     if not root or not Path(root).is_dir():
-        raise InputError(f"data.root is {root!r}; accepted: a folder of Parquet files")
+        raise InputError(f"data.root is {root!r}", "a folder of Parquet files")
     try:
         splits = datasets.load_dataset(root)
     except (ValueError, OSError) as error:  # what datasets raises for a folder without data
-        raise InputError(
-            f"data.root is {root!r}: {error}; accepted: a folder of Parquet files"
-        ) from error
+        raise InputError(f"data.root is {root!r}: {error}", "a folder of Parquet files") from error
 
     def source(split):
         if split not in splits:
-            raise InputError(f"the split is {split!r}; accepted: {', '.join(splits)}")
+            raise InputError(f"the split is {split!r}", f"{', '.join(splits)}")
         rows = splits[split]
         image = _only(rows.features, datasets.Image, "images", root)
         label = _only(rows.features, datasets.ClassLabel, "classes", root)
@@ -162,9 +162,9 @@ def _to_validate_on(name, splits, source, val_fraction):
             return found
     if there and val_fraction is None:
         raise InputError(
-            f"{name} has nothing to validate on: its {' and '.join(there)} has no labels; "
-            "accepted: --config.data.val_fraction, or --config.data.val_split with the name of a "
-            "split with labels"
+            f"{name} has nothing to validate on: its {' and '.join(there)} has no labels",
+            "--config.data.val_fraction, or --config.data.val_split with the name of a "
+            "split with labels",
         )
     return None
 
@@ -172,8 +172,8 @@ def _to_validate_on(name, splits, source, val_fraction):
 def _labelled(source):
     if not _is_labelled(source):
         raise InputError(
-            f"{source.name} has no labels: that of its first image is {_first_label(source)}; "
-            f"accepted: a split with labels, 0 to {len(source.class_names) - 1}"
+            f"{source.name} has no labels: that of its first image is {_first_label(source)}",
+            f"a split with labels, 0 to {len(source.class_names) - 1}",
         )
     return source
 
@@ -195,8 +195,8 @@ def _check_column(source):
     if wrong.size:
         label = source.rows[int(wrong[0])][source.label]
         raise InputError(
-            f"the label of image {wrong[0]} of {source.name} is {label}; accepted: 0 to "
-            f"{count - 1}, of the {count} classes"
+            f"the label of image {wrong[0]} of {source.name} is {label}",
+            f"0 to {count - 1}, of the {count} classes",
         )
 
 
@@ -204,5 +204,5 @@ def _only(features, kind, what, name):
     """The name of the one feature of a kind."""
     found = [key for key, feature in features.items() if isinstance(feature, kind)]
     if len(found) != 1:
-        raise InputError(f"{name} has {len(found)} features that are {what}; accepted: one")
+        raise InputError(f"{name} has {len(found)} features that are {what}", "one")
     return found[0]

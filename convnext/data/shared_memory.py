@@ -18,7 +18,7 @@ from convnext.errors import InputError
 
 FOLDER = Path("/dev/shm")  # Linux's
 ACCEPTED = (
-    "accepted: more of it (docker run --shm-size=2g; in Kubernetes an emptyDir of medium Memory at "
+    "more of it (docker run --shm-size=2g; in Kubernetes an emptyDir of medium Memory at "
     "/dev/shm), fewer workers, or num_workers=0, which needs none"
 )
 
@@ -28,7 +28,8 @@ def check(nbytes: int, num_workers: int) -> None:
     if (free := _free()) is not None and free < nbytes:
         raise InputError(
             f"{num_workers} workers take up to {nbytes / 1e6:,.0f} MB of shared memory, and "
-            f"{FOLDER} has {free / 1e6:,.0f} MB; {ACCEPTED}"
+            f"{FOLDER} has {free / 1e6:,.0f} MB",
+            ACCEPTED,
         )
 
 
@@ -37,7 +38,8 @@ def exhausted() -> InputError:
     free = _free() or 0
     return InputError(
         f"a worker was ended as shared memory ran out, of which {FOLDER} has {free / 1e6:,.0f} MB "
-        f"now; {ACCEPTED}"
+        f"now",
+        ACCEPTED,
     )
 
 

@@ -58,8 +58,7 @@ def load(
     """
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise InputError(
-            f"data.val_fraction is {val_fraction}; accepted: a number between 0 and 1, both "
-            "excluded"
+            f"data.val_fraction is {val_fraction}", "a number between 0 and 1, both excluded"
         )
     match name:
         case "digits":
@@ -79,7 +78,7 @@ def load(
     if val is not None:
         return train, val
     if val_fraction is None:
-        raise InputError(f"{name} has nothing to validate on; accepted: --config.data.val_fraction")
+        raise InputError(f"{name} has nothing to validate on", "--config.data.val_fraction")
     order = np.random.default_rng(0).permutation(len(train))
     count = min(max(round(len(train) * val_fraction), 1), len(train) - 1)
     return Part(train, np.sort(order[count:])), Part(train, np.sort(order[:count]))
@@ -115,8 +114,8 @@ class Labelled:
         label, count = example["label"], len(self.class_names)
         if np.ndim(label) == 0 and (label is None or not 0 <= label < count):
             raise InputError(
-                f"the label of {self.what} {index} is {label}; accepted: 0 to {count - 1}, of the "
-                f"{count} classes"
+                f"the label of {self.what} {index} is {label}",
+                f"0 to {count - 1}, of the {count} classes",
             )
         return example
 
@@ -181,13 +180,13 @@ def check_num_classes(source: Source, num_classes: int | None, problem_type: str
         outputs = np.size(first_label(source))
         if num_classes not in (None, outputs):
             raise InputError(
-                f"model.num_classes is {num_classes} in a regression; accepted: {outputs}, as many "
-                "as a label has numbers"
+                f"model.num_classes is {num_classes} in a regression",
+                f"{outputs}, as many as a label has numbers",
             )
         return outputs
     found = len(source.class_names)
     if num_classes not in (None, found):
-        raise InputError(f"model.num_classes is {num_classes}; accepted: {found}, as the data has")
+        raise InputError(f"model.num_classes is {num_classes}", f"{found}, as the data has")
     return found
 
 
@@ -199,8 +198,8 @@ def check_classes(found: Sequence[str], expected: Sequence[str], where: str) -> 
         if names:
             more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
             raise InputError(
-                f"{where} {what} class {names[0]!r}{more}; accepted: the {len(expected):,} classes "
-                f"{expected[0]!r} to {expected[-1]!r}"
+                f"{where} {what} class {names[0]!r}{more}",
+                f"the {len(expected):,} classes {expected[0]!r} to {expected[-1]!r}",
             )
 
 
@@ -213,7 +212,7 @@ def check_labels(found: Sequence[str], labels: Sequence[str], where: str, origin
         check_classes(found, labels, where)
     if len(found) != len(labels):
         raise InputError(
-            f"{where} has {len(found):,} classes and {origin} {len(labels):,}; accepted: as many"
+            f"{where} has {len(found):,} classes and {origin} {len(labels):,}", "as many"
         )
     if unnamed or synsets:
         return
@@ -221,5 +220,6 @@ def check_labels(found: Sequence[str], labels: Sequence[str], where: str, origin
         if ours != theirs:
             raise InputError(
                 f"{where} has other classes than {origin}, or another order: class {index} is "
-                f"{ours!r} there and {theirs!r} here; accepted: the same"
+                f"{ours!r} there and {theirs!r} here",
+                "the same",
             )

@@ -100,8 +100,8 @@ def _files(root, class_names, number=None):
             again = min(set(range(len(numbers))) - set(first.tolist()))
             before = numbers.index(numbers[again])
             raise InputError(
-                f"{source.path(again)} is the same image as {source.path(before)}; accepted: each "
-                "image once"
+                f"{source.path(again)} is the same image as {source.path(before)}",
+                "each image once",
             )
     return source
 

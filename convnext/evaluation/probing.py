@@ -39,7 +39,7 @@ def probabilities(
                 StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
             )
         case _:
-            raise InputError(f"probe is {probe!r}; accepted: {', '.join(PROBES)}")
+            raise InputError(f"probe is {probe!r}", f"{', '.join(PROBES)}")
     classifier.fit(train["features"], train["label"])
     found = np.zeros((len(images), num_classes))
     found[:, classifier.classes_] = classifier.predict_proba(images)

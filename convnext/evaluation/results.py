@@ -41,7 +41,7 @@ def check_csv(path: str | os.PathLike) -> None:
     """Raises InputError where the file has other columns, or its folder is not there."""
     read_csv(path)
     if not Path(path).parent.is_dir():
-        raise InputError(f"--csv is {path}; accepted: a file in a folder that exists")
+        raise InputError(f"--csv is {path}", "a file in a folder that exists")
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
@@ -54,11 +54,11 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             lines, columns = list(reader), tuple(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}; accepted: a CSV of results") from error
+        raise InputError(f"cannot read {path}: {error}", "a CSV of results") from error
     if columns != COLUMNS:
         raise InputError(
-            f"{path} has the columns {', '.join(columns)}; accepted: a new file, "
-            f"or one with {', '.join(COLUMNS)}"
+            f"{path} has the columns {', '.join(columns)}",
+            f"a new file, or one with {', '.join(COLUMNS)}",
         )
     return lines
 

@@ -25,7 +25,8 @@ def check(count: int, name: str) -> None:
     if limit != resource.RLIM_INFINITY and count + SPARE > limit:
         raise InputError(
             f"{name} has {count:,} shards, which are open at once, and a process may open "
-            f"{limit:,} files; accepted: ulimit -n {count + SPARE} or more, or larger shards"
+            f"{limit:,} files",
+            f"ulimit -n {count + SPARE} or more, or larger shards",
         )
 
 

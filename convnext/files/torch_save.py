@@ -44,18 +44,18 @@ def read(path: str | os.PathLike) -> Any:
         raise
     except pickles.RefusedError as error:
         raise InputError(
-            f"{path} is refused: {error}; accepted: tensors and plain containers, by torch.save"
+            f"{path} is refused: {error}", "tensors and plain containers, by torch.save"
         ) from error
     except zipfile.BadZipFile as error:
         raise InputError(
-            f"{path} is no whole zip archive ({error}); accepted: a file by torch.save in the "
-            "format that it has since PyTorch 1.6"
+            f"{path} is no whole zip archive ({error})",
+            "a file by torch.save in the format that it has since PyTorch 1.6",
         ) from error
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"cannot read {path}: {reason}; accepted: a file by torch.save") from error
+        raise InputError(f"cannot read {path}: {reason}", "a file by torch.save") from error
     except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
-        raise InputError(f"{path} is damaged: {error}; accepted: a file by torch.save") from error
+        raise InputError(f"{path} is damaged: {error}", "a file by torch.save") from error
 
 
 def _read(path):
@@ -63,15 +63,15 @@ def _read(path):
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
             raise InputError(
-                f"{path} is a zip archive with {len(names)} entries data.pkl; accepted: a file by "
-                "torch.save"
+                f"{path} is a zip archive with {len(names)} entries data.pkl",
+                "a file by torch.save",
             )
         root = names[0].removesuffix("data.pkl")
         size = os.stat(path).st_size
         if f"{root}byteorder" in archive.namelist():
             order = _entry(archive, f"{root}byteorder", size)
             if order != b"little":
-                raise InputError(f"{path} has byte order {order[:20]!r}; accepted: little")
+                raise InputError(f"{path} has byte order {order[:20]!r}", "little")
         data = _entry(archive, names[0], size)
         return _Unpickler(io.BytesIO(data), archive, root, size).load()
 

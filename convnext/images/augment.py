@@ -111,9 +111,7 @@ def eval_transform(
     height, width = image.shape[:2]
     short = int(image_size / crop_pct)
     if crop_mode not in CROP_MODES:
-        raise InputError(
-            f"crop_mode is {crop_mode!r}; accepted: {', '.join(map(repr, CROP_MODES))}"
-        )
+        raise InputError(f"crop_mode is {crop_mode!r}", f"{', '.join(map(repr, CROP_MODES))}")
     if crop_mode is None and image_size >= 384:
         shape = image_size, image_size
     elif crop_mode == "squash":
@@ -126,13 +124,14 @@ def eval_transform(
     if limit is not None and shape[0] * shape[1] > 2 * limit:  # where Pillow refuses a file
         raise InputError(
             f"an image {width} pixels wide and {height} high becomes {shape[1]} wide and "
-            f"{shape[0]} high before it is cropped; accepted: at most {2 * limit} pixels then"
+            f"{shape[0]} high before it is cropped",
+            f"at most {2 * limit} pixels then",
         )
     window = center(*shape, image_size, rounding=crop_rounding)
     if crops == 1:
         return resize(image, *shape, window, resample=resample)
     if crops != 5:
-        raise InputError(f"crops is {crops}; accepted: 1, 5")
+        raise InputError(f"crops is {crops}", "1, 5")
     rows, columns = ((slice(None, image_size), slice(side - image_size, None)) for side in shape)
     windows = [window, *itertools.product(rows, columns)]
     resized = resize(image, *shape, resample=resample)
@@ -274,5 +273,5 @@ def center(height: int, width: int, size: int, *, rounding: str = "round") -> tu
         case "floor":
             top, left = (margin // 2 for margin in margins)
         case _:
-            raise InputError(f"crop_rounding is {rounding!r}; accepted: 'round', 'floor'")
+            raise InputError(f"crop_rounding is {rounding!r}", "'round', 'floor'")
     return slice(top, top + size), slice(left, left + size)

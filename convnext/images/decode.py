@@ -40,7 +40,7 @@ def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(_refusal(error)) from error
+        raise _refused(error) from error
 
 
 def _opened(data):
@@ -88,12 +88,12 @@ _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # of those that have a len
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 
 
-def _refusal(error):
+def _refused(error, where=""):
     """What Pillow raises for damaged files depends on the format."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError):
         reason = "it is of none of the formats"
-    return f"{reason}; accepted: a whole file of {', '.join(FORMATS)}"
+    return InputError(f"{where}{reason}", f"a whole file of {', '.join(FORMATS)}")
 
 
 def decode_file(data: bytes, name: str) -> np.ndarray:
@@ -108,9 +108,11 @@ def decode_file(data: bytes, name: str) -> np.ndarray:
                 pixels = np.asarray(frame_to_rgb(file))
         return pixels
     except InputError as error:
-        raise InputError(f"cannot read the image {name}: {error}") from error
+        raise InputError(
+            f"cannot read the image {name}: {error.problem}", error.accepted
+        ) from error
     except Exception as error:
-        raise InputError(f"cannot read the image {name}: {_refusal(error)}") from error
+        raise _refused(error, f"cannot read the image {name}: ") from error
 
 
 def _decode_jpeg(data):

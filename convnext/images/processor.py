@@ -84,10 +84,10 @@ class ImageProcessor:
         try:
             return cls.from_config(json.loads(path.read_bytes()))
         except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {error.problem}", error.accepted) from error
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"cannot read {path}: {reason}; accepted: a JSON file") from error
+            raise InputError(f"cannot read {path}: {reason}", "a JSON file") from error
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -163,7 +163,8 @@ class ImageProcessor:
         except InputError as error:
             name = image if isinstance(image, str | os.PathLike) else f"({type(image).__name__})"
             name = f"(bytes of {len(image)})" if isinstance(image, bytes) else name
-            raise InputError(f"cannot use the image {name}: {error}") from error
+            problem = f"cannot use the image {name}: {error.problem}"
+            raise InputError(problem, error.accepted) from error
 
 
 def _timm_fields(config):
@@ -201,7 +202,7 @@ def _transformers_fields(config):
             fields |= dict(size=size, crop_mode="squash", crop_pct=1.0)
         case given, _:
             accepted = "an integer, equal height and width, or, for ConvNext, shortest_edge"
-            raise InputError(f"size is {given!r}; accepted: {accepted}")
+            raise InputError(f"size is {given!r}", f"{accepted}")
     if config.get("do_center_crop"):
         crop = config.get("crop_size")
         ok = crop in (size, dict(height=size, width=size)) and config.get("do_resize", True)

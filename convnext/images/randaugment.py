@@ -89,4 +89,4 @@ class RandAugment:
                 return operations.translate_x(image, 0.45 * level * sign, self.fill)
             case "TranslateY":
                 return operations.translate_y(image, 0.45 * level * sign, self.fill)
-        raise InputError(f"the operation is {op!r}; accepted: {', '.join(OPERATIONS)}")
+        raise InputError(f"the operation is {op!r}", f"{', '.join(OPERATIONS)}")

@@ -175,12 +175,13 @@ class ConvNeXt(nn.Module):
         stride = self.patch_size * 2 ** (len(self.depths) - 1)
         if x.ndim != 4 or x.shape[-1] != self.in_chans:
             raise InputError(
-                f"images are {list(x.shape)}; accepted: [N, H, W, {self.in_chans}], channels last"
+                f"images are {list(x.shape)}", f"[N, H, W, {self.in_chans}], channels last"
             )
         if min(x.shape[1:3]) < stride:
             raise InputError(
-                f"image is {x.shape[1]}x{x.shape[2]} pixels; accepted: sides of at least {stride}, "
-                f"the stem's {self.patch_size} doubled by each further stage"
+                f"image is {x.shape[1]}x{x.shape[2]} pixels",
+                f"sides of at least {stride}, "
+                f"the stem's {self.patch_size} doubled by each further stage",
             )
 
 
@@ -226,8 +227,8 @@ class Backbone(ConvNeXt):
         names = self.map_names[1:] if self.out_features is None else self.out_features
         if not names or not set(names) <= set(self.map_names):
             raise InputError(
-                f"out_features is {tuple(self.out_features)}; accepted: some of "
-                f"{', '.join(self.map_names)}"
+                f"out_features is {tuple(self.out_features)}",
+                f"some of {', '.join(self.map_names)}",
             )
         by_name = zip(self.map_names, values, strict=True)
         return {name: value for name, value in by_name if name in names}

@@ -267,8 +267,7 @@ def start_step(workdir: str | os.PathLike, start_anew: bool = False) -> int:
     step = hosts.agreed(step)
     if step < 0 and not start_anew:
         raise InputError(
-            f"the run in {workdir} has had checkpoints, and no sound one is left{damage}; "
-            "accepted: one that is put back, another --workdir, or --start_anew, with which it "
+            f"the run in {workdir} has had checkpoints, and no sound one is left{damage}", "one that is put back, another --workdir, or --start_anew, with which it "
             "begins at step 0 and keeps the old log"
         )
     return max(step, 0)
@@ -363,7 +362,7 @@ def sound_step(workdir: str | os.PathLike, step: int | None = None) -> int:
     if step is None:
         step = latest_step(workdir)
         if not step:
-            raise InputError(f"no checkpoint in {workdir}; accepted: the workdir of a training run")
+            raise InputError(f"no checkpoint in {workdir}", f"the workdir of a training run")
         return step
     steps = _steps(workdir)
     accepted = f"one of {', '.join(map(str, steps))}" if steps else "none: there is no checkpoint"
@@ -407,8 +406,7 @@ def _load(workdir, step, abstract, sharding, path):
             there, here = theirs.get(name, "missing"), ours.get(name, "missing")
             if there != here:
                 raise InputError(
-                    f"{workdir} holds another model: {name} is {there} there and {here} here; "
-                    "accepted: the config that it was trained with, or a new workdir"
+                    f"{workdir} holds another model: {name} is {there} there and {here} here", "the config that it was trained with, or a new workdir"
                 )
         loaded = checkpoints.load(step, wrapped)
     for name in path:

@@ -43,7 +43,7 @@ def run(
 
     def main(argv):
         if len(argv) > 1:
-            raise InputError(f"unexpected argument {argv[1]!r}; accepted: flags, see --help")
+            raise InputError(f"unexpected argument {argv[1]!r}", f"flags, see --help")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -80,16 +80,16 @@ def _parse(argv, needs_config):
         _, raised, message = str(error).rpartition("convnext.errors.InputError: ")
         if raised:
             raise InputError(message.strip()) from error
-        raise InputError(f"{error}; accepted: the flags in --help") from error
+        raise InputError(f"{error}", f"the flags in --help") from error
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(_config_mistake(argv, error)) from error
+        raise _config_mistake(argv, error) from error
     if not FLAGS["config"].present:
         if not needs_config:
             return rest
-        raise InputError("--config is not given; accepted: a file such as configs/digits.py")
+        raise InputError("--config is not given", "a file such as configs/digits.py")
     path, _ = _config_file()
     if not path.is_file():
-        raise InputError(f"no config file {path}; accepted: a file such as configs/digits.py")
+        raise InputError(f"no config file {path}", f"a file such as configs/digits.py")
     return rest
 
 
@@ -105,5 +105,7 @@ def _config_mistake(argv, error):
         if f"'{override.rpartition('.')[2]}" in str(error).replace("\\", ""):
             near = re.search(r'Did you mean "(\w+)"', str(error))
             hint = f"; did you mean {near[1]}?" if near else ""
-            return f"unknown config field {override}; accepted: the fields of the config{hint}"
-    return str(error)
+            return InputError(
+                f"unknown config field {override}", f"the fields of the config{hint}"
+            )
+    return InputError(str(error), "values of the fields' types")

@@ -358,7 +358,7 @@ def _import_wandb():
         import wandb
     except ImportError as error:
         raise InputError(
-            f"log.wandb_project is set, but wandb cannot be imported ({error}); accepted: pip "
+            f"log.wandb_project is set, but wandb cannot be imported ({error})", f"pip "
             "install wandb, or no log.wandb_project"
         ) from error
     return wandb

@@ -21,7 +21,7 @@ def step_range(text: str | None, num_steps: int) -> range:
     steps = range(*map(int, match.groups())) if match else range(0)
     if not steps or steps[0] < 1 or steps[-1] > num_steps:
         raise InputError(
-            f"--profile_steps is {text!r}; accepted: FIRST:END, as in 10:15, up to {num_steps + 1}"
+            f"--profile_steps is {text!r}", f"FIRST:END, as in 10:15, up to {num_steps + 1}"
         )
     return steps
 

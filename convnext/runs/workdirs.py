@@ -55,12 +55,12 @@ def locked(workdir: Path, report: Callable[[str], None] = print) -> Iterator[Non
                 error = raised
     if hosts.agreed(taken):
         raise InputError(
-            f"another run is at work in {workdir}; accepted: another --workdir, or the same "
+            f"another run is at work in {workdir}", f"another --workdir, or the same "
             "command when that run has ended"
         )
     if hosts.agreed(error is not None):
         raise InputError(
-            f"--workdir is {workdir}: {error or 'process 0 cannot write there'}; accepted: a "
+            f"--workdir is {workdir}: {error or 'process 0 cannot write there'}", f"a "
             "folder that can be written"
         ) from error
     try:
@@ -92,7 +92,7 @@ def _require_seen(workdir, now=time.monotonic, sleep=time.sleep):
         hosts.raise_together(error)
     except OSError as raised:
         raise InputError(
-            f"--workdir is {workdir}: {raised}; accepted: a folder that all processes see and can "
+            f"--workdir is {workdir}: {raised}", f"a folder that all processes see and can "
             "write"
         ) from raised
     finally:
@@ -126,7 +126,7 @@ def check_config(
         pairs = zip_longest(class_names, before)
         index, (name, was) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
         raise InputError(
-            f"{workdir} is of other data: class {index} is {name!r} and was {was!r}; accepted: the "
+            f"{workdir} is of other data: class {index} is {name!r} and was {was!r}", f"the "
             f"classes of {classes}, another --workdir, or where no checkpoint is left --start_anew"
         )
     path = workdir / "config.json"
@@ -141,7 +141,7 @@ def check_config(
     ]
     if refused:
         raise InputError(
-            f"{workdir} is of another recipe: {', '.join(refused)}; accepted: the values of "
+            f"{workdir} is of another recipe: {', '.join(refused)}", f"the values of "
             f"{path}, another --workdir, or where no checkpoint is left --start_anew"
         )
     for name in free:
@@ -181,7 +181,7 @@ def read_json(path: Path, kind: type) -> Any:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}; accepted: what the run wrote, or no such "
+        raise InputError(f"cannot read {path}: {error}", f"what the run wrote, or no such "
                          "file") from error  # fmt: skip
     require(isinstance(value, kind), str(path), type(value).__name__, f"a {kind.__name__}, in JSON")
     return value

@@ -105,8 +105,8 @@ def capped_group_size(batch_size: int, group_size: int) -> int:
     group_size = min(group_size, batch_size)
     if group_size < 1 or batch_size % group_size:
         raise InputError(
-            f"mix.group_size is {group_size}; accepted: divisors of the batch of {batch_size} "
-            "and anything larger than it"
+            f"mix.group_size is {group_size}",
+            f"divisors of the batch of {batch_size} and anything larger than it",
         )
     return group_size
 

@@ -37,7 +37,7 @@ def warmup_cosine(
     warmup_steps = warmup_epochs * steps_per_epoch
     if warmup_steps > num_steps:
         raise InputError(
-            f"warmup_epochs is {warmup_epochs}; accepted: at most num_epochs, which is {num_epochs}"
+            f"warmup_epochs is {warmup_epochs}", f"at most num_epochs, which is {num_epochs}"
         )
     warmup = np.linspace(0, peak_lr, warmup_steps, endpoint=not v2)
     progress = np.arange(num_steps - warmup_steps) / max(num_steps - warmup_steps, 1)
@@ -122,9 +122,7 @@ def frozen_mask(params: Any, pattern: str | None) -> Any:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise InputError(
-            f"frozen is {pattern!r}: {error}; accepted: a regular expression"
-        ) from None
+        raise InputError(f"frozen is {pattern!r}: {error}", "a regular expression") from None
     mask = jax.tree.map_with_path(lambda path, _: bool(expression.search(_name(path))), params)
     found = jax.tree.leaves(mask)
     accepted = "a regular expression that finds some of the parameters, not all and not none"

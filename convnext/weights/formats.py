@@ -184,8 +184,8 @@ def to_ours(state: Mapping[str, np.ndarray]) -> tuple[str, State]:
     if 2 * _known(keys) <= len(keys):
         raise InputError(
             f"unknown architecture: {len(state)} tensors, such as "
-            f"{', '.join(sorted(state)[:3]) or 'none'}; accepted: a ConvNeXt of "
-            f"{', '.join(FORMATS)} or FCMAE"
+            f"{', '.join(sorted(state)[:3]) or 'none'}",
+            f"a ConvNeXt of {', '.join(FORMATS)} or FCMAE",
         )
     counts = Counter(keys.values())
     problems = {
@@ -194,7 +194,7 @@ def to_ours(state: Mapping[str, np.ndarray]) -> tuple[str, State]:
     }
     if any(problems.values()):
         raise InputError(
-            f"weights that no ConvNeXt of {name} has: {listed(problems)}; accepted: those of one"
+            f"weights that no ConvNeXt of {name} has: {listed(problems)}", "those of one"
         )
     return name, {ours: _to_our_layout(ours, state[key]) for key, ours in keys.items()}
 
@@ -305,9 +305,7 @@ def fcmae_to_official(state: Mapping[str, np.ndarray]) -> State:
             parts[-1] = "weight"
             side = math.isqrt(len(array)) if array.ndim > 1 and array.size else 0
             if side == 0 or side**2 != len(array):
-                raise InputError(
-                    f"{key} is {array.shape}; accepted: [k * k, in, out] or [k * k, C]"
-                )
+                raise InputError(f"{key} is {array.shape}", "[k * k, in, out] or [k * k, C]")
             array = array.reshape(side, side, -1, array.shape[-1]).transpose(3, 2, 1, 0)
         dense[".".join(parts)] = array
     return dense

@@ -40,8 +40,9 @@ def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
     is_id = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source))
     if not is_id or path.suffix in SUFFIXES or path.parent.is_dir():
         raise InputError(
-            f"no file or folder {str(source)[:200]}; accepted: a file of weights, a folder with "
-            "one, the workdir of a run, or a Hugging Face id such as facebook/convnext-tiny-224"
+            f"no file or folder {str(source)[:200]}",
+            "a file of weights, a folder with "
+            "one, the workdir of a run, or a Hugging Face id such as facebook/convnext-tiny-224",
         )
     try:
         return _download(str(source), revision)
@@ -49,9 +50,7 @@ def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
         raise
     except Exception as error:  # of whichever library is under huggingface_hub
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"cannot download {source}: {reason}; accepted: an id within reach"
-        ) from error
+        raise InputError(f"cannot download {source}: {reason}", "an id within reach") from error
 
 
 def _download(repository, revision):
@@ -78,11 +77,13 @@ def _download(repository, revision):
 
     weights = next(filter(is_there, WEIGHT_FILES), None)
     if weights is None:
+        if names is not None:
+            accepted = f"one of {', '.join(WEIGHT_FILES)}"
+            raise InputError(f"{repository} has no weights", accepted)
         raise InputError(
-            f"{repository} has no weights; accepted: one of {', '.join(WEIGHT_FILES)}"
-            if names is not None
-            else f"cannot reach {repository} on the Hugging Face Hub, and its weights are not in "
-            "the cache; accepted: an id within reach or in the cache, or a local file"
+            f"cannot reach {repository} on the Hugging Face Hub, and its weights are not in the "
+            "cache",
+            "an id within reach or in the cache, or a local file",
         )
     for name in filter(is_there, ("config.json", "preprocessor_config.json")):
         fetch(name)
@@ -114,12 +115,12 @@ def _read_tensors(path, weights):
         require(size <= limit, f"the size of the tensors in {path}", size, f"its own, {limit}")
         return state
     if weights == "ema":
-        raise InputError("weights is 'ema', but a safetensors file has one set; accepted: 'raw'")
+        raise InputError("weights is 'ema', but a safetensors file has one set", "'raw'")
     try:
         return safetensors.numpy.load_file(path)
     except Exception as error:  # of safetensors, of the file system, of a dtype numpy has not
         raise InputError(
-            f"cannot read the safetensors file {path}: {error}; accepted: a whole one, of numbers"
+            f"cannot read the safetensors file {path}: {error}", "a whole one, of numbers"
         ) from error
 
 
@@ -145,19 +146,17 @@ def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
 
     average = found(EMA_KEYS)
     if weights == "ema" and average is None:
-        raise InputError(
-            f"weights is 'ema', but there is no {' or '.join(EMA_KEYS)}; accepted: 'raw'"
-        )
+        raise InputError(f"weights is 'ema', but there is no {' or '.join(EMA_KEYS)}", "'raw'")
     state = average if weights != "raw" else None
     state = found(RAW_KEYS) if state is None else state
     state = stored if state is None else state
     if not isinstance(state, Mapping):
-        raise InputError(f"a {type(state).__name__} is stored; accepted: a dict of tensors")
+        raise InputError(f"a {type(state).__name__} is stored", "a dict of tensors")
     strange = next((type(key).__name__ for key in state if not isinstance(key, str)), None)
     require(strange is None, "the type of a key of the state", strange, "str")
     others = [key for key, value in state.items() if not isinstance(value, np.ndarray)]
     if others:
-        raise InputError(f"{', '.join(others[:4])} are no tensors; accepted: a dict of tensors")
+        raise InputError(f"{', '.join(others[:4])} are no tensors", "a dict of tensors")
     return dict(state)
 
 
@@ -166,7 +165,7 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}; accepted: a JSON object") from error
+        raise InputError(f"cannot read {path}: {error}", "a JSON object") from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds no object; accepted: a JSON object")
+        raise InputError(f"{path} holds no object", "a JSON object")
     return value

@@ -59,12 +59,11 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"config.json is malformed ({error}); accepted: the one of a ConvNeXt by transformers "
-            "or timm"
+            f"config.json is malformed ({error})", "the one of a ConvNeXt by transformers or timm"
         ) from error
     raise InputError(
-        "config.json has neither model_type (transformers) nor architecture (timm); accepted: the "
-        "one of a ConvNeXt by transformers or timm"
+        "config.json has neither model_type (transformers) nor architecture (timm)",
+        "the one of a ConvNeXt by transformers or timm",
     )
 
 
@@ -72,9 +71,9 @@ def _read_transformers(config):
     model_type = config["model_type"]
     types = ("convnext", "convnextv2", "dinov3_convnext")
     if model_type not in types:
-        raise InputError(f"model_type is {model_type!r}; accepted: {', '.join(types)}")
+        raise InputError(f"model_type is {model_type!r}", f"{', '.join(types)}")
     if config.get("hidden_act", "gelu") != "gelu":
-        raise InputError(f"hidden_act is {config['hidden_act']!r}; accepted: 'gelu'")
+        raise InputError(f"hidden_act is {config['hidden_act']!r}", "'gelu'")
     is_v2, is_dinov3 = model_type == "convnextv2", model_type == "dinov3_convnext"
     tiny = VARIANTS["tiny"]
     depths = _sizes("depths", config.get("depths") or tiny["depths"])
@@ -82,8 +81,8 @@ def _read_transformers(config):
     num_stages = config.get("num_stages", len(depths))
     if not len(depths) == len(dims) == num_stages:
         raise InputError(
-            f"config.json has depths {depths}, hidden_sizes {dims} and num_stages {num_stages}; "
-            "accepted: three that agree"
+            f"config.json has depths {depths}, hidden_sizes {dims} and num_stages {num_stages}",
+            "three that agree",
         )
     # ConvNextModel has 1e-6 in all norms but the last.
     final_norm_eps = config.get("layer_norm_eps", 1e-6 if is_dinov3 else 1e-12)
@@ -173,15 +172,13 @@ def _read_timm(config):
     architectures = _architectures()
     if config["architecture"] not in architectures:
         raise InputError(
-            f"unknown architecture {config['architecture']!r}; accepted: {', '.join(architectures)}"
+            f"unknown architecture {config['architecture']!r}", f"{', '.join(architectures)}"
         )
     arguments = dict(config.get("model_args") or {})
     for name, accepted in TIMM_ARGUMENTS.items():
         value = arguments.pop(name, None)
         if accepted and value is not None and value not in accepted:
-            raise InputError(
-                f"model_args of config.json has {name} {value!r}; accepted: {accepted[0]!r}"
-            )
+            raise InputError(f"model_args of config.json has {name} {value!r}", f"{accepted[0]!r}")
     if "ls_init_value" in arguments:
         arguments["layer_scale_init_value"] = arguments.pop("ls_init_value")
     if "norm_eps" in arguments:
@@ -193,8 +190,7 @@ def _read_timm(config):
     unknown = sorted(arguments.keys() - known)
     if unknown:
         raise InputError(
-            f"model_args of config.json has {', '.join(unknown)}; accepted: "
-            f"{', '.join(sorted(known))}"
+            f"model_args of config.json has {', '.join(unknown)}", f"{', '.join(sorted(known))}"
         )
     fields = {**architectures[config["architecture"]], **arguments}
     # Earlier timm has one flat dict.

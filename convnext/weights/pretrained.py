@@ -138,8 +138,7 @@ def initial_params(
         variant = model_config.variant_of(theirs)
         mend = f"a config of {variant}, such as --config=configs/folder.py:{variant}"
         raise InputError(
-            f"{source} is not of the config's architecture: {told}; accepted: "
-            f"{mend if variant else flags}"
+            f"{source} is not of the config's architecture: {told}", f"{mend if variant else flags}"
         )
     return unflatten_dict(_fit(found, model, key), sep="/")
 
@@ -173,8 +172,8 @@ def _read(source, weights, revision=None, step=None):
         present = [path / name for name in locate.WEIGHT_FILES if (path / name).is_file()]
         if not present:
             raise InputError(
-                f"no weights in the folder {path}; accepted: one with "
-                f"{', '.join(locate.WEIGHT_FILES)}, or the workdir of a run"
+                f"no weights in the folder {path}",
+                f"one with {', '.join(locate.WEIGHT_FILES)}, or the workdir of a run",
             )
         file = present[0]
     try:
@@ -186,14 +185,14 @@ def _read(source, weights, revision=None, step=None):
         found = _architecture(state)
         fields = {**found, **said.fields}
         if name == "timm" and fields["patch_size"] != 4:  # timm dilates or drops stages then
-            raise InputError(f"patch_size is {fields['patch_size']}; accepted from timm: 4")
+            raise InputError(f"patch_size is {fields['patch_size']}", "from timm 4")
         # Before a model is made of them, for which there is no limit to the time.
         accepted = f"{found['depths']}, as the weights have"
         is_same = fields["depths"] == found["depths"]
         require(is_same, "depths of config.json", fields["depths"], accepted)
     except InputError as error:
         where = "" if str(source) in str(error) else f"{source}: "
-        raise InputError(f"{where}{error}") from error
+        raise InputError(f"{where}{error.problem}", error.accepted) from error
     if name == "transformers" and not config:
         fields["final_norm_eps"] = 1e-12
     found = _Found(
@@ -208,7 +207,8 @@ def _read(source, weights, revision=None, step=None):
     if found.labels and found.num_classes not in (0, len(found.labels)):
         raise InputError(
             f"{found.origin} has names of {len(found.labels)} classes and a head of "
-            f"{found.num_classes}; accepted: as many"
+            f"{found.num_classes}",
+            "as many",
         )
     return found
 
@@ -226,7 +226,7 @@ def _architecture(state):
     depths = tuple(counts[i] for i in range(max(counts, default=-1) + 1))
     expected = {(i, j) for i, depth in enumerate(depths) for j in range(max(depth, 1))}
     for stage, block in sorted(expected - numbers):
-        raise InputError(f"block {block} of stage {stage} is missing; accepted: all blocks from 0")
+        raise InputError(f"block {block} of stage {stage} is missing", "all blocks from 0")
     dims = tuple(shape(f"stage_{i}_block_0/dwconv/kernel", -1, 0) for i in range(len(depths)))
     # No shape says it; timm's xxlarge has another one.
     alike = [v for v in VARIANTS.values() if (v["depths"], v["dims"]) == (depths, dims)]
@@ -258,7 +258,8 @@ def _processor(source, file, config):
         size = size[0] if isinstance(size, list) else size
         return ImageProcessor(size=size), f"the paper, as {source} has no {beside.name}"
     except InputError as error:
-        raise InputError(f"{source}: its image processor: {error}") from error
+        problem = f"{source}: its image processor: {error.problem}"
+        raise InputError(problem, error.accepted) from error
 
 
 def _read_workdir(workdir, weights, step):
@@ -281,8 +282,8 @@ def _read_workdir(workdir, weights, step):
         model = ConvNeXt(**fields).clone(num_classes=num_classes)
     except (AttributeError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{workdir} is no whole run: {type(error).__name__} {error}; accepted: the workdir of "
-            "a run, with checkpoints, config.json and classes.json"
+            f"{workdir} is no whole run: {type(error).__name__} {error}",
+            "the workdir of a run, with checkpoints, config.json and classes.json",
         ) from error
     averages = {"ema": decays[0]} if decays else {}
     averages |= {f"ema_{decay}": decay for decay in decays}
@@ -321,7 +322,7 @@ def _fit(found, model, key):
     try:
         abstract = flatten_dict(abstract_params(model), sep="/")
     except Exception as error:  # of Flax or jax, which know no sizes of 0 and none above 2**63
-        raise InputError(f"{found.origin} makes no model: {error}; accepted: one") from error
+        raise InputError(f"{found.origin} makes no model: {error}", "one") from error
     made = [
         key
         for key in abstract.keys() - state.keys()
@@ -344,8 +345,8 @@ def _fit(found, model, key):
     if any(problems.values()):
         raise InputError(
             f"{found.origin} does not fit a model of depths {tuple(model.depths)}, dims "
-            f"{tuple(model.dims)}: {formats.listed(problems)}; accepted: all of its parameters, "
-            "and no others"
+            f"{tuple(model.dims)}: {formats.listed(problems)}",
+            "all of its parameters, and no others",
         )
     state.update(_fresh(model, key, made))
     return {key: np.asarray(value, np.float32) for key, value in state.items()}

@@ -49,12 +49,12 @@ def save_pretrained(
     cannot hold the model, or params or labels are not the model's.
     """
     if format not in FORMATS:
-        raise InputError(f"format is {format!r}; accepted: {', '.join(FORMATS)}")
+        raise InputError(f"format is {format!r}", f"{', '.join(FORMATS)}")
     accepted = (None, *losses.PROBLEM_TYPES)
     require(problem_type in accepted, "problem_type", problem_type, accepted)
     name = "isotropic" if format == "official" and not model.stem_norm else format
     if reason := formats.unsupported(model, name):
-        raise InputError(f"the format {format} has no models with {reason}; accepted: another one")
+        raise InputError(f"the format {format} has no models with {reason}", "another one")
     processor = ImageProcessor() if processor is None else processor
     if format == "transformers":  # which knows no other
         processor = dataclasses.replace(processor, crop_rounding="floor")
@@ -83,7 +83,7 @@ def save_pretrained(
         _write(Path(folder), state, texts, with_torch=format == "official")
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write to {folder}: {reason}") from error
+        raise InputError(f"cannot write to {folder}: {reason}", "another folder") from error
 
 
 def _checked_labels(names, model):
@@ -91,7 +91,7 @@ def _checked_labels(names, model):
     if names is None:
         return label_sets.names(count)
     if len(names) != count:
-        raise InputError(f"{len(names)} labels for {count} classes; accepted: one for each")
+        raise InputError(f"{len(names)} labels for {count} classes", "one for each")
     return tuple(map(str, names))
 
 
@@ -101,7 +101,10 @@ def _checked_params(params, model):
     expected = {k: v.shape for k, v in flatten_dict(abstract_params(model), sep="/").items()}
     if shapes != expected:
         wrong = [key for key in sorted(shapes | expected) if shapes.get(key) != expected.get(key)]
-        raise InputError(f"params are not the model's: {formats.listed({'differing': wrong})}")
+        raise InputError(
+            f"params are not the model's: {formats.listed({'differing': wrong})}",
+            "what model.init makes",
+        )
     return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 

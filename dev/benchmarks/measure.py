@@ -111,8 +111,8 @@ class Peer:
         line = self.process.stdout.readline()
         if not line:
             raise InputError(
-                f"the peer ended with exit status {self.process.wait()}; accepted: --peer_python "
-                "with PyTorch and the peer, such as .venv-parity/bin/python"
+                f"the peer ended with exit status {self.process.wait()}",
+                "--peer_python with PyTorch and the peer, such as .venv-parity/bin/python",
             )
         return json.loads(line)
 

@@ -41,7 +41,7 @@ def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None
         and row["ratio"][1] < 0.9 * pages[key]
     ]
     if low:
-        raise InputError(f"ratio of {'; '.join(low)}; accepted: at least 0.9 of it")
+        raise InputError(f"ratio of {'; '.join(low)}", "at least 0.9 of it")
 
 
 def _measure_model(model, mode, batch_size, peak, arguments):

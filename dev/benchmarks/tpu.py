@@ -63,8 +63,7 @@ def chips_of(topology: str) -> Sequence[jax.Device]:
     except Exception as error:  # of whichever part of libtpu is missing
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"no topology {topology}: {reason}; accepted: one such as v5e:2x4, with "
-            'pip install "jax[tpu]"'
+            f"no topology {topology}: {reason}", 'one such as v5e:2x4, with pip install "jax[tpu]"'
         ) from error
 
 

@@ -232,5 +232,5 @@ def _plain_processor(folder):
         size = size["shortest_edge"] if "shortest_edge" in size else size["height"]
     values = [given[name] for name in SETTINGS if given.get(name) is not None]
     if any(isinstance(x, float) and math.isnan(x) for x in values):
-        raise InputError("a number that is none was accepted")
+        raise InputError("a number that is none", "numbers")
     return [size, *values]

@@ -291,7 +291,7 @@ class Damaged(in_memory.Arrays):
 
     def __getitem__(self, index):
         if index in self.damaged:
-            raise InputError(f"cannot read the image {index}.jpg: cut off; accepted: whole ones")
+            raise InputError(f"cannot read the image {index}.jpg: cut off", "whole ones")
         return super().__getitem__(index)
 
 

@@ -31,7 +31,7 @@ def test_what_is_wrong_is_told():
         return fuzz.judged(read, expect)
 
     assert judged(lambda: 1) == "accepted"
-    assert judged(raises(InputError("it is x; accepted: y"))) == "refused"
+    assert judged(raises(InputError("it is x", "y"))) == "refused"
     assert judged(raises(InputError("no"))) == "unclear: no"
     assert judged(raises(KeyError("k"))).startswith("not an InputError: ")
     assert judged(lambda: 2) == "accepted, but other than elsewhere"

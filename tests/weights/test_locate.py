@@ -84,7 +84,7 @@ def test_the_tensors_are_no_larger_than_their_file(tmp_path, monkeypatch):
     (tmp_path / "a.pth").write_bytes(bytes(1000))
     shared = np.zeros(200, np.float32)
     state = {"a": shared}
-    monkeypatch.setattr(locate.torch_files, "read", lambda path: state)
+    monkeypatch.setattr(locate.torch_save, "read", lambda path: state)
     assert locate.read_tensors(tmp_path / "a.pth").keys() == {"a"}
     state["b"] = shared
     with pytest.raises(

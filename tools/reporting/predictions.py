@@ -60,7 +60,7 @@ def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int |
     sharding.check_batch_size(batch_size, mesh)
     step = checkpoint.latest_step(run.workdir)
     if not step:
-        raise InputError(f"no checkpoint in {run.workdir}; accepted: a run that has saved one")
+        raise InputError(f"no checkpoint in {run.workdir}", "a run that has saved one")
     source = _source(run, data_root)
     # The step is said, so that all are of the same where the run goes on meanwhile.
     load = partial(pretrained.load, run.workdir, step=step, dtype=run.config["model"]["dtype"])
@@ -101,8 +101,8 @@ def _source(run, data_root):
         _, source = sources.load(**data)
     except InputError as error:
         raise InputError(
-            f"the data of {run.workdir} cannot be read: {str(error).partition('; accepted')[0]}; "
-            "accepted: --data_root, where it lies now"
+            f"the data of {run.workdir} cannot be read: {error.problem}",
+            "--data_root, where it lies now",
         ) from error
     if run.problem_type != losses.REGRESSION:
         pairs = list(zip_longest(source.class_names, _class_names(run.workdir)))
@@ -119,7 +119,7 @@ def _class_names(workdir: Path):
     try:
         return json.loads((workdir / "classes.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{workdir}/classes.json: {error}; accepted: that of a run") from error
+        raise InputError(f"{workdir}/classes.json: {error}", "that of a run") from error
 
 
 def _mistakes(said, source, reported):

@@ -84,10 +84,10 @@ def read(workdir: Path) -> Run:
     """Raises InputError where it is no folder of a run."""
     accepted = "the workdir of a run, with config.json and metrics.jsonl"
     if not workdir.is_dir():
-        raise InputError(f"no folder {workdir}; accepted: {accepted}")
+        raise InputError(f"no folder {workdir}", f"{accepted}")
     for name in ("config.json", "metrics.jsonl"):
         if not (workdir / name).is_file():
-            raise InputError(f"no {name} in {workdir}; accepted: {accepted}")
+            raise InputError(f"no {name} in {workdir}", f"{accepted}")
     try:
         run = Run(
             workdir=workdir,
@@ -100,8 +100,8 @@ def read(workdir: Path) -> Run:
         _ = run.averages(), run.num_steps, run.problem_type, run.config["data"], run.logged_step
     except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise InputError(
-            f"{workdir} cannot be read: {type(error).__name__} {error}; accepted: {accepted}, as "
-            "train.py writes them"
+            f"{workdir} cannot be read: {type(error).__name__} {error}",
+            f"{accepted}, as train.py writes them",
         ) from error
     return run
 
