@@ -21,7 +21,7 @@ def test_an_unknown_source_is_refused(tmp_path):
 def test_a_source_without_a_validation_part_is_split_at_random(monkeypatch):
     images = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     whole = in_memory.Arrays(images, np.arange(50, dtype=np.int32) % 5, list("abcde"))
-    monkeypatch.setattr(sources.records, "load", lambda root: (whole, None))
+    monkeypatch.setattr(sources.arrayrecord, "load", lambda root: (whole, None))
     refused("arrayrecord has nothing to validate on; accepted: --config.data.val_fraction",
             sources.load, "arrayrecord", "x")  # fmt: skip
     train, val = sources.load("arrayrecord", "x", val_fraction=0.2)
