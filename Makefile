@@ -1,25 +1,29 @@
-# make train: installs into .venv, once, and trains on the digits.
-# make report: writes a page about that run, WORKDIR/report.html.
-# make test:  installs into .venv, once, and runs the tests, two at a time: compilation has one thread.
-# make parity: installs into .venv-parity, once, with PyTorch, and compares with it (Python 3.11).
-# make browser: installs into .venv-browser, once, and looks at pages in a Chromium that is there
-#              already: CHROMIUM is its path, by default that of `chromium`. Its exact versions are
-#              in constraints-browser.txt.
-# make notebook: with what browser installs, executes examples/finetune.ipynb into build/. Weights
-#              other than published ones: CONVNEXT_MODEL, of whatever convnext.from_pretrained takes.
-# make mutants: changes the code in one place at a time and reports which changes no test notices;
-#              an hour on two CPU cores. NAMES are some of those that `python -m dev.mutants
-#              --list` prints.
-# make bench:  with what parity installs, measures the speed on CPU beside PyTorch's; fails where it
-#              is below 0.9 of what docs/performance.md says.
-# make package: builds the distributions into dist/, installs the wheel elsewhere and tests it.
-# make api:   writes the API reference, of the docstrings, into build/api.
-# make audit: installs pip-audit and uv into .venv, once, and asks PyPI for known advisories against
-#              the versions in constraints.txt, and against the lowest that the requirements allow,
-#              build/floors.txt; one that cannot be looked up is a failure.
+# You need only Python 3.11 or newer; the first call installs the rest.
 #
-# PYTHON is the interpreter of a new .venv, 3.11 or newer. CONSTRAINTS may name a file of exact
-# versions: make test CONSTRAINTS=constraints.txt. CONFIG and FLAGS go to train.py.
+# make train     trains on the digits, in two minutes; WORKDIR, CONFIG and FLAGS go to train.py
+# make eval      evaluates that run
+# make report    writes a page about it, WORKDIR/report.html
+# make test      runs the tests, two at a time: compilation has one thread
+# make test-slow runs the long tests
+# make lint      checks the style
+# make parity    compares with PyTorch, in .venv-parity (Python 3.11)
+# make bench     measures the speed on CPU beside PyTorch's; fails where it is below 0.9 of what
+#                docs/performance.md has
+# make browser   opens pages, with .venv-browser, in a Chromium that is there already: CHROMIUM is
+#                its path, by default that of `chromium`
+# make notebook  executes examples/finetune.ipynb into build/. CONVNEXT_MODEL names weights other
+#                than published ones: whatever convnext.from_pretrained takes
+# make package   builds the distributions into dist/, installs the wheel elsewhere and tests it
+# make api       writes the reference, of the docstrings, into build/api
+# make mutants   breaks the code in one place at a time and reports what no test notices; an hour on
+#                two CPU cores. NAMES are some of those of `python -m dev.mutants --list`
+# make audit     asks PyPI for known advisories against the versions in constraints.txt, and against
+#                the lowest that the requirements allow, build/floors.txt; one that cannot be looked
+#                up is a failure
+# make clean     removes the environments
+#
+# PYTHON is the interpreter of a new environment. CONSTRAINTS names a file of exact versions:
+# make test CONSTRAINTS=constraints.txt, make browser CONSTRAINTS=constraints-browser.txt.
 
 PYTHON ?= python3
 CONFIG ?= configs/digits.py
@@ -32,7 +36,7 @@ SAY_INSTALL = @echo "installing $(1) into $(@D): only this once; it may take som
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval report test parity browser notebook mutants bench lint package api audit clean
+.PHONY: train eval report test test-slow parity browser notebook mutants bench lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -43,8 +47,12 @@ eval: .venv/train.installed
 report: .venv/train.installed
 	.venv/bin/python -m tools.report --workdir=$(WORKDIR)
 
+PYTEST = .venv/bin/python -m pytest --numprocesses=2
 test: .venv/test.installed
-	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(PYTEST) --dist=loadfile --no-loadscope-reorder
+
+test-slow: .venv/test.installed
+	$(PYTEST) -m slow
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest tests/parity
@@ -75,8 +83,9 @@ package: .venv/test.installed
 	.venv/bin/python -m build
 	.venv/bin/python -m pytest tests/packaging
 
-api: .venv/test.installed
-	.venv/bin/python -m dev.api --out=build/api
+api: .venv/test.installed  # matplotlib starts fc-list, which pdoc must allow
+	rm -rf build/api  # pages of modules that are gone
+	PDOC_ALLOW_EXEC=1 .venv/bin/pdoc convnext convnext/[a-z]*.py convnext/[a-z]*/ -o build/api
 
 audit: .venv/audit.installed build/floors.txt
 	.venv/bin/pip-audit --strict --no-deps --disable-pip --requirement=constraints.txt

@@ -1,300 +1,200 @@
-"""Trains a ConvNeXt.
+"""Trains what a config describes.
 
     python train.py --config=configs/digits.py [--workdir=runs/digits] [--config.seed=1 ...]
         [--profile_steps=10:15] [--dry_run] [--start_anew]
 
-The same command again goes on where the run stopped; after SIGTERM or SIGINT it saves first, and
-exits with status 75. With --dry_run it says what would run: the model, steps and rates, what
-happens to each parameter, memory, and the accuracy to expect.
+Run the same command again to resume. SIGTERM and Ctrl-C save a checkpoint first and exit with
+status 75. --dry_run prints the plan (model, schedule, memory, expected accuracy) and stops;
+it needs neither the data nor an accelerator.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from convnext import hosts, sharding
-from convnext.data import pipeline, sources
-from convnext.errors import InputError, RunError, require
-from convnext.images import augment
-from convnext.models.convnext import ConvNeXt
-from convnext.runs import (
-    checkpoint,
-    cli,
-    interruption,
-    memory,
-    plan,
-    plots,
-    profiling,
-    workdirs,
-)
-from convnext.runs import (
-    log as logs,
-)
-from convnext.training import erasing, losses, metrics, mixup, optimizer, steps
-from convnext.weights import pretrained
+from convnext import hosts, sharding, tasks
+from convnext.data.batches import EvalBatches, TrainBatches, process_rows
+from convnext.data.epochs import Epochs
+from convnext.data.pipeline import Feed
+from convnext.runs import checkpoint, cli, interruption, plan, profiling, workdirs
+from convnext.runs.log import Log
+from convnext.task import Task
+from convnext.training import optimizer, steps
 
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "Steps FIRST:END to trace into WORKDIR/profile, for xprof."
 )
-DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Say what would run, and stop.")
+DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan, and stop.")
 START_ANEW = flags.DEFINE_boolean(
-    "start_anew", False, "Where a run had checkpoints and no sound one is left, or was of another "
-    "recipe and had none: begin again at step 0. Its log is kept, as metrics.jsonl.1."
-)  # fmt: skip
+    "start_anew",
+    False,
+    "Begin again at step 0 where a run had checkpoints and no sound one is left, or was of another "
+    "recipe and had none. Its log is kept, as metrics.jsonl.1.",
+)
 
 
 def train(
     config: ConfigDict,
     workdir: Path,
+    watch: interruption.Watch | None = None,
+    *,
     profile_steps: str | None = None,
     dry_run: bool = False,
     start_anew: bool = False,
-    interrupted: interruption.Interruption | None = None,
+    make: Callable[..., Task] = tasks.make,
 ) -> steps.TrainState:
-    """Trains to the end of config.num_epochs, or until it is interrupted; returns the last state,
-    of a dry run its shapes."""
-    interrupted = interrupted or interruption.Interruption()
-    for name in ("num_epochs", "eval_every_epochs", "checkpoint_every_epochs", "image_size"):
-        require(config[name] > 0, name, config[name], "1 and more")
-    for name in ("seed", "num_workers", "max_bad_images"):
-        require(config[name] >= 0, name, config[name], "0 and more")
-    divergence = interruption.Divergence(config.max_skipped)
+    """Trains to the last step, or until `watch` stops it. Returns the last state, a dry run only
+    its shapes. make: makes the task."""
+    watch = watch or interruption.Watch()
+    flags = dict(profile_steps=profile_steps, dry_run=dry_run, start_anew=start_anew)
+    hosts.require_same(lambda: {"config": config.to_dict(), **flags})
 
-    # Data; a dry run makes do with its published size.
-    try:
-        train_source, val_source = sources.load(**config.data)
-    except InputError as error:
-        if not (dry_run and config.published.train_size and config.model.num_classes):
-            raise
-        print(f"data       {error.problem}; the sizes are those published")
-        sizes = (config.published.train_size, config.published.val_size)
-        train_source, val_source = (
-            sources.Announced(size, config.model.num_classes) for size in sizes
-        )
-    hosts.require_same(
-        lambda: dict(
-            config=config.to_dict(), profile_steps=profile_steps, dry_run=dry_run,
-            start_anew=start_anew,
-            train=sources.fingerprint(train_source), val=sources.fingerprint(val_source),
-        )
-    )  # fmt: skip
-    label = sources.first_label(train_source)
-    problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
-    num_classes = sources.check_num_classes(train_source, config.model.num_classes, problem_type)
-    steps_per_epoch = pipeline.steps_per_epoch(train_source, config.batch_size)
-    num_steps = steps_per_epoch * config.num_epochs
+    # The task: a model, its data, a loss, what is measured; and what it decides of the config.
+    mesh = sharding.make_mesh(**config.mesh)
+    by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    task = make(config, mesh, stand_in=dry_run)
+    config, evaluation = task.config, task.evaluation
+    plan.check(config, task, mesh)
+
+    # How long the run is, and what is due when.
+    lengths = dict(num_epochs=config.num_epochs, num_steps=config.num_steps)
+    order = dict(seed=config.seed, groups=task.train_groups)
+    epochs = Epochs(len(task.train_source), config.batch_size, **lengths, **order)
+    num_steps = epochs.num_steps
+    is_evaluated = epochs.every("eval", config.eval_every_epochs, config.eval_every_steps)
+    is_saved = epochs.every(
+        "checkpoint", config.checkpoint_every_epochs, config.checkpoint_every_steps
+    )
     profiled = profiling.step_range(profile_steps, num_steps)
 
-    # Where it starts in this workdir, and whether it may.
+    # Where the run begins in this workdir, and whether it may.
+    record = plan.record(config, task)
     start_step = checkpoint.start_step(workdir, start_anew)
-    written_config = {**config.to_dict(), "problem_type": problem_type,
-                      "train_size": len(train_source), "val_size": len(val_source)}  # fmt: skip
-    is_announced = isinstance(train_source, sources.Announced)
-    if not is_announced and (start_step or not start_anew):
-        workdirs.check_config(workdir, written_config, train_source.class_names)
+    if not task.is_stand_in and (start_step or not start_anew):
+        workdirs.check_config(workdir, record, task.class_names)
 
-    # Model and optimizer.
-    model = ConvNeXt(**config.model).clone(num_classes=num_classes)
-    schedule = optimizer.warmup_cosine(steps_per_epoch, config.num_epochs, **config.schedule)
-    tx = optimizer.adamw(schedule, num_steps=num_steps, frozen=config.frozen, **config.optimizer)
-
-    # The state's shapes, and where its parts lie.
-    mesh = sharding.make_mesh(**config.mesh)
-    by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
-    sharding.check_batch_size(config.batch_size, mesh, config.accumulation_steps)
-    mixup.capped_group_size(config.batch_size, config.mix.group_size)
+    # The optimizer, and a state that is sharded from birth.
+    schedule = optimizer.schedule(num_steps, epochs.steps_per_epoch, **config.schedule)
+    options = dict(num_steps=num_steps, frozen=config.frozen, **config.optimizer, **task.rules)
+    tx = optimizer.adamw(schedule, **options)
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    init = partial(steps.init, model=model, tx=tx, image_size=config.image_size,
-                   ema_decays=config.ema_decays)  # fmt: skip
+    start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
+    init = lambda key: start(task.init(key))  # noqa: E731
     abstract_state = jax.eval_shape(init, init_key)
-    state_sharding = sharding.of_state(abstract_state, mesh)
+    layout = sharding.state_sharding(abstract_state, mesh)
 
-    # Compiled steps.
-    normalize = partial(steps.normalize, **config.normalize)
-    erase = partial(erasing.erase, **config.erase)
-    mix = partial(mixup.mix, num_classes=num_classes, problem_type=problem_type, mesh=mesh,
-                  **config.mix)  # fmt: skip
-    train_transform = partial(augment.train_transform, image_size=config.image_size,
-                              mean=config.normalize.mean, **config.augment)  # fmt: skip
-    eval_transform = partial(augment.eval_transform, image_size=config.image_size,
-                             **config.preprocess)  # fmt: skip
-    # Tried on black images, so that what is out of range is said before anything is written.
-    black = np.zeros((config.image_size, config.image_size, model.in_chans), np.uint8)
-    train_transform(black, np.random.default_rng(0))
-    eval_transform(black)
-    jax.eval_shape(
-        lambda images, labels: mix(init_key, erase(init_key, normalize(images)), labels),
-        *(jax.ShapeDtypeStruct((config.batch_size, *x.shape), x.dtype) for x in (black, label)),
+    # The two functions that are compiled.
+    update = steps.Update(
+        tx, config.ema_decays, config.ema_warmup, config.frozen, config.accumulation_steps
     )
     train_step = jax.jit(
-        partial(steps.train_step, model=model, tx=tx, normalize=normalize,
-                problem_type=problem_type, erase=erase, mix=mix, key=train_key,
-                ema_decays=config.ema_decays, ema_warmup=config.ema_warmup, frozen=config.frozen,
-                accumulation_steps=config.accumulation_steps, gathered=replicated),
-        in_shardings=(state_sharding, by_batch),
-        out_shardings=(state_sharding, replicated),
+        partial(steps.train_step, task=task, update=update, key=train_key, gathered=replicated),
+        in_shardings=(layout, by_batch),
+        out_shardings=(layout, replicated),
         donate_argnums=0,
-    )  # fmt: skip
-    eval_step, confusion_step = (
-        jax.jit(
-            partial(steps.eval_step, model=model, normalize=normalize, measure=measure,
-                    gathered=replicated),
-            in_shardings=(state_sharding.params, by_batch),
-            out_shardings=replicated,
-        )
-        for measure in (partial(metrics.accuracy, problem_type=problem_type), metrics.confusion)
-    )  # fmt: skip
+    )
+    eval_step = jax.jit(
+        partial(steps.eval_step, measure=evaluation.measure, gathered=replicated),
+        in_shardings=(layout.variables, by_batch),
+        out_shardings=replicated,
+    )
 
-    # What will run.
-    description = plan.describe(
-        model=model, params=abstract_state.params, image_size=config.image_size, mesh=mesh,
-        train_size=len(train_source), val_size=len(val_source), batch_size=config.batch_size,
-        accumulation_steps=config.accumulation_steps, steps_per_epoch=steps_per_epoch,
-        num_epochs=config.num_epochs, warmup_epochs=config.schedule.warmup_epochs,
-        schedule=schedule,
-    )  # fmt: skip
+    description = plan.describe(config, task, epochs, schedule, mesh, abstract_state)
     if dry_run:
-        start = f"step {start_step:,} of {workdir}" if start_step else config.init_from
-        print(
-            description,
-            plan.mixing(config.batch_size, mesh.size, **config.mix),
-            plan.averages(config.ema_decays, config.ema_warmup),
-            f"start      {start or 'random weights'}",
-            plan.published(config.published.top1, config.published.source),
-            memory.describe(
-                train_step, abstract_state, state_sharding, model=model, mesh=mesh,
-                image_size=config.image_size, batch_size=config.batch_size, label=label,
-                accumulation_steps=config.accumulation_steps,
-            ),
-            plan.updates(abstract_state.params, frozen=config.frozen, **config.optimizer),
-            sep="\n",
-        )  # fmt: skip
+        begins = f"step {start_step:,} of {workdir}" if start_step else config.init_from
+        memory = plan.memory(config, task, mesh, train_step, abstract_state, layout)
+        print(description, plan.details(config, task, abstract_state, begins, memory), sep="\n")
         return abstract_state
 
-    # Weights to start from: read before anything is written.
+    # Weights to start from are read before anything is written.
+    weights = None
     if config.init_from and not start_step:
-        params = pretrained.initial_params(config.init_from, model, init_key)
+        weights = task.pretrained(config.init_from, init_key)
 
-    is_regression = problem_type == losses.REGRESSION
-    best = "val_ema" if config.ema_decays else "val"
-    best_metric = f"{best}/loss" if is_regression else f"{best}/top1"
+    best, keep = update.best(task.best), config.keep_checkpoints
     with (
         workdirs.locked(workdir),
-        checkpoint.Checkpoints(workdir, keep=config.keep_checkpoints, best_metric=best_metric,
-                               lowest=is_regression,
-                               on_save_error=config.on_save_error) as checkpoints,
-    ):  # fmt: skip
-        # State: sharded from birth, or from this workdir's last checkpoint.
-        profiling.cache_compiled_programs(workdir)
-        start_step = checkpoints.latest_step
-        if start_step:
-            state = checkpoints.restore(abstract_state, state_sharding)
-        elif config.init_from:
-            start = partial(steps.start, tx=tx, ema_decays=config.ema_decays)
-            state = jax.jit(start, out_shardings=state_sharding)(params)
+        checkpoint.Checkpoints(workdir, keep, best, config.on_save_error) as checkpoints,
+    ):
+        workdirs.cache_compiled_programs(workdir)
+        first = checkpoints.latest_step
+        if first:
+            state = checkpoints.restore(abstract_state, layout)
+        elif weights is not None:
+            state = jax.jit(start, out_shardings=layout)(weights)
         else:
-            state = jax.jit(init, out_shardings=state_sharding)(init_key)
-        if start_step >= num_steps:
-            print(f"{workdir} is complete at step {start_step}; nothing to do")
+            state = jax.jit(init, out_shardings=layout)(init_key)
+        if first >= num_steps:
+            print(f"{workdir} is complete at step {first}; nothing to do")
             return state
 
-        # Batches.
-        rows = pipeline.process_rows(config.batch_size)
-        train_batches = pipeline.TrainBatches(
-            train_source,
-            train_transform,
-            seed=config.seed, num_epochs=config.num_epochs, batch_size=config.batch_size, rows=rows,
-            max_bad_images=config.max_bad_images, problem_type=problem_type,
-        )  # fmt: skip
-        val_batches = pipeline.EvalBatches(
-            val_source,
-            eval_transform,
-            batch_size=config.batch_size, rows=rows, max_bad_images=config.max_bad_images,
-            problem_type=problem_type,
-        )  # fmt: skip
-
-        # Loop.
-        train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
-        with logs.Log(workdir, start_step=start_step, num_steps=num_steps,
-                      batch_size=config.batch_size, config=written_config,
-                      **config.log) as log:  # fmt: skip
-            to_devices = partial(pipeline.to_devices, sharding=by_batch,
-                                 num_workers=config.num_workers, report=log.bad_image,
-                                 left_out=set(log.bad_images))  # fmt: skip
-            log.save("classes.json", list(train_source.class_names))
-            log.print(description)
-            if start_step:
-                log.print(f"goes on from step {start_step}")
-
-            def is_evaluated(step):
-                epoch, rest = divmod(step, steps_per_epoch)
-                return rest == 0 and (epoch % config.eval_every_epochs == 0 or step == num_steps)
+        options = dict(rows=process_rows(config.batch_size), max_bad_images=config.max_bad_images)
+        train_batches = TrainBatches(task.train_source, task.train_transform, epochs, **options)
+        val_batches = EvalBatches(
+            evaluation.source,
+            evaluation.transform,
+            groups=evaluation.groups,
+            batch_size=config.batch_size,
+            **options,
+        )
+        with (
+            Log(workdir, first, num_steps, config.batch_size, record, best, **config.log) as log,
+            Feed(by_batch, config.num_workers, log.bad_image, set(log.bad_images)) as feed,
+        ):
+            log.begin(description, task.class_names)
 
             def evaluate(step, state):
-                """The scores; None where the run is to stop before they are known."""
-                weights = steps.weights(state, config.ema_decays)
-                stops = (
-                    partial(interrupted.stops_after, step) if step < num_steps else (lambda: False)
-                )
+                """The scores after a step; None where the run stops before they are known."""
                 with log.paused("evaluation"):
-                    totals = steps.evaluate(eval_step, weights, to_devices(val_batches), stops)
-                return totals and metrics.scores(totals)
+                    weights, batches = update.weights(state), feed.evaluate(val_batches)
+                    totals = steps.evaluate(
+                        eval_step, evaluation, weights, batches, watch.interrupted
+                    )
+                if step == num_steps and evaluation.report:
+                    log.print(f"{update.reported}: {evaluation.report(totals[update.reported])}")
+                return totals and steps.scores(evaluation, totals)
 
             # Where the run was stopped before an evaluation, this comes first.
-            if start_step and is_evaluated(start_step) and not checkpoints.latest_has_scores:
-                scores = evaluate(start_step, state)
-                if scores is None:
-                    log.print(f"stopped at step {start_step}; the same command again goes on")
-                    raise SystemExit(interruption.EXIT_STATUS)
+            if first and is_evaluated(first) and not checkpoints.latest_has_scores:
+                if (scores := evaluate(first, state)) is None:
+                    log.stopped(first)
+                    watch.leave()
                 log.add(scores)
                 log.flush()
-                checkpoints.add_scores(start_step, scores)
+                checkpoints.add_scores(first, scores)
 
-            batches = log.timed(to_devices(train_batches, start=start_step))
-            for step, batch in enumerate(batches, start_step + 1):
+            batches = log.timed(feed.train(train_batches, start=first))
+            train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
+            for step, batch in enumerate(batches, first + 1):
                 state, values = train_step(step, state, batch)
                 in_a_row = values.pop("skipped_in_a_row")
                 log.step(step, {**values, "lr": schedule(step - 1)})
-
-                last = step == num_steps
-                diverged = divergence.stops_after(step, in_a_row, last)
-                stop = (interrupted.stops_after(step) or diverged) and not last
+                is_last = step == num_steps
+                stop = watch.stops_after(step, in_a_row, config.max_skipped, last=is_last)
                 scores = None
                 if is_evaluated(step):
                     if not stop:
                         scores = evaluate(step, state)
                         stop = scores is None
                     log.add(scores or {})
-                # The matrix is num_classes**2 large.
-                if last and problem_type == losses.SINGLE_LABEL and num_classes <= 1000:
-                    reported = {best: steps.weights(state, config.ema_decays)[best]}
-                    confusion = steps.evaluate(confusion_step, reported, to_devices(val_batches))
-                    log.print(f"labels (rows) and predictions (columns), {best}")
-                    log.print(plots.confusion_table(confusion[best], train_source.class_names))
-                if last:
-                    log.flush()
-                    log.save_curves()
-                due = step % (steps_per_epoch * config.checkpoint_every_epochs) == 0
-                if due or last or stop:
+                if is_saved(step) or stop:
                     with log.paused("checkpoint"):
                         checkpoints.save(step, state, metrics=scores, before=log.to_disk)
                 if stop:
-                    log.print(f"stopped after step {step}; the same command again goes on")
+                    log.stopped(step)
                     break
-    if divergence.message:
-        raise RunError(divergence.message)
-    if stop:
-        raise SystemExit(interruption.EXIT_STATUS)
+    watch.leave()
     return state
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    with interruption.Interruption() as interrupted:
-        train(config, workdir, PROFILE_STEPS.value, DRY_RUN.value, START_ANEW.value, interrupted)
+    flags = dict(dry_run=DRY_RUN.value, start_anew=START_ANEW.value)
+    with interruption.Watch() as watch:
+        train(config, workdir, watch, profile_steps=PROFILE_STEPS.value, **flags)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""A ConvNeXt for the 32 pixels of CIFAR-10, from scratch, 300 epochs.
+"""ConvNeXt for the 32 pixels of CIFAR-10, from scratch, 300 epochs.
 
     python train.py --config=configs/cifar10.py --config.data.root=cifar-10-python.tar.gz
     python train.py --config=configs/cifar10.py:1 --config.data.root=cifar-10-python.tar.gz
 
-The archive is that of https://www.cs.toronto.edu/~kriz/cifar.html; without data.root it is the data
-set of TensorFlow Datasets. The stem's patches have a side of 2 pixels, or of 1 (four times the
-work): those of 4 of the recipe would leave the last stage one pixel. It is the nano model, the
-recipe at its batch of 1024, and the official code's crops of small images.
+The archive is that of https://www.cs.toronto.edu/~kriz/cifar.html. Without data.root the data set
+of TensorFlow Datasets is read. The stem's patches have a side of 2 pixels, or of 1 (four times the
+work): the recipe's 4 would leave the last stage one pixel. The model is nano, the batch 1024 with
+the recipe's rate for it, and small images are cropped as in the official code.
 
-Not trained to its end here, so there is no accuracy to name yet.
+It has not been trained to its end, so there is no accuracy yet.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +26,7 @@ def get_config(patch_size: str = "2") -> ConfigDict:
     config.batch_size = 1024
     config.image_size = 32
     config.data.update(name="cifar10", root=None)
-    config.published.update(top1=None, source=None, train_size=50_000, val_size=10_000)
+    config.published.update(scores=dict(top1=None), source=None, train_size=50_000, val_size=10_000)
     config.num_workers = 4
     config.augment.crop_padding = 4
     config.preprocess.crop_pct = 1.0  # nothing is cut off

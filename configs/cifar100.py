@@ -1,4 +1,4 @@
-"""CIFAR-100, its 100 fine classes; see cifar10.py.
+"""CIFAR-100 with its 100 fine classes (see cifar10.py).
 
 python train.py --config=configs/cifar100.py --config.data.root=cifar-100-python.tar.gz
 """

@@ -1,21 +1,26 @@
-"""ConvNeXt-T, ImageNet-1k, 224 px, 300 epochs. Paper: 82.1 top-1 (with the averaged weights).
+"""ConvNeXt-T, ImageNet-1k, 224 px, 300 epochs. Paper: 82.1 top-1 (EMA weights).
 
     python train.py --config=configs/convnext_tiny.py --config.data.root=/data/imagenet
 
 This is the recipe: every field of every config, with its unit and source. It is Table 5 of
-https://arxiv.org/abs/2201.03545 and the official code's defaults; the other configs say only
-what differs.
+https://arxiv.org/abs/2201.03545 and the official code's defaults. The other configs set only what
+differs.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 from convnext.models.convnext import VARIANTS
 
+# A value that may also be None, and the type that it has otherwise.
+given = config_dict.FieldReference
+
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
+    config.task = "classification"  # what is trained: a name of convnext.tasks
     config.seed = 0
     config.num_epochs = 300
+    config.num_steps = config_dict.placeholder(int)  # updates; None: as many as num_epochs has
     config.batch_size = 4096  # images per update, over all devices; the rate below is for 4096
     config.accumulation_steps = 1  # parts in which a batch passes through the model
     config.image_size = 224  # pixels
@@ -28,33 +33,28 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         dict(
             name="folder",  # "arrayrecord", "parquet", "digits", or of TFDS: "imagenet2012"
-            root=config_dict.placeholder(str),  # of the folders train/<class> and val/<class>
+            root=given("data/imagenet", str),  # of the folders train/<class> and val/<class>
             val_fraction=config_dict.placeholder(float),  # share of train kept to validate on
             train_split=config_dict.placeholder(str),  # of TFDS and parquet; None: "train"
             val_split=config_dict.placeholder(str),  # None: "validation", or else "test"
         )
     )
-    config.data.root = "data/imagenet"
     config.published = ConfigDict(  # what a dry run expects
         dict(
-            top1=config_dict.placeholder(float),  # percent; None: nothing is published
-            source=config_dict.placeholder(str),  # of it
-            train_size=config_dict.placeholder(int),  # images, where the data is not at hand
-            val_size=config_dict.placeholder(int),
+            # By the names that a task has for its scores; percent, None: nothing is published.
+            scores=dict(top1=given(82.1, float)),
+            # Of the scores.
+            source=given("README of facebookresearch/ConvNeXt, averaged weights", str),
+            train_size=given(1_281_167, int),  # images, where the data is not at hand
+            val_size=given(50_000, int),
         )
     )
-    config.published.update(
-        top1=82.1,
-        source="README of facebookresearch/ConvNeXt, averaged weights",
-        train_size=1_281_167,
-        val_size=50_000,
-    )
     config.num_workers = 8  # processes that decode and augment; 0: a thread of this one
-    config.max_bad_images = 0  # left out as unreadable, by all hosts; one more ends the run
+    config.max_bad_images = 0  # skipped as unreadable, by all hosts; one more ends the run
 
     config.augment = ConfigDict(
         dict(
-            crop_scale=config_dict.placeholder(tuple),  # of the area; None: the whole image
+            crop_scale=given((0.08, 1.0), tuple),  # of the area; None: the whole image
             crop_ratio=(3 / 4, 4 / 3),  # width / height
             # Of a black frame that crops of the size of the image are taken from instead, pixels.
             crop_padding=config_dict.placeholder(int),
@@ -75,7 +75,6 @@ def get_config() -> ConfigDict:
             gamma=0.0,  # levels to the power of exp(u), u uniform in [-gamma, gamma]
         )
     )
-    config.augment.crop_scale = (0.08, 1.0)
     config.preprocess = ConfigDict(dict(crop_pct=0.875))  # side of the central crop, below 384 px
     config.normalize = ConfigDict(
         dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # of ImageNet, in RGB
@@ -102,7 +101,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         dict(
             **VARIANTS["tiny"],
-            num_classes=config_dict.placeholder(int),  # None: as many as the data has
+            num_classes=given(1000, int),  # None: as many as the data has
             patch_size=4,  # pixels, side of the stem's patches
             stem_norm=True,
             use_grn=False,  # V2's Global Response Normalization
@@ -111,22 +110,27 @@ def get_config() -> ConfigDict:
             head_norm_first=False,  # that norm before pooling
             head_hidden_size=config_dict.placeholder(int),  # None: the head is one linear layer
             drop_path_rate=0.1,  # of the last block
-            layer_scale_init_value=config_dict.placeholder(float),  # None: no LayerScale
+            layer_scale_init_value=given(1e-6, float),  # None: no LayerScale
             head_init_scale=1.0,
             remat=False,  # recompute blocks in the backward pass, to save memory
             dtype="bfloat16",  # of the computation; the paper trained in float32
             residual_dtype="float32",  # of the sums along the blocks; bfloat16 moves fewer bytes
         )
     )
-    config.model.num_classes = 1000
-    config.model.layer_scale_init_value = 1e-6
 
     config.schedule = ConfigDict(
         dict(
+            kind="cosine",  # or "poly", mmsegmentation's; or "step", mmdetection's
             peak_lr=4e-3,
-            end_lr=1e-6,
+            end_lr=1e-6,  # of step: the lowest rate
             warmup_epochs=20,
-            v2=False,  # ConvNeXt-V2's curve, which peaks one step later
+            warmup_steps=config_dict.placeholder(int),  # updates; None: as warmup_epochs says
+            warmup_ratio=0.0,  # share that the first rate has; UPerNet: 1e-6, Mask R-CNN: 1e-3
+            v2=False,  # ConvNeXt-V2's cosine, which peaks one step later
+            power=1.0,  # of poly, mmsegmentation's
+            milestone_epochs=(),  # of step: times factor after each of these; Mask R-CNN: (27, 33)
+            milestone_steps=(),  # the same in updates
+            factor=0.1,  # of step, mmdetection's
         )
     )
     config.optimizer = ConfigDict(
@@ -138,17 +142,19 @@ def get_config() -> ConfigDict:
             eps=1e-8,
             clip_norm=config_dict.placeholder(float),  # of all gradients together; None: no bound
             layer_decay=1.0,  # factor on the rate per group of layers, from the head down
-            layer_decay_type="group",  # or "single": a layer for each block
+            layer_decay_type="group",  # or another of optimizer.layer_scales
         )
     )
     config.max_skipped = 10  # updates in a row whose loss or gradients are not finite, to stop at
     config.frozen = config_dict.placeholder(str)  # regular expression; "^(?!head/)": linear probe
-    config.ema_decays = (0.9999,)  # averages of the weights; the first is the one reported
-    config.ema_warmup = False  # averages that forget faster at first, for short runs
+    config.ema_decays = (0.9999,)  # EMA of the weights; the first is the one reported
+    config.ema_warmup = False  # EMA that forgets faster at first, for short runs
 
     config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1: all that fsdp leaves
     config.eval_every_epochs = 1
+    config.eval_every_steps = config_dict.placeholder(int)  # None: by the epochs
     config.checkpoint_every_epochs = 1
+    config.checkpoint_every_steps = config_dict.placeholder(int)  # likewise
     config.keep_checkpoints = 3  # the latest, beside the best; 2 and more
     config.on_save_error = "stop"  # the run; or "continue", with the earlier checkpoints
     config.log = ConfigDict(

@@ -4,8 +4,8 @@
     python train.py --config=configs/convnextv2.py:tiny_22k --config.data.root=/data/imagenet22k
     python train.py --config=configs/convnextv2.py:tiny_22k_1k_384 --config.data.root=/data/imagenet
 
-The first goes from the published autoencoder to ImageNet-1k; the second to ImageNet-22k, and the
-third on from there. Top-1 (README of ConvNeXt-V2):
+The first fine-tunes the published autoencoder on ImageNet-1k, the second on ImageNet-22k. The third
+continues from the second on ImageNet-1k. Top-1 (README of ConvNeXt-V2):
 
                    atto  femto pico  nano  tiny  base  large huge
     1k       224 px 76.7  78.5  80.3  81.9  83.0  84.9  85.8  86.3
@@ -13,10 +13,10 @@ third on from there. Top-1 (README of ConvNeXt-V2):
     22k, 1k  384 px                   83.4  85.1  87.7  88.2  88.7
     22k, 1k  512 px                                           88.9
 
-atto, tiny and base on 1k are of TRAINING.md of that code, as is the number of images that are mixed
-with each other, for all of 1k. The rest is of Tables 9 to 13 of the paper, not checked against
-code. They print ten times the rate that TRAINING.md has for base, and large the same as base, so
-large has that of TRAINING.md for base here.
+atto, tiny and base on 1k are from TRAINING.md of that code, as is the number of images that are
+mixed with each other, for all of 1k. The rest is from Tables 9 to 13 of the paper, not checked
+against code. For base they print ten times the rate of TRAINING.md, and for large the same as for
+base. So large has the rate of TRAINING.md for base here.
 """
 
 from ml_collections import ConfigDict
@@ -84,13 +84,15 @@ def get_config(name: str = "tiny") -> ConfigDict:
     if num_classes == 21841:
         config.data.root = "data/imagenet22k"
         config.published.update(
-            top1=None,
+            scores=dict(top1=None),
             source="of 22k itself; once fine-tuned, see the variants with 22k_1k",
             train_size=14_197_122,
             val_size=0,
         )
     else:
-        config.published.update(top1=TOP1[name], source="README of facebookresearch/ConvNeXt-V2")
+        config.published.update(
+            scores=dict(top1=TOP1[name]), source="README of facebookresearch/ConvNeXt-V2"
+        )
         # Images on a GPU: 4 nodes of 8 with a batch_size of 32 (TRAINING.md).
         config.mix.group_size = 32
     config.mix.update(

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.image_size = 16  # of originals of 8
 
     config.data.update(name="digits", root=None)
-    config.published.update(top1=None, source=None, train_size=None, val_size=None)
+    config.published.update(scores=dict(top1=None), source=None, train_size=None, val_size=None)
     config.num_workers = 0
     # A digit has no mirror image, and its edges matter.
     config.augment.update(

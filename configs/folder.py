@@ -1,10 +1,10 @@
-"""A small ConvNeXt, from scratch, on your own images: one folder a class.
+"""Small ConvNeXt from scratch on your own images, one folder a class.
 
     python train.py --config=configs/folder.py --config.data.root=PATH
 
-PATH holds train/<class>/ and val/<class>/ with jpg, png or webp files; or <class>/ alone, and
-then a fifth of each class is kept to validate on. Another variant is named after a colon; to start
-from published weights, it must be theirs:
+PATH holds train/<class>/ and val/<class>/ with jpg, png or webp files. It may also hold <class>/
+alone; then a fifth of each class becomes validation images. Name another variant after a colon. To
+start from published weights, it must be the variant of these:
 
     python train.py --config=configs/folder.py:v2_nano --config.data.root=PATH \\
         --config.init_from=timm/convnextv2_nano.fcmae_ft_in1k
@@ -23,7 +23,7 @@ def get_config(variant: str = "atto") -> ConfigDict:
     config.batch_size = 64
     config.image_size = 128
     config.data.update(root=None, val_fraction=0.2)
-    config.published.update(top1=None, source=None, train_size=None, val_size=None)
+    config.published.update(scores=dict(top1=None), source=None, train_size=None, val_size=None)
     config.num_workers = 2
     config.augment.crop_scale = (0.25, 1.0)  # milder than the recipe's: the run is short
 

@@ -1,10 +1,10 @@
-"""Fine-tuning on ImageNet-1k at 384 px of what was trained there at 224, base or large, 30 epochs.
+"""Fine-tuning of ImageNet-1k weights of 224 px at 384 px, base or large, 30 epochs.
 
     python train.py --config=configs/imagenet1k_384.py:large --config.data.root=/data/imagenet
 
 Top-1 (README of the official code): base 85.1, large 85.5. base starts from the last weights of its
-run, convnext_base_1k_224.pth of https://dl.fbaipublicfiles.com/convnext/, large from the averaged
-ones (appendix A.2 of the paper).
+run, convnext_base_1k_224.pth of https://dl.fbaipublicfiles.com/convnext/, large from the EMA
+(appendix A.2 of the paper).
 """
 
 from ml_collections import ConfigDict
@@ -29,5 +29,5 @@ def get_config(variant: str = "base") -> ConfigDict:
     config.model.update(VARIANTS[variant])
     config.model.drop_path_rate = drop_path_rate
     config.optimizer.layer_decay = 0.7
-    config.published.top1 = top1
+    config.published.scores.top1 = top1
     return config

@@ -1,17 +1,17 @@
-"""Fine-tuning on ImageNet-1k of what was trained on ImageNet-22k, 224 or 384 px, 30 epochs.
+"""Fine-tuning of ImageNet-22k weights on ImageNet-1k, 224 or 384 px, 30 epochs.
 
     python train.py --config=configs/imagenet22k_to_1k.py:base_384 \\
         --config.data.root=/data/imagenet [--config.init_from=WORKDIR]
 
-Top-1 of the published weights, those of xlarge averaged (README of the official code):
+Top-1 of the published weights, of xlarge the EMA (README of the official code):
 
            tiny   small  base   large  xlarge
     224 px  82.9   84.6   85.8   86.6   87.0
     384 px  84.1   85.8   86.8   87.5   87.8
 
-It starts from the published weights, or from a run of imagenet22k.py. TRAINING.md of the official
-code has base, large and xlarge; tiny and small are of the paper's Table 6, and their grouping of
-the layers, which it does not state, that of the official detection code.
+It starts from the published weights, or from a run of imagenet22k.py. base, large and xlarge are
+from TRAINING.md of the official code, tiny and small from the paper's Table 6. That table does not
+state their grouping of the layers, which is that of the official detection code here.
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +37,7 @@ def get_config(row: str = "base_224") -> ConfigDict:
     config.model.update(VARIANTS[variant])
     config.model.update(drop_path_rate=DROP_PATH_RATES[variant], head_init_scale=0.001)
     config.optimizer.layer_decay = 0.8
-    config.published.top1 = ROWS[row]
+    config.published.scores.top1 = ROWS[row]
     if variant == "xlarge":
         config.ema_decays = (0.9999,)
         config.published.source = "README of facebookresearch/ConvNeXt, averaged weights"
@@ -45,7 +45,7 @@ def get_config(row: str = "base_224") -> ConfigDict:
 
 
 def fine_tuning() -> ConfigDict:
-    """What the paper's fine-tunings share (its Table 6)."""
+    """Returns the config that the paper's fine-tunings share (its Table 6)."""
     config = convnext_tiny.get_config()
     config.num_epochs = 30
     config.batch_size = 512

@@ -16,5 +16,5 @@ def get_config() -> ConfigDict:
     config.model.update(VARIANTS["isotropic_base"])
     config.model.drop_path_rate = 0.2
     config.schedule.warmup_epochs = 50
-    config.published.top1 = 82.0
+    config.published.scores.top1 = 82.0
     return config

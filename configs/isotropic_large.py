@@ -17,5 +17,5 @@ def get_config() -> ConfigDict:
     config.model.drop_path_rate = 0.5
     config.mix.group_size = 64
     config.schedule.warmup_epochs = 50
-    config.published.top1 = 82.6
+    config.published.scores.top1 = 82.6
     return config

@@ -38,7 +38,8 @@ if not TYPE_CHECKING:  # to which a module with this function has every name
     def __getattr__(name: str):
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"convnext.{_MODULES[name]}"), name)
+        module = importlib.import_module(f"convnext.{_MODULES[name]}")
+        return globals().setdefault(name, getattr(module, name))  # where pdoc looks for it
 
 
 def __dir__() -> list[str]:

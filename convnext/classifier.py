@@ -1,4 +1,4 @@
-"""Images in, labels and scores out."""
+"""Classifier that turns images into labels and scores."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class Classifier:
     """A model with its labels and its image processor; call it with images.
 
-    labels: one for each class. problem_type chooses the default function of the scores, as in
+    labels: one for each class. problem_type selects the default function of the scores, as in
     transformers' pipeline: none for a regression, sigmoid for several labels or one class, else
     softmax.
     """
@@ -46,9 +46,11 @@ class Classifier:
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "Classifier":
-        """Of any source and with any option of `convnext.from_pretrained`."""
-        found = pretrained.load(source, **options)
-        return cls(found.model, found.params, found.labels, found.processor, found.problem_type)
+        """Reads a classifier from any source and with any option of `convnext.from_pretrained`."""
+        loaded = pretrained.load(source, **options)
+        return cls(
+            loaded.model, loaded.params, loaded.labels, loaded.processor, loaded.problem_type
+        )
 
     def __call__(
         self,
@@ -59,12 +61,11 @@ class Classifier:
         batch_size: int = 32,
         **overrides: Any,
     ) -> list[list[dict[str, Any]]]:
-        """The top_k (at most all) classes of each image, best first, as {"label", "score"}.
+        """Returns the top_k (at most all) classes of each image, best first, as {"label", "score"}.
 
-        images: one or several, and overrides: as ImageProcessor.preprocess takes them.
-        function_to_apply: "softmax", "sigmoid" or "none" of the logits; None follows the problem
-        type. A batch is filled up to a power of two, at most batch_size, so that few sizes are
-        compiled.
+        images and overrides: as in ImageProcessor.preprocess. function_to_apply: "softmax",
+        "sigmoid" or "none" of the logits. None follows the problem type. A batch is padded to a
+        power of two, at most batch_size, so that few sizes are compiled.
         """
         function = function_to_apply or self._default_function()
         require(function in FUNCTIONS, "function_to_apply", function, ", ".join(FUNCTIONS))

@@ -5,9 +5,12 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,8 +18,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from convnext import sharding
 from convnext.errors import InputError, require
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # with which a scheduler or a keyboard stops a run
+# Steps that a host may be ahead of its devices. What they compute is looked at so many steps later:
+# by then it is there, and no step waits for it.
+STEPS_BEHIND = 8
 # Seconds after which a process that says nothing counts as dead, and those that are left end; and
 # for which one that is done, or that had an error, waits for the others.
 HEARTBEAT_TIMEOUT = 60
@@ -38,12 +46,16 @@ def connect(
     and any other process is a run of its own, as with num_processes = 1. Raises InputError where
     the arguments do not go together, or the environment does not lead to process 0.
     """
-    given = {"--coordinator": coordinator, "--num_processes": num_processes,
-             "--process_id": process_id}  # fmt: skip
+    given = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
     if num_processes == 1 or (set(given.values()) == {None} and not _has_others(os.environ)):
         return
-    timeouts = dict(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
-                    shutdown_timeout_seconds=SHUTDOWN_TIMEOUT)  # fmt: skip
+    timeouts = dict(
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT, shutdown_timeout_seconds=SHUTDOWN_TIMEOUT
+    )
     if set(given.values()) == {None}:
         try:
             jax.distributed.initialize(**timeouts)
@@ -60,13 +72,17 @@ def connect(
     require(num_processes > 0, "--num_processes", num_processes, "1 and more")
     accepted = f"0 to {num_processes - 1}"
     require(0 <= process_id < num_processes, "--process_id", process_id, accepted)
-    jax.distributed.initialize(coordinator, num_processes, process_id,
-                               cluster_detection_method="deactivate", **timeouts)  # fmt: skip
+    jax.distributed.initialize(
+        coordinator, num_processes, process_id, cluster_detection_method="deactivate", **timeouts
+    )
 
 
 def _has_others(environment: Mapping[str, str]):
-    """Whether a launcher says so. JAX's own detection is not asked at once, for it takes a single
-    task of SLURM for one that owns a single GPU, and any pod of Kubernetes for one of a job."""
+    """Returns whether a launcher started several processes.
+
+    JAX's own detection is not asked at once, for it takes a single task of SLURM for one that owns
+    a single GPU, and any pod of Kubernetes for one of a job.
+    """
 
     def number(name):
         value = environment.get(name, "")
@@ -81,7 +97,7 @@ def _has_others(environment: Mapping[str, str]):
 
 
 def _on_tpu(environment):
-    """Whether this host has chips: it may be one of several then, and knows that by itself."""
+    """Returns whether this host has chips: one of several hosts then knows that by itself."""
     if (environment.get("JAX_PLATFORMS") or "tpu").split(",")[0] != "tpu":
         return False
     has_chips = any(DEVICES.glob("accel[0-9]*")) or any(DEVICES.glob("vfio/[0-9]*"))
@@ -89,14 +105,14 @@ def _on_tpu(environment):
 
 
 def agreed(value: int) -> int:
-    """What process 0 has, on all of them; to be called by all. Waits for the devices."""
+    """Returns what process 0 has, on all of them; to be called by all. Waits for the devices."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag of any process is true; to be called by all. Waits for the devices."""
+    """Returns whether any process has a true flag; to be called by all. Waits for the devices."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.uint32(flag), tiled=True).any())
@@ -112,6 +128,48 @@ def gathered(text: str) -> list[str]:
 
 def _padded(data, size):
     return np.frombuffer(data.ljust(size, b"\0"), np.uint8)
+
+
+def all_rows(rows: np.ndarray) -> np.ndarray | jax.Array:
+    """The rows [n, ...] of every process, one after the other; to be called by all. Does not wait,
+    unlike the functions above: look at the array when it comes out of a `Behind`.
+
+    n is the same in all processes, and a multiple of the devices of one.
+    """
+    if jax.process_count() == 1:
+        return rows
+    by_device, gather = _gathering()
+    return gather(jax.make_array_from_process_local_data(by_device, rows))
+
+
+@cache
+def _gathering():
+    mesh = sharding.make_mesh()
+    everywhere = sharding.replicated(mesh)
+    return sharding.batch_sharding(mesh), jax.jit(lambda rows: rows, out_shardings=everywhere)
+
+
+class Behind:
+    """A queue of values that are looked at `steps` values later."""
+
+    # The loop runs ahead of the devices: it hands over a step and goes on while they compute.
+    # Looking at a value that is not there yet would make it wait until they have caught up, in
+    # every step. So a value is put here, and comes out when it has long been computed.
+
+    def __init__(self, steps: int = STEPS_BEHIND):
+        self.steps = steps
+        self._values: deque[Any] = deque()
+
+    def put(self, value: Any) -> list[Any]:
+        """Takes a value. Returns the one that is due, in a list; an empty list at first."""
+        self._values.append(value)
+        return [self._values.popleft()] if len(self._values) > self.steps else []
+
+    def drain(self) -> list[Any]:
+        """Empties the queue. Returns what was in it, in order."""
+        values = list(self._values)
+        self._values.clear()
+        return values
 
 
 def raise_together(error: Exception | None) -> None:
@@ -182,7 +240,7 @@ def _of_process_0(text):
 
 
 def _difference(ours, reference, name=""):
-    """What differs first, and both values, in JSON."""
+    """Returns what differs first, and both values, in JSON."""
     sides = [
         {f"[{index}]": each for index, each in enumerate(side)} if isinstance(side, list) else side
         for side in (ours, reference)

@@ -1,5 +1,4 @@
-"""One mesh with the axes "data" and "fsdp": the batch is split over both, the state over the
-second."""
+"""Mesh with the axes "data" and "fsdp". The batch is split over both, the state over "fsdp"."""
 
 from typing import Any
 
@@ -12,11 +11,11 @@ from convnext.errors import InputError, require
 
 
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-    """A mesh over all devices; data = -1 takes what fsdp leaves.
+    """Returns a mesh over all devices. data = -1 takes what fsdp leaves.
 
-    Those of a process stand together, so that its rows of a batch do (pipeline.process_rows);
-    jax.make_mesh would follow the wires of a TPU pod. Raises InputError where the two axes do not
-    use every device.
+    The devices of a process are adjacent, so that its rows of a batch are (batches.process_rows).
+    jax.make_mesh would follow the wires of a TPU pod instead. Raises InputError if the two axes do
+    not use every device.
     """
     devices = jax.device_count()
     require(fsdp >= 1, "mesh.fsdp", fsdp, "1 and more")
@@ -34,7 +33,8 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:
-    """Raises InputError where a device's rows are not the same number in every part of a batch."""
+    """Raises InputError unless every device gets the same number of rows of every part of a
+    batch."""
     require(accumulation_steps >= 1, "accumulation_steps", accumulation_steps, "1 and more")
     parts = mesh.size * accumulation_steps
     if batch_size % parts:
@@ -45,25 +45,26 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -
         )
 
 
-def of_batch(mesh: Mesh) -> NamedSharding:
-    """The first axis, the batch, over all devices."""
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding that splits the first axis, the batch, over all devices."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Returns the sharding that copies an array to every device."""
     return NamedSharding(mesh, P())
 
 
-def of_state(abstract_state: Any, mesh: Mesh) -> Any:
-    """A sharding for each leaf: its longest axis that fsdp divides is split, if there is one."""
+def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
+    """Returns a sharding for each leaf: the longest axis that fsdp divides is split, if there is
+    one."""
     fsdp = mesh.shape["fsdp"]
 
-    def of_leaf(leaf):
+    def leaf_sharding(leaf):
         divisible = [size if size % fsdp == 0 else 0 for size in leaf.shape]
         if fsdp == 1 or not any(divisible):
             return replicated(mesh)
         axis = int(np.argmax(divisible))
         return NamedSharding(mesh, P(*[None] * axis, "fsdp"))
 
-    return jax.tree.map(of_leaf, abstract_state)
+    return jax.tree.map(leaf_sharding, abstract_state)

@@ -64,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ahead.add_argument("--layers", action="store_true", help="the depthwise layers, not the model")
     ahead.set_defaults(command=partial(_benchmark_model, tpu.benchmark))
     large = commands.add_parser("scaling", help="what an update moves between devices, without")
-    large.add_argument("--variant", nargs="+", default=("tiny", "base", "xlarge"), choices=VARIANTS,
-                       metavar="NAME")  # fmt: skip
+    large.add_argument(
+        "--variant", nargs="+", default=("tiny", "base", "xlarge"), choices=VARIANTS, metavar="NAME"
+    )
     large.add_argument("--devices", type=int, nargs="+", default=(8, 64, 256), metavar="N")
     large.add_argument("--topology", nargs="+", help="of TPU chips instead, such as v5e:8x8")
     large.add_argument("--estimate", action="store_true", help="memory without a TPU's compiler")
@@ -105,8 +106,12 @@ def _benchmark_model(benchmark, arguments):
 def _benchmark_scaling(arguments):
     # Read when the first computation starts, and not after.
     jax.config.update("jax_num_cpu_devices", max(arguments.devices))
-    options = dict(dtype=arguments.dtype, residual_dtype=arguments.residual_dtype,
-                   remat=arguments.remat, drop_path_rate=0.1)  # fmt: skip
+    options = dict(
+        dtype=arguments.dtype,
+        residual_dtype=arguments.residual_dtype,
+        remat=arguments.remat,
+        drop_path_rate=0.1,
+    )
     variants = {name: ConvNeXt(**VARIANTS[name], **options) for name in arguments.variant}
     scaling.benchmark(variants, arguments)
 
@@ -115,8 +120,12 @@ def _benchmark_data(arguments):
     """Apart, as it needs the packages of the data's side."""
     from dev.benchmarks import data
 
-    require(arguments.images >= data.BATCH_SIZE, "--images", arguments.images,
-            f"{data.BATCH_SIZE} and more")  # fmt: skip
+    require(
+        arguments.images >= data.BATCH_SIZE,
+        "--images",
+        arguments.images,
+        f"{data.BATCH_SIZE} and more",
+    )
     data.benchmark(arguments)
 
 
@@ -136,8 +145,11 @@ def _model(arguments):
         fields["num_classes"] = fields["num_classes"] or 1000
     else:
         fields, name = dict(VARIANTS[arguments.variant]), arguments.variant
-    fields.update(dtype=arguments.dtype, residual_dtype=arguments.residual_dtype,
-                  remat=getattr(arguments, "remat", False))  # fmt: skip
+    fields.update(
+        dtype=arguments.dtype,
+        residual_dtype=arguments.residual_dtype,
+        remat=getattr(arguments, "remat", False),
+    )
     return ConvNeXt(**{"drop_path_rate": 0.1, **fields}), name
 
 

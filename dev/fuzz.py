@@ -57,8 +57,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=int, default=1_000, metavar="N", help="and configs")
     parser.add_argument("--pickles", type=int, default=1_000, metavar="N", help="made of nothing")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("fuzz_failures"), metavar="DIR",
-                        help="folder for the files of failures")  # fmt: skip
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path("fuzz_failures"),
+        metavar="DIR",
+        help="folder for the files of failures",
+    )
     arguments = parser.parse_args(argv)
     with reported():
         counts = {kind: getattr(arguments, kind) for kind in KINDS}
@@ -83,10 +88,12 @@ def fuzz(kind: str, count: int, seed: int, keep: Path) -> Report:
         report.slowest = max(report.slowest, (seconds, number), key=itemgetter(0))
         report.growth = max(report.growth, (growth, number), key=itemgetter(0))
     worker.close()
-    print(f"{kind}: {report.accepted:,} accepted, {report.refused:,} refused, "
-          f"{len(report.failures):,} failures; slowest {report.slowest[0]:.2f} s (number "
-          f"{report.slowest[1]}), most memory {report.growth[0] / 2**20:,.0f} MiB (number "
-          f"{report.growth[1]})")  # fmt: skip
+    print(
+        f"{kind}: {report.accepted:,} accepted, {report.refused:,} refused, "
+        f"{len(report.failures):,} failures; slowest {report.slowest[0]:.2f} s (number "
+        f"{report.slowest[1]}), most memory {report.growth[0] / 2**20:,.0f} MiB (number "
+        f"{report.growth[1]})"
+    )
     return report
 
 

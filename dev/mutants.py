@@ -56,8 +56,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of the table; none: all")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="copies at work at a time")
-    parser.add_argument("--limit", type=float, default=600, metavar="SECONDS",
-                        help="after which the tests of a change count as failed")  # fmt: skip
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=600,
+        metavar="SECONDS",
+        help="after which the tests of a change count as failed",
+    )
     parser.add_argument("--list", action="store_true", help="print the table, and stop")
     arguments = parser.parse_args(argv)
     with reported():
@@ -101,8 +106,12 @@ def changed(root: Path, mutant: Mutant) -> str:
     require(path.is_file(), f"the file of {mutant.name}", mutant.file, "a file of the project")
     text = path.read_text()
     times = text.count(mutant.before)
-    require(times == 1, f"how often {mutant.file} has the text of {mutant.name}", times,
-            f"once: {TABLE.name} is to be brought up to date")  # fmt: skip
+    require(
+        times == 1,
+        f"how often {mutant.file} has the text of {mutant.name}",
+        times,
+        f"once: {TABLE.name} is to be brought up to date",
+    )
     require(mutant.before != mutant.after, f"the change of {mutant.name}", "none", "another text")
     return text.replace(mutant.before, mutant.after)
 
@@ -181,8 +190,11 @@ def copy_tree(root: Path, copy: Path) -> Path:
     Returns the copy."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     for name in filter(None, listed.stdout.split("\0")):
         if (root / name).is_file():  # one that was removed is listed, too
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -198,9 +210,16 @@ def _pytest(place, tests, limit, running):
     # A file that is changed twice in a second would be taken for the one that was compiled.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-rfE", "-p", "no:cacheprovider", *tests]
-    process = subprocess.Popen(command, cwd=place, env=environment, text=True,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        env=environment,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     running.add(process)
     try:
         said, _ = process.communicate(timeout=limit)

@@ -33,7 +33,7 @@ EPOCHS_PER_MINUTE = 30
 SHARES = {"kill": 0.3, "kill in a save": 0.2, "terminate": 0.15, "damage": 0.15,
           "kill at the start": 0.15, "terminate at the start": 0.05}  # fmt: skip
 MINIMA = {"kills": 20, "resumes above step 0 after a kill": 15, "kills that landed in a save": 3,
-          "damaged checkpoints set aside": 2}  # fmt: skip
+          "damaged checkpoints moved": 2}  # fmt: skip
 TIMING = re.compile("second|wait")
 
 
@@ -94,13 +94,23 @@ def soak(
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
     }
-    command = [sys.executable, "train.py", "--config=configs/digits.py",
-               "--config.checkpoint_every_epochs=1", *flags]  # fmt: skip
+    command = [
+        sys.executable,
+        "train.py",
+        "--config=configs/digits.py",
+        "--config.checkpoint_every_epochs=1",
+        *flags,
+    ]
 
     def start(workdir):
         with (folder / "said").open("w") as file:
-            return subprocess.Popen([*command, f"--workdir={workdir}"], cwd=ROOT, env=environment,
-                                    stdout=file, stderr=subprocess.STDOUT)  # fmt: skip
+            return subprocess.Popen(
+                [*command, f"--workdir={workdir}"],
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
 
     def said():
         return (folder / "said").read_text()
@@ -128,13 +138,13 @@ def soak(
         status = process.wait()
         ended = (0, -signal.SIGKILL, -signal.SIGTERM, interruption.EXIT_STATUS)
         require(status in ended, "a run", said()[-500:], "one that ends, or is ended")
-        resumed = "goes on from step" in said()
+        resumed = "resumes from step" in said()
         counts["resumes above step 0"] += resumed
         counts["resumes above step 0 after a kill"] += resumed and was_killed
-        aside = [line for line in said().splitlines() if " is set aside in " in line]
-        unfinished = sum(line.endswith("it was not finished") for line in aside)
-        counts["unfinished checkpoints set aside"] += unfinished
-        counts["damaged checkpoints set aside"] += len(aside) - unfinished
+        moved = [line for line in said().splitlines() if " is moved to " in line]
+        unfinished = sum(line.endswith("it was not finished") for line in moved)
+        counts["unfinished checkpoints moved"] += unfinished
+        counts["damaged checkpoints moved"] += len(moved) - unfinished
         if status != 0:
             was_killed = status == -signal.SIGKILL
             counts["kills"] += was_killed

@@ -1,12 +1,12 @@
-"""What weights that know the digits need to answer another question: a few labels.
+"""Transfer to a new question from a few labels, with weights that know the digits.
 
     python train.py --config=configs/digits.py
     python -m examples.transfer_digits --model=runs/digits
 
-The question is whether a digit is odd, and two images of each digit have the answer. With these 20
-a model is trained three ways: from scratch; only its head, on what the weights have learned (a
-linear probe); and all of it, from there (fine-tuning). The images to validate on are of other
-hands.
+The question is whether a digit is odd, and two images of each digit are labelled with the answer.
+On these 20 a model is trained three ways: from scratch; only its head, on the weights' features (a
+linear probe); and all of it, starting from the weights (fine-tuning). The validation images are by
+other people.
 """
 
 import argparse
@@ -30,32 +30,33 @@ def main(argv: list[str] | None = None) -> None:
     with reported():
         require(1 <= args.labels <= 100, "--labels", args.labels, "1 to 100")
         require(args.num_steps >= 1, "--num_steps", args.num_steps, "1 and more")
-        found = pretrained.load(args.model, num_classes=2)  # with a new head
+        source = pretrained.load(args.model, num_classes=2)  # with a new head
+    model = source.model
 
     train, val = sources.load("digits")
     chosen = [np.flatnonzero(train.labels == digit)[: args.labels] for digit in range(10)]
     images, val_images = (
-        found.processor.preprocess(part)
+        source.processor.preprocess(part)
         for part in (train.images[np.concatenate(chosen)], val.images)
     )
     is_odd, val_is_odd = train.labels[np.concatenate(chosen)] % 2, val.labels % 2
-    scratch = jax.jit(found.model.init)(jax.random.key(0), images[:1])["params"]
-    apply = jax.jit(found.model.apply)
+    scratch = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
+    apply = jax.jit(model.apply)
     print(f"odd or even, from {len(images)} labels, on {len(val_images)} other images:")
     for name, params, peak_lr, frozen in (
         ("from scratch", scratch, 2e-3, None),
-        ("linear probe", found.params, 3e-2, "^(?!head/)"),
-        ("fine-tuning", found.params, 5e-4, None),
+        ("linear probe", source.params, 3e-2, "^(?!head/)"),
+        ("fine-tuning", source.params, 5e-4, None),
     ):
-        params = fit(found.model, params, images, is_odd, num_steps=args.num_steps,
-                     peak_lr=peak_lr, frozen=frozen)  # fmt: skip
-        named = apply({"params": params}, val_images).argmax(axis=-1)
-        print(f"  {name:12}  {np.mean(named == val_is_odd):.3f}")
+        options = dict(num_steps=args.num_steps, peak_lr=peak_lr, frozen=frozen)
+        params = fit(model, params, images, is_odd, **options)
+        predictions = apply({"params": params}, val_images).argmax(axis=-1)
+        print(f"  {name:12}  {np.mean(predictions == val_is_odd):.3f}")
 
 
 def fit(model, params, images, labels, *, num_steps, peak_lr, frozen):
-    """The parameters after so many updates, each on all images."""
-    schedule = optimizer.warmup_cosine(1, num_steps, peak_lr=peak_lr, warmup_epochs=0)
+    """Returns the parameters after num_steps updates, each on all images."""
+    schedule = optimizer.schedule(num_steps, 1, peak_lr=peak_lr)
     tx = optimizer.adamw(schedule, frozen=frozen)
 
     def loss(params):

@@ -7,6 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import convnext_tiny
+from dev.benchmarks import models
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -42,11 +43,17 @@ def test_make_says_what_it_installs_before_it_does():
         assert lines[i - 1] == f"\t$(call SAY_INSTALL,{what})"
 
 
+def test_make_bench_finds_the_ratios_of_the_page_that_it_compares_with():
+    ratios = models.ratios_of(ROOT / "docs" / "performance.md")
+    compared = {("tiny", "inference", 1), ("tiny", "inference", 8), ("tiny", "training", 8)}
+    assert compared <= {key[:3] for key in ratios}
+
+
 def prose(page):
     return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
 
 
 def anchors(page):
-    """Of its headings, as GitHub makes them."""
+    """Makes them of its headings, as GitHub does."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

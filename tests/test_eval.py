@@ -5,8 +5,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -15,14 +13,15 @@ from PIL import Image
 
 import eval as eval_command
 import train as train_command
-from convnext import ConvNeXt, ImageProcessor, hosts, save_pretrained
+from convnext import hosts
 from convnext.data import imagenet as labels
 from convnext.data import sources
 from convnext.errors import InputError
 from convnext.evaluation import evaluate as evaluation
-from tests.helpers import test_set_folders
+from convnext.evaluation import requests
+from tests.helpers import imagenets
 from tests.helpers.inputs import refused
-from tests.test_train import command, log_without_timing, run, small
+from tests.helpers.runs import command, log_without_timing, run, small
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,22 +35,12 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A folder of timm's, of random weights for ImageNet-1k at 32 pixels."""
-    model = ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), head_init_scale=50.0,
-                     layer_scale_init_value=1.0)  # fmt: skip
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
-    folder = tmp_path_factory.mktemp("exported") / "timm"
-    save_pretrained(folder, model, params, format="timm",
-                    processor=ImageProcessor(size=32, crop_pct=0.9))  # fmt: skip
-    return folder
+    return imagenets.write_weights(tmp_path_factory.mktemp("exported") / "timm")
 
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
-    root = tmp_path_factory.mktemp("imagenet")
-    test_set_folders.write(root / "val", labels.synsets("1k"), "ILSVRC2012_val_{:08d}.JPEG")
-    test_set_folders.write(root / "imagenet-a", labels.synsets("a"))
-    return root
+    return imagenets.write(tmp_path_factory.mktemp("imagenet"))
 
 
 def evaluate(config=None, workdir=None, **given):
@@ -233,7 +222,7 @@ def test_a_run_made_before_the_model_had_a_field_is_of_the_same_model(finished, 
     made_with = json.loads((finished / "config.json").read_text())
     del made_with["model"]["residual_dtype"]
     (tmp_path / "config.json").write_text(json.dumps(made_with))
-    assert eval_command.recorded(small(), tmp_path) == json.loads(json.dumps(small().to_dict()))
+    assert requests.recorded(small(), tmp_path) == small()
 
 
 def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
@@ -267,7 +256,7 @@ def test_processes_compare_flags_config_and_data_before_they_read_weights(monkey
     with pytest.raises(ComparedError) as of_run:
         evaluate(small(), None, weights=["raw"], crops="5")
     found = of_run.value.args[0]
-    assert (found["--weights"], found["--crops"], found["--data"]) == (["raw"], "5", None)
+    assert (found["--weights"], found["--crops"], found["--data"]) == (["raw"], 5, ())
     train, val = sources.load("digits")
     assert found["config"]["seed"] == 0 and found["data"] == [{"val": sources.fingerprint(val)}]
     with pytest.raises(ComparedError) as of_sets:

@@ -2,6 +2,8 @@ import copy
 import re
 from functools import partial
 
+import jax
+import numpy as np
 import pytest
 
 from convnext import hosts
@@ -179,3 +181,20 @@ def test_a_flag_of_any_process_is_known_to_all(monkeypatch):
     assert together(monkeypatch, no, yes) == [True, True]
     assert together(monkeypatch, no, no) == [False, False]
     assert together(monkeypatch, yes) == [True]
+
+
+def test_a_value_is_handed_back_so_many_values_later_and_at_the_end_all_are():
+    behind = hosts.Behind(2)
+    assert [behind.put(value) for value in (1, None, 3, 4)] == [[], [], [1], [None]]
+    assert behind.drain() == [3, 4] and behind.drain() == []
+    assert hosts.Behind(0).put(1) == [1]
+    assert [hosts.Behind().put(1) for _ in range(hosts.STEPS_BEHIND)][-1] == []
+
+
+def test_the_rows_of_all_processes_are_in_each(monkeypatch):
+    rows = np.arange(2 * jax.device_count(), dtype=np.int32)
+    assert hosts.all_rows(rows) is rows  # alone
+    monkeypatch.setattr(jax, "process_count", lambda: 2)  # of which this one has all devices
+    gathered = hosts.all_rows(rows)
+    assert gathered.is_fully_replicated and len(gathered.devices()) == jax.device_count()
+    np.testing.assert_array_equal(gathered, rows)

@@ -12,6 +12,7 @@ SOURCES = sorted(
         ROOT / "eval.py",
         *ROOT.glob("convnext/**/*.py"),
         *ROOT.glob("tools/**/*.py"),
+        *ROOT.glob("dev/**/*.py"),
     ]
 )
 FORBIDDEN = {

@@ -46,12 +46,12 @@ def test_fsdp_splits_the_longest_axis_that_it_divides():
     mesh = sharding.make_mesh(fsdp=4)
     shapes = {"kernel": (7, 7, 1, 8), "wide": (16, 64), "bias": (6,), "step": ()}
     state = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
-    specs = {name: s.spec for name, s in sharding.of_state(state, mesh).items()}
+    specs = {name: s.spec for name, s in sharding.state_sharding(state, mesh).items()}
     assert specs == {
         "kernel": jax.P(None, None, None, "fsdp"),
         "wide": jax.P(None, "fsdp"),
         "bias": jax.P(),
         "step": jax.P(),
     }
-    replicated = sharding.of_state(state, sharding.make_mesh())
+    replicated = sharding.state_sharding(state, sharding.make_mesh())
     assert {s.spec for s in replicated.values()} == {jax.P()}

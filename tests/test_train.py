@@ -5,12 +5,9 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -22,10 +19,10 @@ from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
 import train as train_command
-from configs import convnext_tiny, digits, folder
+from configs import convnext_tiny, folder
 from configs import flowers as flowers_config
 from convnext import Classifier, hosts, save_pretrained, sharding
-from convnext.data import sources
+from convnext.data import pipeline, sources
 from convnext.errors import InputError, RunError
 from convnext.evaluation import evaluate as evaluation
 from convnext.runs import checkpoint, interruption
@@ -33,50 +30,16 @@ from convnext.runs import log as logs
 from convnext.training import erasing, mixup
 from convnext.weights import pretrained
 from tests.data.test_archives import write_flowers
-
-ROOT = Path(__file__).parent.parent
-# 4 epochs of 11 steps.
-SMALL = {
-    "num_epochs": 4,
-    "batch_size": 128,
-    "ema_decays": (0.9, 0.5),
-    "eval_every_epochs": 2,
-    "checkpoint_every_epochs": 1,
-    "model.depths": (1, 1),
-    "model.dims": (8, 16),
-    "model.layer_scale_init_value": 1.0,
-    "schedule.peak_lr": 0.01,
-    "schedule.warmup_epochs": 1,
-    "log.every_steps": 5,
-}
-
-
-def small(**changes):
-    config = digits.get_config()
-    config.update_from_flattened_dict({**SMALL, **changes})
-    return config
-
-
-def command(script, workdir, *flags):
-    overrides = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    return [sys.executable, script, "--config=configs/digits.py", f"--workdir={workdir}",
-            *overrides, *flags]  # fmt: skip
-
-
-def run(*arguments):
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-IMPATIENT = """
-import runpy, sys
-from convnext import hosts
-hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-# Programs are compiled in half the time, and not kept, see `uncached` in conftest.py.
-TWO_DEVICES = ["env", "JAX_NUM_CPU_DEVICES=2", "JAX_ENABLE_COMPILATION_CACHE=false",
-               "JAX_DISABLE_MOST_OPTIMIZATIONS=true"]  # fmt: skip
+from tests.helpers.runs import (
+    ROOT,
+    SMALL,
+    command,
+    log_without_timing,
+    run,
+    small,
+    two_processes,
+    wait_for,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -85,37 +48,6 @@ def quick():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-
-
-@contextmanager
-def two_processes(script, workdir, *flags, program=IMPATIENT):
-    """Of one command, with two devices each. One that is killed is missed after 8 s, not 60."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with ExitStack() as stack:
-        processes = []
-        for index in (0, 1):
-            place = [f"--coordinator={address}", "--num_processes=2", f"--process_id={index}"]
-            python, *others = command(script, workdir, *flags, *place)
-            process = subprocess.Popen(
-                [*TWO_DEVICES, python, "-c", program, *others], cwd=ROOT, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            processes.append(process)
-        yield processes
-
-
-def wait_for(line_start, process):
-    next(line for line in process.stdout if line.startswith(line_start))
-
-
-def log_without_timing(workdir):
-    lines = logs.read(workdir / "metrics.jsonl")
-    timings = ("second", "wait")
-    return [{k: v for k, v in line.items() if not any(t in k for t in timings)} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +104,7 @@ def wired(tmp_path_factory):
         zeros = {name: jnp.zeros(()) for name in ("loss", "grad_norm", "skipped_in_a_row")}
         return state.replace(step=state.step + 1), zeros
 
-    def evaluate(step, weights, *_):
+    def evaluate(*_):
         raw, average = next(evaluations)
         return {"val": {"loss": raw, "count": 1}, "val_ema": {"loss": average, "count": 1}}
 
@@ -208,18 +140,20 @@ def wired(tmp_path_factory):
 
 def test_the_step_gets_what_the_config_says(wired):
     config, given = wired.config, wired.keywords
-    for name in ("accumulation_steps", "ema_decays", "ema_warmup", "frozen", "problem_type"):
-        assert given[name] == config[name]
+    for name in ("accumulation_steps", "ema_decays", "ema_warmup", "frozen"):
+        assert getattr(given["update"], name) == config[name]
     assert given["gathered"].is_fully_replicated
-    assert given["normalize"].keywords == config.normalize.to_dict()
-    assert given["erase"].func is erasing.erase
-    assert given["erase"].keywords == config.erase.to_dict()
+    assert given["task"].loss.keywords["problem_type"] == config.problem_type
+    prepare = given["task"].prepare.keywords
+    assert prepare["normalize"].keywords == config.normalize.to_dict()
+    assert prepare["erase"].func is erasing.erase
+    assert prepare["erase"].keywords == config.erase.to_dict()
     mix = {**config.mix, "problem_type": config.problem_type, "mesh": sharding.make_mesh(),
            "num_classes": config.model.num_classes}  # fmt: skip
-    assert (given["mix"].func, given["mix"].keywords) == (mixup.mix, mix)
+    assert (prepare["mix"].func, prepare["mix"].keywords) == (mixup.mix, mix)
     # Two moments of the head alone, and two counts.
     of_head = sum(leaf.size for leaf in jax.tree.leaves(wired.state.params["head"]))
-    state = jax.eval_shape(given["tx"].init, wired.state.params)
+    state = jax.eval_shape(given["update"].tx.init, wired.state.params)
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 2 * of_head + 2
 
 
@@ -239,7 +173,7 @@ def test_the_log_is_on_the_disk_before_a_save(wired):
 def evaluated(config, workdir, weights):
     _, val_source = sources.load(**config.data)
     found = pretrained.load(workdir, weights=weights, dtype=None)
-    return evaluation.evaluate(found, {"": val_source}, batch_size=config.batch_size)[""]
+    return evaluation.evaluate(found, {"": val_source}, batch_size=config.batch_size).mean
 
 
 # A group of images that are mixed with each other is the batch, of both processes.
@@ -252,7 +186,7 @@ SIGNALLED = """
 import os, signal
 from multiprocessing import util
 import train
-from convnext import cli
+from convnext.runs import cli
 start, count = util.spawnv_passfds, 0
 def start_and_signal(*args):
     global count
@@ -273,7 +207,7 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
                                text=True, timeout=300, start_new_session=True)  # fmt: skip
     assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
-    assert "stopped after step 22; the same command again goes on\n" in signalled.stdout
+    assert "stopped after step 22; run the same command again to resume\n" in signalled.stdout
     assert "val/top1" not in signalled.stdout
 
     log_step = logs.Log.step
@@ -288,7 +222,7 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
     with pytest.raises(SystemExit) as ended:
         train_command.main(small(), tmp_path)
     assert ended.value.code == 75 and checkpoint.latest_step(tmp_path) == 30
-    assert "goes on from step 22\n" in capsys.readouterr().out
+    assert "resumes from step 22\n" in capsys.readouterr().out
 
     state = train_command.train(small(), tmp_path)
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
@@ -305,23 +239,25 @@ def test_a_stop_at_the_end_of_an_epoch_saves_at_once_and_its_evaluation_is_made_
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     expected = train_command.train(small(**SMALLEST), straight)
     said = capsys.readouterr().out
-    assert "labels (rows) and predictions (columns), val\n" in said
-    interrupted = interruption.Interruption()
+    assert "val: labels (rows) and predictions (columns)\n" in said
+    watch = interruption.Watch()
     log_step = logs.Log.step
 
     def log_step_and_stop(log, step, values):
         log_step(log, step, values)
-        interrupted.received = step == 11
+        watch.received = step == 11
 
     with monkeypatch.context() as patch:
         patch.setattr(logs.Log, "step", log_step_and_stop)
         patch.setattr(train_command.steps, "evaluate", None)  # it would raise
         with pytest.raises(SystemExit):
-            train_command.train(small(**SMALLEST), stopped, interrupted=interrupted)
+            train_command.train(small(**SMALLEST), stopped, watch=watch)
     assert checkpoint.latest_step(stopped) == 11
     with pytest.raises(SystemExit) as ended:  # in the evaluation
-        train_command.train(small(**SMALLEST), stopped, interrupted=interrupted)
-    assert ended.value.code == 75 and "stopped at step 11; the same" in capsys.readouterr().out
+        train_command.train(small(**SMALLEST), stopped, watch=watch)
+    assert (
+        ended.value.code == 75 and "stopped after step 11; run the same" in capsys.readouterr().out
+    )
     assert [line["step"] for line in log_without_timing(stopped)] == [4, 8, 11]
 
     state = train_command.train(small(**SMALLEST), stopped)
@@ -351,14 +287,14 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
         assert first.returncode == interruption.EXIT_STATUS == 75, errors
         assert second.returncode == 75, noted
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in noted
-    step = int(re.search(r"stopped after step (\d+); the same command again goes on", said)[1])
+    step = int(re.search(r"stopped after step (\d+); run the same command again", said)[1])
     assert 22 < step < 44 and checkpoint.latest_step(workdir) == step
     assert "step" not in silence  # only process 0 logs
 
     capsys.readouterr()
     train_command.train(small(**MIXED), workdir)  # on eight devices
     resumed = capsys.readouterr().out
-    assert f"goes on from step {step}\n" in resumed and "step 44/44" in resumed
+    assert f"resumes from step {step}\n" in resumed and "step 44/44" in resumed
     assert_same_lines(log_without_timing(workdir), expected)
 
     with two_processes("eval.py", workdir, "--weights=raw") as (first, second):
@@ -372,7 +308,7 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
     before = checkpoint.latest_step(workdir)
     assert before in (step, 33)
     with two_processes("train.py", workdir, *flags) as (first, second):
-        wait_for(f"goes on from step {before}\n", first)
+        wait_for(f"resumes from step {before}\n", first)
         wait_for("step ", first)
         second.kill()
         first.communicate(timeout=300)
@@ -391,19 +327,21 @@ def test_processes_compare_config_flags_and_data_before_anything_is_compiled(tmp
     class ComparedError(Exception):
         pass
 
+    compared = []
+
     def require_same(values):
-        raise ComparedError(values())
+        compared.append(values())
+        if len(compared) == 2:
+            raise ComparedError
 
     monkeypatch.setattr(hosts, "require_same", require_same)
     monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("compiled"))
     config = small(seed=7)
-    with pytest.raises(ComparedError) as compared:
+    with pytest.raises(ComparedError):
         train_command.train(config, tmp_path, profile_steps="1:2", dry_run=True, start_anew=True)
+    flags = dict(profile_steps="1:2", dry_run=True, start_anew=True)
     train, val = map(sources.fingerprint, sources.load("digits"))
-    assert compared.value.args[0] == dict(
-        config=config.to_dict(), profile_steps="1:2", dry_run=True, start_anew=True,
-        train=train, val=val,
-    )  # fmt: skip
+    assert compared == [dict(config=config.to_dict(), **flags), dict(train=train, val=val)]
 
 
 # Of the rows of a batch, 3 is process 0's and 19 process 1's, which fails before its first step.
@@ -411,10 +349,12 @@ IN_TROUBLE = """
 import sys
 import jax, numpy as np
 import train
-from convnext import checkpoint, cli, hosts, logs, sharding, workdirs
+from convnext import hosts, sharding
 from convnext.data import pipeline, sources
+from convnext.data.batches import EvalBatches, process_rows
 from convnext.errors import InputError
-from tests.data.test_pipeline import Damaged
+from convnext.runs import checkpoint, cli, log as logs, workdirs
+from tests.helpers.numbered import Damaged
 hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
 del sys.argv[0]
 
@@ -422,13 +362,13 @@ def main(config, workdir):
     digits, _ = sources.load("digits")
     Damaged.damaged = (3, 19)
     source = Damaged(digits.images[:320], digits.labels, digits.class_names)
-    place = sharding.of_batch(sharding.make_mesh())
+    place = sharding.batch_sharding(sharding.make_mesh())
     for limit in (2, 1):
-        batches = pipeline.EvalBatches(source, np.array, batch_size=32,
-                                       rows=pipeline.process_rows(32), max_bad_images=limit)
+        batches = EvalBatches(source, dict, batch_size=32, rows=process_rows(32),
+                              max_bad_images=limit)
         said, count = [], 0
         try:
-            for batch in pipeline.to_devices(batches, place, report=said.append):
+            for batch in pipeline.Feed(place, report=said.append).evaluate(batches):
                 count += int(batch["mask"].sum())
         except InputError as error:
             said.append(str(error))
@@ -440,7 +380,7 @@ def main(config, workdir):
     is_second = jax.process_index() == 1
     say = lambda text: print(text, file=sys.stderr)
     state = {"step": jax.device_put(np.arange(4), place)}
-    with checkpoint.Checkpoints(workdir / "saves", keep=2, best_metric="top1", report=say,
+    with checkpoint.Checkpoints(workdir / "saves", keep=2, best="top1", report=say,
                                 on_save_error="continue") as saves:
         saves.save(1, state, before=no_room if is_second else lambda: None)
         if is_second:
@@ -481,8 +421,8 @@ def test_what_is_wrong_in_one_of_two_processes_both_know(tmp_path):
         assert lines[:5] == [
             ", ".join(["318", *left_out]),
             ", ".join([str(8 * 32 - 2), *left_out, too_many]),
-            *(f"the checkpoint of step {step} could not be saved: process 1: no room; the run goes "
-              "on, as on_save_error says" for step in (1, 2)),
+            *(f"the checkpoint of step {step} could not be saved: process 1: no room; the run "
+              "continues, as on_save_error says" for step in (1, 2)),
             "3",
         ]  # fmt: skip
         place, seed = lines[5:7]
@@ -567,16 +507,17 @@ def test_images_that_were_left_out_before_a_restart_count_after_it(finished, tmp
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints" / "44")
     (workdir / "bad_images.json").write_text('{"one": 5, "one that is met again": 40}')
-    given = {}
+    given = []
 
-    def stop(batches, **options):
-        given.update(options)
-        raise InterruptedError
+    class Feed(pipeline.Feed):
+        def train(self, batches, start):
+            given.append((start, self.skipped))
+            raise InterruptedError
 
-    monkeypatch.setattr(train_command.pipeline, "to_devices", stop)
+    monkeypatch.setattr(train_command, "Feed", Feed)
     with pytest.raises(InterruptedError):
         train_command.train(small(), workdir)
-    assert given["start"] == 33 and given["left_out"] == {"one"}
+    assert given == [(33, {"one"})]
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path):
@@ -613,8 +554,8 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
     text = capsys.readouterr().out
     for fact in (
         f"data       no folder {config.data.root}/train; the sizes are those published\n",
-        "1,281,167 images to train on, 50,000", "devices 8 x parts 1 x images 512", "93,600 in all",
-        "0.004 at step 6,240", "groups of 128", "averages   0.9999", "published  82.1 top-1",
+        "1,281,167 training images, 50,000", "devices 8 x parts 1 x images 512", "93,600 in all",
+        "0.004 at step 6,240", "groups of 128", "averages   0.9999", "published  82.1 top1",
         "rate x 1, decay 0.05; 28,524,000 in 59: ",
     ):  # fmt: skip
         assert fact in text
@@ -759,25 +700,26 @@ def test_a_run_starts_from_given_weights(finished, tmp_path):
 
 def test_batches_are_of_the_problem_and_the_mean_of_the_config(tmp_path, monkeypatch):
     """The mean, in which images are normalized, is what comes in from outside of them."""
-    asked = []
 
     class EnoughError(Exception):
         pass
 
-    def eval_batches(*_, problem_type, **__):
-        asked.append(problem_type)
+    asked = []
+
+    def train_batches(source, transform, *_, **__):
+        asked.append((transform.keywords["mean"], isinstance(source, sources.Labelled)))
+
+    def eval_batches(source, *_, **__):
+        asked.append(isinstance(source, sources.Labelled))
         raise EnoughError
 
-    def train_batches(source, transform, *, problem_type, **_):
-        asked.extend((transform.keywords["mean"], problem_type))
-
-    monkeypatch.setattr("convnext.data.pipeline.TrainBatches", train_batches)
-    monkeypatch.setattr("convnext.data.pipeline.EvalBatches", eval_batches)
+    monkeypatch.setattr(train_command, "TrainBatches", train_batches)
+    monkeypatch.setattr(train_command, "EvalBatches", eval_batches)
     config = small(**{"problem_type": "regression", "model.num_classes": 1})
     config.normalize.mean = (0.1, 0.2, 0.3)
     with pytest.raises(EnoughError):
         train_command.train(config, tmp_path)
-    assert asked == [(0.1, 0.2, 0.3), "regression", "regression"]
+    assert asked == [((0.1, 0.2, 0.3), False), False]
 
 
 def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, tmp_path):

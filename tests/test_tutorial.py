@@ -58,7 +58,7 @@ def trained(photos):
 
 def test_train_learns_the_classes_and_leaves_its_files(trained):
     workdir, printed = trained
-    assert "\ndata       72 images to train on, 18 to validate on\n" in printed
+    assert "\ndata       72 training images, 18 validation images\n" in printed
     assert "\nsteps      3 per epoch, 8 epochs, 24 in all\n" in printed
     rows = printed.splitlines()[-5:-1]  # of the confusion matrix, before the last line of the log
     assert rows[0].split() == list(CLASSES) and [row.split()[0] for row in rows[1:]] == [*CLASSES]

@@ -11,7 +11,7 @@ import argparse
 from convnext import save_pretrained
 from convnext.errors import reported
 from convnext.weights import pretrained
-from convnext.weights.save import FORMATS
+from convnext.weights.save import EXPORT_FORMATS
 
 
 def main() -> None:
@@ -21,13 +21,15 @@ def main() -> None:
     )
     parser.add_argument("source", metavar="SOURCE", help="weights, see the README")
     parser.add_argument("out", metavar="OUT", help="a folder")
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the average")
-    parser.add_argument("--num_classes", type=int, help="of a new head; 0: none; default: as it is")
+    parser.add_argument("--format", required=True, choices=EXPORT_FORMATS)
+    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the EMA")
+    parser.add_argument(
+        "--num_classes", type=int, help="of a new head; 0: no head; default: keep the head"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face repository")
     args = parser.parse_args()
     with reported():
-        found = pretrained.load(
+        source = pretrained.load(
             args.source,
             weights=args.weights,
             num_classes=args.num_classes,
@@ -35,12 +37,12 @@ def main() -> None:
         )
         save_pretrained(
             args.out,
-            found.model,
-            found.params,
+            source.model,
+            source.params,
             format=args.format,
-            labels=found.labels,
-            processor=found.processor,
-            problem_type=found.problem_type,
+            labels=source.labels,
+            processor=source.processor,
+            problem_type=source.problem_type,
         )
     print(f"{args.out} holds {args.source} in the format of {args.format}")
 

@@ -1,11 +1,11 @@
-"""A page on this computer: drop an image, see its labels, their scores and where they are seen.
+"""Serves a page on this computer: drop an image, see its labels, scores and where they are seen.
 
     python -m tools.demo --model=SOURCE [--top_k=5] [--port=7860]
 
 SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
-run, or a Hugging Face id. The page is Gradio's: pip install gradio. Only this computer sees it,
-unless --host says otherwise, and only by an address or a name of its own; the images are deleted
-when the command ends, by Ctrl-C or SIGTERM.
+run, or a Hugging Face id. The page is Gradio's: pip install gradio. Only this computer can open it,
+unless --host is given, and only by an address or a name of this computer. Ctrl-C or SIGTERM ends
+the command and deletes the images.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, metavar="SOURCE", help="weights, see the README")
-    parser.add_argument("--weights", help="of a run, ema or raw; default: the average")
+    parser.add_argument("--weights", help="of a run, ema or raw; default: the EMA")
     parser.add_argument("--top_k", type=int, default=5, help="classes to show (5)")
     parser.add_argument("--image_size", type=int, help="pixels; default: the model's")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (127.0.0.1)")
@@ -61,7 +61,7 @@ def serve(
     host: str,
     port: int | None,
 ) -> None:
-    """Until it is interrupted. Raises InputError before the page opens."""
+    """Serves the page until it is interrupted. Raises InputError before the page opens."""
     if importlib.util.find_spec("gradio") is None:
         raise InputError(
             "the page needs gradio, which is not installed",
@@ -70,37 +70,40 @@ def serve(
     require(port is None or 0 < port < 65536, "--port", port, "1 to 65535")
     viewer = Viewer(pretrained.load(model, weights=weights), top_k=top_k, image_size=image_size)
     blank = np.zeros((64, 64, 3), np.uint8)
-    viewer.overlay(
-        blank, next(iter(viewer.scores(blank)))
-    )  # compiles; the first visitor would wait
-    from starlette.middleware import Middleware  # which Gradio brings
+    best = next(iter(viewer.scores(blank)))
+    viewer.overlay(blank, best)  # compiles, so that the first visitor does not wait
+    from starlette.middleware import Middleware  # comes with Gradio
 
     blocks = page(viewer, model)
     name = socket.gethostname()
     names = {host, "localhost", name, f"{name}.local", socket.getfqdn()}
+    private = dict(share=False, ssr_mode=False, run_history=False, enable_monitoring=False)
     try:
         _, url, _ = blocks.launch(
-            server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
-            ssr_mode=False, run_history=False, enable_monitoring=False, footer_links=[],
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
             app_kwargs={"middleware": [Middleware(known_hosts, names=names)]},
-        )  # fmt: skip
+            **private,
+        )
     except OSError as error:
         raise InputError(
             f"cannot serve at {host}, port {port or '7860 and up'}: {error}",
             "an address of this computer, and a port that is free",
         ) from error
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # as Ctrl-C: Gradio deletes the images
+    # Gradio deletes the images after Ctrl-C, so SIGTERM acts as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"{model} is at {url}, until Ctrl-C", flush=True)
     blocks.block_thread()
 
 
 def known_hosts(app: Any, names: Collection[str]) -> Any:
-    """An ASGI application that passes to another what asks for an address, or for one of the names.
+    """Wraps an ASGI application so that it only answers requests to an address or to these names.
 
-    A page of someone else could have its own name lead to this computer (DNS rebinding), and would
-    then be let read what is answered.
+    Otherwise another site could let its own name lead to this computer (DNS rebinding), and the
+    browser would let that site read the answers.
     """
 
     async def answer(scope, receive, send):
@@ -119,7 +122,7 @@ def known_hosts(app: Any, names: Collection[str]) -> Any:
 
 
 def is_known(asked: str, names: Collection[str]) -> bool:
-    """Whether the Host of a request, with or without a port, is an address or one of the names."""
+    """Returns whether a request's Host, with or without a port, is an address or a known name."""
     try:
         host = urlsplit(f"//{asked}").hostname or ""
         if host in {name.lower() for name in names}:
@@ -131,39 +134,39 @@ def is_known(asked: str, names: Collection[str]) -> bool:
 
 
 class Viewer:
-    """An image in, the scores of classes and the map of one of them out: what the page shows.
+    """Model behind the page: returns the class scores of an image, and the map of a class.
 
-    An image is whatever convnext.ImageProcessor takes one from. Raises InputError where the model
-    is a regression, or has no head, or top_k or image_size is none.
+    An image is anything that convnext.ImageProcessor accepts. Raises InputError if the model is a
+    regression or has no head, or if top_k or image_size is out of range.
     """
 
     def __init__(
-        self, found: pretrained.Pretrained, *, top_k: int = 5, image_size: int | None = None
+        self, source: pretrained.Pretrained, *, top_k: int = 5, image_size: int | None = None
     ):
-        is_classes = found.problem_type != losses.REGRESSION
-        require(is_classes, "the problem type of the model", found.problem_type, "classification")
-        processor = found.processor
+        is_classes = source.problem_type != losses.REGRESSION
+        require(is_classes, "the problem type of the model", source.problem_type, "classification")
+        processor = source.processor
         if image_size is not None:
             processor = dataclasses.replace(processor, size=image_size)
-        count = Counter(found.labels)  # ImageNet has two cranes
+        count = Counter(source.labels)  # ImageNet has two classes named "crane"
         self.labels = [
             label if count[label] == 1 else f"{label} (class {index})"
-            for index, label in enumerate(found.labels)
+            for index, label in enumerate(source.labels)
         ]
         self.classifier = Classifier(
-            found.model, found.params, self.labels, processor, found.problem_type
+            source.model, source.params, self.labels, processor, source.problem_type
         )
         self.top_k = top_k
-        self._heat = jax.jit(partial(activation.class_activation, model=found.model))
+        self._heat = jax.jit(partial(activation.class_activation, model=source.model))
 
     def scores(self, image: Any) -> dict[str, float]:
-        """{label: score} of the top_k classes, best first."""
+        """Returns {label: score} of the top_k classes, best first."""
         best = self.classifier(image, top_k=self.top_k)[0]
         return {entry["label"]: entry["score"] for entry in best}
 
     def overlay(self, image: Any, label: str) -> np.ndarray:
-        """uint8 [H, W, 3]: the part of the image that the model sees, and over it the class's map;
-        an image of less than SHOWN pixels is enlarged by a whole number."""
+        """Returns uint8 [H, W, 3]: the part of the image that the model sees, with the class's map
+        over it. An image smaller than SHOWN pixels is enlarged by a whole number."""
         processor = self.classifier.processor
         index = jnp.array([self.labels.index(label)])
         heat = self._heat(self.classifier.params, processor.preprocess(image), index)[0]
@@ -174,7 +177,7 @@ class Viewer:
 
 
 def page(viewer: Viewer, title: str) -> Any:
-    """The gradio.Blocks that show it."""
+    """Returns the gradio.Blocks of the page."""
     import gradio as gr
 
     def look(path):
@@ -185,7 +188,7 @@ def page(viewer: Viewer, title: str) -> Any:
             scores = viewer.scores(image)
             return scores, overlay_of(image, next(iter(scores)))
         except InputError as error:
-            message = html.escape(f"This image cannot be used: {error}")  # it is shown as HTML
+            message = html.escape(f"This image cannot be used: {error}")  # Gradio renders HTML
             gr.Warning(message, duration=None)
             return None, gr.Image(None, label=WHERE)
 
@@ -193,21 +196,23 @@ def page(viewer: Viewer, title: str) -> Any:
         return overlay_of(decode.decode(path), event.value)
 
     def overlay_of(image, label):
-        said = f"{WHERE}: {label}"
-        return gr.Image(viewer.overlay(image, label), label=said, alt_text=said)
+        caption = f"{WHERE}: {label}"
+        return gr.Image(viewer.overlay(image, label), label=caption, alt_text=caption)
 
-    # Every hour, what is a day old is deleted; the rest when the page closes.
+    # Every hour, images that are a day old are deleted; the rest when the page closes.
     with gr.Blocks(
         title=f"ConvNeXt: {title}", analytics_enabled=False, delete_cache=(3600, 86400)
     ) as blocks:
         gr.HTML(f"<h1>{html.escape(title)}</h1>")
         with gr.Row():
-            image = gr.Image(label="Image", height=SHOWN, type="filepath",
-                             sources=["upload", "clipboard"], buttons=["fullscreen"])  # fmt: skip
-            overlay = gr.Image(label=WHERE, height=SHOWN, interactive=False,
-                               buttons=["download", "fullscreen"])  # fmt: skip
+            sources, buttons = ["upload", "clipboard"], ["fullscreen"]
+            image = gr.Image(
+                label="Image", height=SHOWN, type="filepath", sources=sources, buttons=buttons
+            )
+            buttons = ["download", "fullscreen"]
+            overlay = gr.Image(label=WHERE, height=SHOWN, interactive=False, buttons=buttons)
         scores = gr.Label(label="Scores; choose a label to see where the model sees it")
-        # Gradio would open the file itself, and say nothing where it cannot.
+        # Gradio would open the file itself, and not report an error.
         image.preprocess = lambda payload: payload and payload.path
         gr.on([image.upload, image.clear], look, image, [scores, overlay], api_name="look")
         scores.select(look_at, image, overlay, api_visibility="private")

@@ -21,7 +21,7 @@ def main() -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
     parser.add_argument("--model", required=True, metavar="SOURCE", help="weights, see the README")
-    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the average")
+    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the EMA")
     parser.add_argument("--top_k", type=int, default=5, help="classes per image (5)")
     parser.add_argument("--function_to_apply", choices=FUNCTIONS, help="default: the model's")
     parser.add_argument("--image_size", type=int, help="pixels; default: the model's")
@@ -39,7 +39,8 @@ def main() -> None:
             batch_size=args.batch_size,
             **overrides,
         )
-    sys.stdout.reconfigure(errors="backslashreplace")  # a label may have letters that it has not
+    # A label may have letters that the terminal's encoding lacks.
+    sys.stdout.reconfigure(errors="backslashreplace")
     for image, classes in zip(args.images, results, strict=True):
         if args.json:
             print(json.dumps({"image": image, "classes": classes}, ensure_ascii=False))

@@ -8,8 +8,8 @@ The source is one of
     a folder of ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
     a tar archive: one of these, of such folders, or of a <class>.tar for each class
 
-Every image is decoded once to check it; a damaged one is reported and left out. The same command
-again goes on after the last shard that is whole.
+Every image is decoded once to check it. Damaged images are reported and skipped. Run the same
+command again to resume after the last whole shard.
 """
 
 import argparse
@@ -40,10 +40,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--source", type=Path, required=True, metavar="FOLDER_OR_TAR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--val_fraction", type=float, help="of each class, where there is no val")
+    parser.add_argument("--val_fraction", type=float, help="of each class, if there is no val")
     parser.add_argument("--images_per_shard", type=int, default=8192, metavar="N")
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count(), metavar="N",
-                        help="processes that check the images; 0: this one")  # fmt: skip
+    workers = "processes that check the images; 0: this one"
+    parser.add_argument(
+        "--num_workers", type=int, default=os.cpu_count(), metavar="N", help=workers
+    )
     with reported():
         prepare(**vars(parser.parse_args(argv)))
 
@@ -56,8 +58,9 @@ def prepare(
     images_per_shard: int = 8192,
     num_workers: int = 0,
 ) -> None:
-    """Writes the shards, and dataset.json after each. Raises InputError where the source cannot be
-    read, has a class in val alone, or out is of another, by its path or the names of its images."""
+    """Writes the shards, and dataset.json after each. Raises InputError if the source cannot be
+    read or has a class in val alone, or if out holds another source, by its path or the names of
+    its images."""
     require(images_per_shard > 0, "--images_per_shard", images_per_shard, "1 and more")
     require(num_workers >= 0, "--num_workers", num_workers, "0 and more")
     given = {
@@ -65,8 +68,16 @@ def prepare(
         "val_fraction": val_fraction,
         "images_per_shard": images_per_shard,
     }
-    new = {**given, "complete": False, "read": 0, "names": "", "classes": [], "train_classes": [],
-           "splits": {}, "damaged": []}  # fmt: skip
+    new = {
+        **given,
+        "complete": False,
+        "read": 0,
+        "names": "",
+        "classes": [],
+        "train_classes": [],
+        "splits": {},
+        "damaged": [],
+    }
     entries = _entries(source, val_fraction)
     index = {**new, **(arrayrecord.read_index(out) or {})}
     for name, value in given.items():
@@ -77,7 +88,7 @@ def prepare(
     for split, shards in index["splits"].items():
         images = sum(shard["images"] for shard in shards)
         print(f"{split}: {images:,} images in {len(shards):,} shards")
-    print(f"{len(index['classes']):,} classes; {len(index['damaged']):,} damaged images left out")
+    print(f"{len(index['classes']):,} classes; {len(index['damaged']):,} damaged images skipped")
 
 
 def _entries(source: Path, val_fraction: float | None) -> Iterator[archives.Entry]:
@@ -89,7 +100,7 @@ def _entries(source: Path, val_fraction: float | None) -> Iterator[archives.Entr
         return _tar_entries([path for path in tars if path.is_file()])
     if val_fraction is None and not (source / "val").is_dir():
         root = source / "train" if (source / "train").is_dir() else source
-        return _folder_entries({"train": folders.of_classes(root)})
+        return _folder_entries({"train": folders.class_folders(root)})
     return _folder_entries(
         dict(zip(("train", "val"), folders.load(source, val_fraction), strict=True))
     )
@@ -124,20 +135,20 @@ def _write(entries, out, index, num_workers):
     shard = None
     with bar:
         task = bar.add_task("", total=1.0, read=index["read"])
-        _pass_over(entries, index, out)
+        _skip_written(entries, index, out)
         for entry, data, damage in _checked(entries, num_workers):
             if shard and (shard.split != entry.split or shard.images == index["images_per_shard"]):
                 shard.close(index)
                 shard = None
             shard = shard or _Shard(out, entry.split, index)
             if damage:
-                bar.console.print(f"left out: {damage}", highlight=False, markup=False)
+                bar.console.print(f"skipped: {damage}", highlight=False, markup=False)
             shard.add(entry, data, damage)
             bar.update(task, completed=entry.done, read=index["read"] + shard.read)
         if shard:
             shard.close(index)
         bar.update(task, completed=1.0)
-    require(index["splits"], "--source", index["source"], "one with images")
+    require(index["splits"], "--source", index["source"], "a folder or archive with images")
     unknown = sorted({*index["classes"]} - {*index["train_classes"]})
     if unknown:
         raise InputError(
@@ -148,8 +159,8 @@ def _write(entries, out, index, num_workers):
     arrayrecord.write_index(out, index)
 
 
-def _pass_over(entries, index, out):
-    """What out already has, of which the names must be those that were read then."""
+def _skip_written(entries, index, out):
+    """Skips the entries that out already has. Raises InputError if their names have changed."""
     names = ""
     for entry in islice(entries, index["read"]):
         names = _with_name(names, entry)
@@ -161,13 +172,13 @@ def _pass_over(entries, index, out):
 
 
 def _with_name(names, entry):
-    """A hash of the names of all images so far, and of this one's."""
+    """Returns the hash of the names of all images so far and of this one's."""
     name = "\0".join((names, entry.split, entry.class_name, PurePath(entry.name).name))
     return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 class _Shard:
-    """A file that has its name when it is whole."""
+    """Shard that is being written. The file gets its name when it is whole."""
 
     def __init__(self, out: Path, split: str, index: dict):
         self.split, self.out, self.names = split, out, index["names"]
@@ -177,7 +188,7 @@ class _Shard:
         self.classes: set[str] = set()
         self.file = f"{split}-{number:05d}.array_record"
         self.unfinished = out / f"{self.file}.tmp"
-        # A chunk for each record, to be read in any order; an image does not shrink further.
+        # One record a chunk, as records are read in any order; images are compressed already.
         self.writer = ArrayRecordWriter(str(self.unfinished), "group_size:1,uncompressed")
 
     def add(self, entry: archives.Entry, data: bytes, damage: str | None) -> None:
@@ -191,7 +202,7 @@ class _Shard:
             self.images += 1
 
     def close(self, index: dict) -> None:
-        """Names the file, and then says so in dataset.json."""
+        """Gives the file its name, and then adds it to dataset.json."""
         self.writer.close()
         if self.images:
             self.unfinished.replace(self.out / self.file)
@@ -208,7 +219,8 @@ class _Shard:
 
 
 def _checked(entries, num_workers):
-    """(entry, its bytes, what is wrong with them or None), in order; few are held at a time."""
+    """Yields entries in order, with their bytes and what is wrong with these, or None. Holds few
+    at a time."""
     if num_workers == 0:
         for entry in entries:
             data, damage = _read(entry)
@@ -227,12 +239,12 @@ def _checked(entries, num_workers):
 
 
 def _read(entry):
-    """Its bytes, and why there are none."""
+    """Returns the entry's bytes, and the reason if there are none."""
     try:
         return entry.read(), None
     except InputError as error:
         return b"", error.problem
-    except OSError as error:  # which decoding nothing will say
+    except OSError as error:  # decoding no bytes reports the image as damaged
         open_files.check_error(error)
         return b"", None
 

@@ -2,9 +2,9 @@
 
     python -m tools.report --workdir=RUN [--out=RUN/report.html] [--compare RUN RUN ...]
 
-The page is one file, without scripts and without anything from elsewhere. The scores are those of
-the newest checkpoint on the run's validation images, so a run that is still going on has one, too.
---compare adds the curves of other runs and what they logged.
+The page is one file, without scripts and without anything loaded from elsewhere. The scores are
+those of the newest checkpoint on the run's validation images, so an unfinished run can have a page,
+too. --compare adds the curves and scores that other runs logged.
 """
 
 import argparse
@@ -26,11 +26,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--workdir", type=Path, required=True, metavar="RUN")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
-    parser.add_argument("--compare", type=Path, nargs="+", default=(), metavar="RUN",
-                        help="workdirs of other runs")  # fmt: skip
+    others, size = "workdirs of other runs", "images, over all devices (128)"
+    parser.add_argument("--compare", type=Path, nargs="+", default=(), metavar="RUN", help=others)
     parser.add_argument("--data_root", help="default: the run's")
-    parser.add_argument("--batch_size", type=int, default=128, metavar="N",
-                        help="images, over all devices (128)")  # fmt: skip
+    parser.add_argument("--batch_size", type=int, default=128, metavar="N", help=size)
     parser.add_argument("--num_workers", type=int, metavar="N", help="default: the run's")
     with reported():
         report(**vars(parser.parse_args(argv)))
@@ -45,16 +44,17 @@ def report(
     batch_size: int = 128,
     num_workers: int | None = None,
 ) -> None:
-    """Raises InputError where a folder is of no run, or of another problem, the run has no
-    checkpoint, its data is not there, or out cannot be written."""
+    """Writes the page. Raises InputError if a folder is no run or a run of another problem, if the
+    run has no checkpoint, if its data is missing, or if out cannot be written."""
     out = workdir / "report.html" if out is None else out
     most = figures.NUM_COLOURS - 1
     require(len(compare) <= most, "the number of --compare", len(compare), f"0 to {most}")
     require(num_workers is None or num_workers >= 0, "--num_workers", num_workers, "0 and more")
     run, *others = [runs.read(folder) for folder in (workdir, *compare)]
     for other in others:
-        require(other.problem_type == run.problem_type, f"the problem of {other.workdir}",
-                other.problem_type, f"{run.problem_type}, as of {workdir}")  # fmt: skip
+        given, accepted = other.problem_type, f"{run.problem_type}, as of {workdir}"
+        is_same = given == run.problem_type
+        require(is_same, f"the problem of {other.workdir}", given, accepted)
     _check_writable(out)
     findings = predictions.find(
         run, data_root=data_root, batch_size=batch_size, num_workers=num_workers

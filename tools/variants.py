@@ -1,21 +1,22 @@
-"""Prints every variant with its size and what its authors published.
+"""Prints every variant with its size and its published figures.
 
     python -m tools.variants
 
-GMACs are those of convolutions and linear layers in one image's forward pass, computed. Published
-figures are those of the README files of facebookresearch/ConvNeXt and ConvNeXt-V2 (base at 384: of
-the paper; the README's 47.0 is wrong), and for the models that only timm has, of its results files.
+GMACs are computed: those of convolutions and linear layers in one image's forward pass. Published
+figures are from the README files of facebookresearch/ConvNeXt and ConvNeXt-V2 (base at 384: from
+the paper; the README's 47.0 is wrong). For models that only timm has, they are from its results
+files.
 """
 
 from rich.console import Console
 from rich.table import Table
 
 from convnext import VARIANTS, ConvNeXt
-from convnext.models.convnext import abstract_params
-from convnext.runs.plan import macs, parameter_count
+from convnext.models.convnext import abstract_params, macs
+from convnext.runs.plan import parameter_count
 
-# GMACs at 224 and 384 pixels; top-1 on ImageNet-1k in percent, "pixels: top-1" with what came
-# before the training on ImageNet-1k.
+# GMACs at 224 and 384 pixels; top-1 on ImageNet-1k in percent, as "pixels: top-1" after the data
+# set of the pre-training, if there was one.
 PUBLISHED = {
     "atto": (0.55, None, "224: 75.67, 288: 77.02"),
     "femto": (0.79, None, "224: 77.50, 288: 78.71"),
@@ -43,9 +44,16 @@ PUBLISHED = {
 }
 
 
+COLUMNS = {
+    "variant": "left", "depths": "left", "dims": "left", "parameters": "right",
+    "GMACs 224": "right", "GMACs 384": "right", "published 224": "right",
+    "published 384": "right", "published top-1": "left",
+}  # fmt: skip
+
+
 def rows() -> list[tuple[str, ...]]:
-    """Name, depths, dims, parameters with 1,000 classes, computed GMACs at 224 and at 384,
-    published GMACs at 224 and at 384, published top-1."""
+    """Returns name, depths, dims, parameters with 1,000 classes, computed GMACs at 224 and at 384,
+    published GMACs at 224 and at 384, and published top-1 of every variant."""
     table = []
     for name, fields in VARIANTS.items():
         model = ConvNeXt(**fields)
@@ -68,11 +76,7 @@ def rows() -> list[tuple[str, ...]]:
 
 def main() -> None:
     table = Table(box=None, pad_edge=False)
-    for header, justify in (
-        ("variant", "left"), ("depths", "left"), ("dims", "left"), ("parameters", "right"),
-        ("GMACs 224", "right"), ("GMACs 384", "right"), ("published 224", "right"),
-        ("published 384", "right"), ("published top-1", "left"),
-    ):  # fmt: skip
+    for header, justify in COLUMNS.items():
         table.add_column(header, justify=justify, no_wrap=True)
     for row in rows():
         table.add_row(*row)

@@ -1,4 +1,4 @@
-"""Data sets in the files that their authors publish."""
+"""Data sets in the archives that their authors publish."""
 
 import io
 import tarfile
@@ -17,15 +17,16 @@ IMAGENET_TRAIN = "ILSVRC2012_img_train.tar"
 IMAGENET_VAL = "ILSVRC2012_img_val.tar"
 IMAGENET_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 MAX_BYTES = 2**28  # of a file in an archive, which is read whole; ImageNet's largest has 2**24
-MAX_HEADER = 2**20  # bytes of what a tar archive says of a file, such as a long name
+MAX_HEADER = 2**20  # bytes of a header in a tar archive, such as a long name
 
 
 class Header(tarfile.TarInfo):
-    """For tarfile.open(..., tarinfo=Header): tarfile would read a header of any size."""
+    """Header with a limit, for tarfile.open(..., tarinfo=Header). tarfile itself reads a header of
+    any size."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
-        """Raises InputError for a header that is large, or goes on over further blocks."""
+        """Reads a header. Raises InputError if it is large, or continues in further blocks."""
         header = super().frombuf(buf, encoding, errors)
         size = header.size if header.type in _WITH_TEXT else 0
         require(size <= MAX_HEADER, "the size of a header", size, f"at most {MAX_HEADER} bytes")
@@ -35,13 +36,16 @@ class Header(tarfile.TarInfo):
 
 
 _WITH_TEXT = (
-    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
-)  # fmt: skip
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 def read(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
-    """The bytes of a member. Raises InputError where they are more than MAX_BYTES, or damaged."""
+    """Reads the bytes of a member. Raises InputError if they are damaged or exceed MAX_BYTES."""
     accepted = f"at most {MAX_BYTES} bytes"
     require(member.size <= MAX_BYTES, f"the size of {name}", member.size, accepted)
     try:
@@ -51,30 +55,30 @@ def read(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
 
 
 def _refusal(name, error):
-    """What tarfile and the libraries under it raise for damaged archives is of every kind."""
+    # Damaged archives raise errors of every kind, from tarfile and the libraries under it.
     reason = str(error).partition("\n")[0]
     return InputError(f"cannot read {name}: {reason}", "a whole tar archive")
 
 
 class Entry(NamedTuple):
-    """An image file of an archive."""
+    """An image file in an archive."""
 
     split: str  # "train" or "val"
     class_name: str
     name: str  # of the file, with the archives that it is in
-    read: Callable[[], bytes]  # to be called before the next entry is asked for
-    done: float  # the share of all that lies before it, 0 to 1
+    read: Callable[[], bytes]  # call it before asking for the next entry
+    done: float  # the share of the archive that lies before it, 0 to 1
 
 
 def tar_entries(path: Path) -> Iterator[Entry]:
-    """The image files of a tar archive, in its order.
+    """Yields the image files of a tar archive, in its order.
 
-    Their class is the folder that they are in, or the inner archive, of which ImageNet's have one
-    for each class; those below a folder "val" are to validate on.
+    The class of an image is its folder, or its inner archive: ImageNet's has one for each class.
+    Images below a folder "val" are validation images.
 
-    ImageNet's ILSVRC2012_img_val.tar has its labels in ILSVRC2012_devkit_t12.tar.gz beside it.
-    Raises InputError where the archive is not whole or a class cannot be told; so does the reading
-    of an entry, see `read`.
+    The labels of ImageNet's ILSVRC2012_img_val.tar are read from ILSVRC2012_devkit_t12.tar.gz
+    beside it. Raises InputError if the archive is not whole or the class of an image is unknown.
+    Reading an entry may raise it, too (see `read`).
     """
     labels = _imagenet_val_labels(path) if path.name == IMAGENET_VAL else None
     size = path.stat().st_size
@@ -100,30 +104,33 @@ def tar_entries(path: Path) -> Iterator[Entry]:
 
 
 def _files(archive, prefix):
-    """The images and archives of an archive, and what to call them."""
+    """Yields the images and archives in an archive, with their names for messages."""
     for member in archive:
         file = PurePosixPath(member.name).name
         known = file.lower().endswith((*folders.IMAGE_SUFFIXES, ".tar"))
-        # A sparse file is as large as it says, whatever the archive has.
+        # A sparse file may claim any size, whatever the archive holds of it.
         is_whole = member.isreg() and not member.issparse()
         if is_whole and known and not file.startswith("."):
             yield member, f"{prefix}/{member.name}"
 
 
 def _class(path, name, labels):
-    """(split, class) of an image."""
+    """Returns the split and the class of an image."""
     *above, file = PurePosixPath(path).parts
     if labels is not None:
         require(file in labels, "a file", name, "those of the 50,000 that have labels")
         return "val", labels[file]
     if not above:
-        raise InputError(f"{name} is in no folder", "<class>/*.jpg, train/<class>/*.jpg "
-                         "and val/<class>/*.jpg, or a <class>.tar for each class")  # fmt: skip
+        raise InputError(
+            f"{name} is in no folder",
+            "<class>/*.jpg, train/<class>/*.jpg and val/<class>/*.jpg, or a <class>.tar for each "
+            "class",
+        )
     return "val" if "val" in above[:-1] else "train", above[-1]
 
 
 def _imagenet_val_labels(path):
-    """{file: synset} of the 50,000 validation images, from the development kit beside them."""
+    """Reads {file: synset} of the 50,000 validation images from the development kit beside them."""
     devkit = path.with_name(IMAGENET_DEVKIT)
     if not devkit.is_file():
         raise InputError(f"{path} has no labels", f"with {IMAGENET_DEVKIT} beside it")
@@ -138,15 +145,15 @@ def _imagenet_val_labels(path):
             f"ILSVRC2012_val_{i:08d}.JPEG": synsets[int(number)]
             for i, number in enumerate(numbers.split(), 1)
         }
-    except Exception as error:  # of tarfile, of scipy, of what is not where it is looked for
+    except Exception as error:  # of tarfile, of scipy, or because an entry is missing
         raise InputError(f"cannot read {devkit}: {error}", "as published") from error
 
 
 def flowers(root: str) -> tuple[folders.Files, folders.Files]:
-    """Oxford's 102 flowers: root holds jpg/, of 102flowers.tgz, imagelabels.mat and setid.mat, of
-    https://www.robots.ox.ac.uk/~vgg/data/flowers/102. The published splits of 1,020 images each to
-    train and to validate on are both trained on, as is usual, and the 6,149 of the test validate.
-    """
+    """Reads Oxford's 102 flowers: root holds jpg/, of 102flowers.tgz, imagelabels.mat and
+    setid.mat, of https://www.robots.ox.ac.uk/~vgg/data/flowers/102. The published training and
+    validation splits of 1,020 images each are both used for training, as is usual. The 6,149 test
+    images are the validation images."""
     pictures = Path(root) / "jpg"
     if not pictures.is_dir():
         raise InputError(f"no folder {pictures}", f"102flowers.tgz unpacked in {root}")

@@ -1,4 +1,4 @@
-"""Data sets in shards of ArrayRecord, which `python -m tools.prepare` writes.
+"""Data sets in ArrayRecord shards, as `python -m tools.prepare` writes them.
 
 ROOT/dataset.json names the classes and the shards of each split. A record is a MessagePack map of
 "image", the bytes of the file, "class" and "name".
@@ -22,10 +22,10 @@ WHOLE = "what python -m tools.prepare wrote"
 
 
 class Records:
-    """Images of ArrayRecord files, decoded when they are asked for.
+    """Images in ArrayRecord files, each decoded when it is asked for.
 
-    shards: of a split, as in dataset.json. Raises InputError, with the shard and the place in it,
-    where a record is damaged.
+    shards: those of a split, as in dataset.json. A damaged record raises InputError with the shard
+    and the place in it.
     """
 
     def __init__(self, root: Path, shards: Sequence[Mapping[str, Any]], class_names: Sequence[str]):
@@ -47,7 +47,7 @@ class Records:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         try:
             record = msgpack.unpackb(self._records[index])
-        except (RuntimeError, ValueError) as error:  # hashes of ArrayRecord; of msgpack
+        except (RuntimeError, ValueError) as error:  # ArrayRecord's, for a wrong hash; msgpack's
             open_files.check_error(error)
             raise InputError(f"cannot read {self._place(index)}: {error}", WHOLE) from error
         if not _is_record(record) or record["class"] not in self._labels:
@@ -71,13 +71,13 @@ def _is_record(value):
 
 
 def pack(image: bytes, class_name: str, name: str) -> bytes:
-    """A record of the bytes of an image file."""
+    """Returns the record of an image file."""
     return msgpack.packb({"image": image, "class": class_name, "name": name})
 
 
 def load(root: str | None) -> tuple[Records, Records | None]:
-    """The splits "train" and "val", None where there is none. Raises InputError where they are not
-    whole."""
+    """Returns the splits "train" and "val"; the second is None if there is none. Raises InputError
+    if they are not whole."""
     accepted = "--config.data.root=DIR, of python -m tools.prepare --out=DIR"
     if not root:
         raise InputError("data.root is not set", accepted)
@@ -91,7 +91,7 @@ def load(root: str | None) -> tuple[Records, Records | None]:
         if not (path := Path(root) / shard["file"]).is_file():
             raise InputError(f"no shard {path}", f"all files that {INDEX} names")
     if not splits[0]:
-        raise InputError(f"{root} has no split to train on", accepted)
+        raise InputError(f"{root} has no training split", accepted)
     open_files.check(len(splits[0] + splits[1]), root)
     train, val = (
         Records(Path(root), shards, index["classes"]) if shards else None for shards in splits
@@ -100,8 +100,8 @@ def load(root: str | None) -> tuple[Records, Records | None]:
 
 
 def read_index(root: Path) -> dict[str, Any] | None:
-    """What dataset.json says; None where there is none. Raises InputError where it is none that
-    tools.prepare writes."""
+    """Reads dataset.json; None if there is none. Raises InputError if tools.prepare does not write
+    such a file."""
     path = root / INDEX
     if not path.is_file():
         return None
@@ -120,7 +120,8 @@ def _is_index(index):
             isinstance(shard, dict)
             and isinstance(name := shard.get("file"), str)
             and name == Path(name).name
-            and name.endswith(".array_record")  # after "[0:9]" array_record reads these alone
+            # array_record takes a name that ends in "[0:9]" as a part of a file.
+            and name.endswith(".array_record")
             and type(shard.get("images")) is int
             and shard["images"] > 0
         )
@@ -145,5 +146,5 @@ def _is_index(index):
 
 
 def write_index(root: Path, index: Mapping[str, Any]) -> None:
-    """Replaces what `read_index` reads, as a whole."""
+    """Replaces dataset.json as a whole."""
     text.replace(root / INDEX, json.dumps(index, indent=1) + "\n")

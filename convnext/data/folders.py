@@ -1,7 +1,7 @@
 """Image files in one folder a class.
 
-Listing a million files takes minutes on a network's disk, so a listing is kept in the user's cache
-folder, and taken from there as long as no folder has changed since.
+Listing a million files takes minutes on a network disk. So a listing is kept in the user's cache
+folder, and is used as long as no folder has changed since.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ ACCEPTED = (
 
 
 class Files:
-    """Image files, decoded when they are asked for.
+    """Image files, each decoded when it is asked for.
 
-    names: bytes [N]; labels: int32 [N]. A file lies in root, in the folder of its class or in
-    `folder`.
+    names: bytes [N]; labels: int32 [N]. A file lies in root, in `folder` or in the folder of its
+    class.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Files:
         return len(self.names)
 
     def path(self, index: int) -> Path:
-        """Of the file of an image."""
+        """Returns the path of an image's file."""
         folder = self.folder or self.class_names[self.labels[index]]
         return self.root / folder / os.fsdecode(self.names[index])
 
@@ -57,7 +57,7 @@ class Files:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3]. Raises InputError, with the path, where the file is no whole image."""
+    """Reads uint8 [H, W, 3]. Raises InputError with the path if the file is no whole image."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -69,10 +69,11 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> tuple[Files, Files]:
-    """Of `root/train/<class>/` and `root/val/<class>/`, classes in alphabetical order.
+    """Returns the training and validation images in `root/train/<class>/` and `root/val/<class>/`,
+    classes in alphabetical order.
 
-    Where root has no val folder, val_fraction of each class in root/train, or in root itself, is
-    kept to validate on. Raises InputError where there is nothing to read.
+    If root has no val folder, val_fraction of each class in root/train, or in root itself, becomes
+    validation images. Raises InputError if there is nothing to read.
     """
     if not root:
         raise InputError("data.root is not set", ACCEPTED)
@@ -92,33 +93,33 @@ def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> t
     return files(train_root, names, train), files(val_root, names, val)
 
 
-def of_classes(root: Path) -> Files:
-    """Of `root/<class>/`."""
+def class_folders(root: Path) -> Files:
+    """Returns the images in `root/<class>/`, classes in alphabetical order."""
     listed = listing(root)
     return files(root, list(listed), listed)
 
 
 def files(root: Path, class_names: Sequence[str], listed: Mapping[str, np.ndarray]) -> Files:
-    """What `listing` found in root, of these classes, in their order."""
+    """Returns the images of these classes, in this order, from the `listing` of root."""
     parts = [listed.get(name, np.array([], "S1")) for name in class_names]
     labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     return Files(root, class_names, np.concatenate(parts), labels)
 
 
 def _split(listed, val_fraction):
-    """The same share of each class for validation, at least one image where there are two."""
+    """Splits each class at the same fraction, with a validation image if it has two images."""
     train, val = {}, {}
-    for index, (name, found) in enumerate(listed.items()):
-        order = np.random.default_rng(index).permutation(len(found))
-        count = min(max(round(len(found) * val_fraction), 1), len(found) - 1)
-        val[name] = np.sort(found[order[:count]])
-        train[name] = np.sort(found[order[count:]])
+    for index, (name, images) in enumerate(listed.items()):
+        order = np.random.default_rng(index).permutation(len(images))
+        count = min(max(round(len(images) * val_fraction), 1), len(images) - 1)
+        val[name] = np.sort(images[order[:count]])
+        train[name] = np.sort(images[order[count:]])
     return train, {name: kept for name, kept in val.items() if len(kept)}
 
 
 def duplicate(source: Files) -> tuple[Path, Path] | None:
-    """Two files of the same content, the first such in order; None where there are none. Only
-    those of the same size are read."""
+    """Returns the first two files with the same content, or None. Only files of the same size are
+    read."""
     sizes: dict[int, list[Path]] = {}
     for index in range(len(source)):
         path = source.path(index)
@@ -134,10 +135,10 @@ def duplicate(source: Files) -> tuple[Path, Path] | None:
 
 
 def listing(root: Path) -> dict[str, np.ndarray]:
-    """{class: names of its image files, sorted, as bytes}, of the folders in root.
+    """Returns {class: names of its image files, sorted, as bytes} for the folders in root.
 
-    From the cache where neither root nor a folder in it has changed. Raises InputError where there
-    is no image of a class, or no class.
+    Comes from the cache if neither root nor a folder in it has changed. Raises InputError if there
+    is no class, or a class without images.
     """
     if not root.is_dir():
         raise InputError(f"no folder {root}", ACCEPTED)
@@ -154,7 +155,7 @@ def listing(root: Path) -> dict[str, np.ndarray]:
     if cached is None:
         cached = [_image_names(entry.path) for entry in folders]
         _keep(path, names, changed, cached)
-    return {entry.name: found for entry, found in zip(folders, cached, strict=True)}
+    return {entry.name: images for entry, images in zip(folders, cached, strict=True)}
 
 
 def _image_names(folder):
@@ -186,18 +187,17 @@ def _cached(path, names, changed):
         return None
 
 
-def _keep(path, names, changed, found):
-    # A file that comes within the same tick of the clock would not be noticed.
+def _keep(path, names, changed, images):
+    # File systems date a folder by a coarse clock. A file that is added within the same tick as
+    # this listing would leave no trace, so a folder that has just changed is not cached.
     if time.time_ns() - changed.max() < 2e9:
         return
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            np.savez(
-                file, folders=names, changed=changed,
-                counts=[len(part) for part in found], files=np.concatenate(found),
-            )  # fmt: skip
+            counts, files = [len(part) for part in images], np.concatenate(images)
+            np.savez(file, folders=names, changed=changed, counts=counts, files=files)
         temporary.replace(path)
     except OSError:  # a full disk, a home that cannot be written to
         with suppress(OSError):

@@ -30,11 +30,11 @@ class Arrays:
 
 
 def digits() -> tuple[Arrays, Arrays]:
-    """1,797 digits of 8x8 pixels, by 43 people, in the order in which they were written.
+    """Returns 1,797 digits of 8x8 pixels, by 43 people, in the order in which they were written.
 
-    The first 1,437 to train on, the last 360 to validate on: other hands, so harder than a
-    random split. UCI, "Optical Recognition of Handwritten Digits",
-    https://doi.org/10.24432/C50P49.
+    The first 1,437 are the training images, the last 360 the validation images. These are by other
+    people, which makes them harder than a random split. UCI, "Optical Recognition of Handwritten
+    Digits", https://doi.org/10.24432/C50P49.
     """
     from sklearn.datasets import load_digits
 
@@ -43,14 +43,13 @@ def digits() -> tuple[Arrays, Arrays]:
     images = np.repeat(images[..., None], 3, axis=-1)
     labels = data.target.astype(np.int32)
     names = [str(name) for name in data.target_names]
-    split = 1437
-    return Arrays(images[:split], labels[:split], names), Arrays(
-        images[split:], labels[split:], names
-    )
+    parts = slice(None, 1437), slice(1437, None)
+    train, val = (Arrays(images[part], labels[part], names) for part in parts)
+    return train, val
 
 
 def cifar(path: str) -> tuple[Arrays, Arrays]:
-    """CIFAR-10, or CIFAR-100 with its fine classes, from cifar-10-python.tar.gz or
+    """Reads CIFAR-10, or CIFAR-100 with its fine classes, from cifar-10-python.tar.gz or
     cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html."""
     accepted = "cifar-10-python.tar.gz or cifar-100-python.tar.gz, as published"
     cifar_10 = ([f"data_batch_{i}" for i in range(1, 6)], "test_batch", "batches.meta")
@@ -71,7 +70,7 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
     try:
         class_names = _names(_unpickled(files[meta])[names])
         return tuple(
-            _of_batches([_unpickled(files[name]) for name in batches], labels, class_names)
+            _arrays([_unpickled(files[name]) for name in batches], labels, class_names)
             for batches in (train, [test])
         )
     except Exception as error:  # a damaged pickle can raise anything, and nothing of it has run
@@ -79,16 +78,16 @@ def cifar(path: str) -> tuple[Arrays, Arrays]:
 
 
 def _files(path, names):
-    """{name: bytes} of those in the archive that are wanted."""
-    found = {}
+    """Reads {name: bytes} of the files with these names in the archive."""
+    files = {}
     with tarfile.open(path, tarinfo=archives.Header) as archive:
         for number, member in enumerate(archive, 1):
             require(number <= MAX_MEMBERS, "the number of files", number, MAX_MEMBERS)
             name = PurePosixPath(member.name).name
             if member.isreg() and name in names:
                 require(member.size <= MAX_BYTES, f"the size of {name}", member.size, MAX_BYTES)
-                found[name] = archive.extractfile(member).read()
-    return found
+                files[name] = archive.extractfile(member).read()
+    return files
 
 
 def _names(names):
@@ -97,9 +96,9 @@ def _names(names):
     return [name.decode() for name in names]
 
 
-def _of_batches(batches, labels, class_names):
+def _arrays(batches, labels, class_names):
     images = np.concatenate([_planes(batch[b"data"]) for batch in batches])
-    images = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # of planes, one for each colour
+    images = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # from one plane a colour
     classes = [label for batch in batches for label in _classes(batch[labels], len(class_names))]
     if len(classes) != len(images):
         raise ValueError("labels that are not one for each image")
@@ -113,7 +112,7 @@ def _planes(data):
 
 
 def _classes(labels, num_classes):
-    """The list as it is. numpy would convert whatever is in it, tuples in tuples and all."""
+    """Returns the list, once checked. numpy would convert anything in it, such as nested tuples."""
     is_list = type(labels) is list
     if not is_list or not all(type(x) is int and 0 <= x < num_classes for x in labels):
         raise ValueError("labels that are no list of integers, or of no class")
@@ -128,8 +127,8 @@ def _unpickled(data):
 
 
 class _Bytes(pickles.Stateful):
-    """Stands for an array of uint8. numpy would take more from the file than numbers: what they
-    mean, which may be addresses."""
+    """Stand-in for an array of uint8. numpy itself would also take the dtype from the file, and
+    numbers of another dtype may be addresses."""
 
     def __init__(self, *_):
         self.values = np.empty(0, np.uint8)
@@ -144,7 +143,7 @@ class _Bytes(pickles.Stateful):
 
 
 def _dtype(name, *_):
-    """As text, not as numpy's, which could be called."""
+    """Returns the dtype as text, since numpy's object could be called."""
     return UINT8 if name in (UINT8, UINT8.encode()) else None
 
 

@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets or Hugging Face's datasets prepared: encoded images."""
+"""Data sets of encoded images, as TensorFlow Datasets or Hugging Face's datasets prepares them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from convnext.errors import InputError
 from convnext.files import open_files
 from convnext.images import decode
 
-# What data.root may be instead of TFDS's: see sources.load.
+# Other accepted values of data.root for these names (see sources.load).
 PUBLISHED = {
     "cifar10": "cifar-10-python.tar.gz",
     "cifar100": "cifar-100-python.tar.gz",
@@ -35,7 +35,7 @@ class Encoded:
             open_files.check_error(error)
             raise
         data = row[self.image]
-        if isinstance(data, dict):  # of Hugging Face
+        if isinstance(data, dict):  # Hugging Face's
             path, data = data["path"], data["bytes"]
             if data is None:
                 raise InputError(
@@ -55,14 +55,14 @@ def tfds(
     val_split: str | None,
     val_fraction: float | None = None,
 ) -> tuple[Encoded, Encoded | None]:
-    """A data set that TensorFlow Datasets prepared as ArrayRecord, read without TensorFlow.
+    """Reads a data set that TensorFlow Datasets prepared as ArrayRecord, without TensorFlow.
 
     name: such as "imagenet2012" or "imagenet2012:5.1.0". It is looked for in root, and then where
-    TFDS keeps data sets. Splits: in its notation, such as "train[:90%]"; None for "train", and for
-    the first of "validation" and "test" that there is and has labels.
+    TFDS keeps data sets. Splits are in its notation, such as "train[:90%]". None stands for
+    "train", and for the first of "validation" and "test" that exists and has labels.
 
-    The second is None where there is no such split. Raises InputError where the only ones have no
-    labels, unless val_fraction says what to validate on instead.
+    Returns the training and the validation images; the latter are None if there is no such split.
+    Raises InputError if there is one but none has labels, unless val_fraction is set.
     """
     import tensorflow_datasets
 
@@ -93,11 +93,11 @@ def tfds(
         try:
             rows = builder.as_data_source(split, decoders=decoders)
         except NotImplementedError as error:
-            raise InputError(f"{builder.data_dir} is {builder.info.file_format}", f"a data "
-                             f"set that is {prepared}") from error  # fmt: skip
+            problem = f"{builder.data_dir} is {builder.info.file_format}"
+            raise InputError(problem, f"a data set that is {prepared}") from error
         except ValueError as error:
-            raise InputError(f"the split is {split!r}", f"{', '.join(builder.info.splits)}, "
-                             "and parts and sums of them") from error  # fmt: skip
+            accepted = f"{', '.join(builder.info.splits)}, and parts and sums of them"
+            raise InputError(f"the split is {split!r}", accepted) from error
         return Encoded(
             rows, features[label].names, image=image, label=label, name=f"{name}/{split}"
         )
@@ -106,7 +106,7 @@ def tfds(
     if val_split:
         val = _labelled(source(val_split))
     else:
-        val = _to_validate_on(name, builder.info.splits, source, val_fraction)
+        val = _val_split(name, builder.info.splits, source, val_fraction)
     infos = [builder.info.splits[each.rows.split] for each in (train, val) if each]
     open_files.check(sum(len(info.file_instructions) for info in infos), name)
     return train, val
@@ -118,8 +118,8 @@ def parquet(
     val_split: str | None,
     val_fraction: float | None = None,
 ) -> tuple[Encoded, Encoded | None]:
-    """A folder of Parquet files as the Hugging Face Hub has them, such as
-    root/data/train-00000-of-00010.parquet. Needs the package datasets. Splits: see `tfds`."""
+    """Reads a folder of Parquet files as the Hugging Face Hub has them, such as
+    root/data/train-00000-of-00010.parquet. Needs the package datasets. For splits see `tfds`."""
     try:
         import datasets
     except ImportError as error:
@@ -131,12 +131,12 @@ def parquet(
         raise InputError(f"data.root is {root!r}", "a folder of Parquet files")
     try:
         splits = datasets.load_dataset(root)
-    except (ValueError, OSError) as error:  # what datasets raises for a folder without data
+    except (ValueError, OSError) as error:  # from datasets, for a folder without data
         raise InputError(f"data.root is {root!r}: {error}", "a folder of Parquet files") from error
 
     def source(split):
         if split not in splits:
-            raise InputError(f"the split is {split!r}", f"{', '.join(splits)}")
+            raise InputError(f"the split is {split!r}", ", ".join(splits))
         rows = splits[split]
         image = _only(rows.features, datasets.Image, "images", root)
         label = _only(rows.features, datasets.ClassLabel, "classes", root)
@@ -148,23 +148,23 @@ def parquet(
     if val_split:
         val = _labelled(source(val_split))
     else:
-        val = _to_validate_on("parquet", splits, source, val_fraction)
+        val = _val_split("parquet", splits, source, val_fraction)
     for each in (train, val) if val else (train,):
         _check_column(each)
     return train, val
 
 
-def _to_validate_on(name, splits, source, val_fraction):
-    """The first split of the usual names that has labels."""
-    there = [split for split in ("validation", "val", "test") if split in splits]
-    for split in there:
-        if _is_labelled(found := source(split)):
-            return found
-    if there and val_fraction is None:
+def _val_split(name, splits, source, val_fraction):
+    """Returns the first split with one of the usual names that has labels, or None."""
+    candidates = [split for split in ("validation", "val", "test") if split in splits]
+    for split in candidates:
+        if _is_labelled(val := source(split)):
+            return val
+    if candidates and val_fraction is None:
         raise InputError(
-            f"{name} has nothing to validate on: its {' and '.join(there)} has no labels",
-            "--config.data.val_fraction, or --config.data.val_split with the name of a "
-            "split with labels",
+            f"{name} has no validation images: its {' and '.join(candidates)} has no labels",
+            "--config.data.val_fraction, or --config.data.val_split with the name of a split with "
+            "labels",
         )
     return None
 
@@ -179,7 +179,8 @@ def _labelled(source):
 
 
 def _is_labelled(source):
-    """TFDS and Hugging Face mark what has no labels with -1, or with None."""
+    """Returns whether a split has labels, by the first one. TFDS and Hugging Face put -1 or None
+    where there are none."""
     return len(source) == 0 or _first_label(source) not in (None, -1)
 
 
@@ -188,7 +189,8 @@ def _first_label(source):
 
 
 def _check_column(source):
-    """Of Parquet, whose labels lie apart from the images."""
+    """Checks every label of a Parquet data set, which is cheap, as they lie apart from the
+    images."""
     labels = source.rows.data.column(source.label).to_numpy()  # with NaN for None
     count = len(source.class_names)
     wrong = np.flatnonzero(~((labels >= 0) & (labels < count)))
@@ -201,8 +203,10 @@ def _check_column(source):
 
 
 def _only(features, kind, what, name):
-    """The name of the one feature of a kind."""
-    found = [key for key, feature in features.items() if isinstance(feature, kind)]
-    if len(found) != 1:
-        raise InputError(f"{name} has {len(found)} features that are {what}", "one")
-    return found[0]
+    """Returns the name of the only feature of a kind."""
+    keys = [key for key, feature in features.items() if isinstance(feature, kind)]
+    if len(keys) != 1:
+        raise InputError(
+            f"{name} has {len(keys)} features that are {what}", "a data set with one such feature"
+        )
+    return keys[0]

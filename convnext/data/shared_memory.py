@@ -34,7 +34,7 @@ def check(nbytes: int, num_workers: int) -> None:
 
 
 def exhausted() -> InputError:
-    """What to say of a worker that found no more of it, which the system ends by SIGBUS."""
+    """Makes the error for a worker that found no more of it, which the system ends by SIGBUS."""
     free = _free() or 0
     return InputError(
         f"a worker was ended as shared memory ran out, of which {FOLDER} has {free / 1e6:,.0f} MB "
@@ -60,7 +60,7 @@ def owner() -> str | None:
 
 
 def name_after(owner: str) -> None:
-    """From now on the segments that this process makes are named after their owner."""
+    """Names the segments that this process makes from now on after their owner."""
     # Python has no public way to name those that a library makes.
     shared_memory._make_filename = lambda: f"/{owner}-{secrets.token_hex(8)}"
 
@@ -93,5 +93,5 @@ def _is_left_over(name, found):
 
 
 def _namespace():
-    """In which the numbers of processes mean something."""
+    """Identifies the namespace in which the numbers of processes mean something."""
     return os.stat("/proc/self/ns/pid").st_ino

@@ -1,7 +1,7 @@
-"""Where examples come from.
+"""Sources of examples.
 
 A source has `class_names`, a length, and at each index an example: image uint8 [H, W, 3] of any
-size, label int32. `load` gives the two of a data set, to train and to validate on.
+size, label int32. `load` returns a data set's training and validation sources.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from convnext.data import archives, arrayrecord, folders, imagenet, in_memory, prepared
+from convnext import hosts
+from convnext.data import archives, arrayrecord, folders, in_memory, prepared
 from convnext.errors import InputError
-from convnext.training import losses
 
-SAMPLED = 64  # examples, spread over a source, by which `fingerprint` knows it; at most twice
+SAMPLED = 64  # examples, spread over a source, that `fingerprint` hashes; at most twice as many
 
 
 class Source(Protocol):
@@ -30,7 +30,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Raises InputError, with a name, where the image cannot be read."""
+        """Returns an example. Raises InputError with its name if the image cannot be read."""
         ...
 
 
@@ -41,7 +41,7 @@ def load(
     train_split: str | None = None,
     val_split: str | None = None,
 ) -> tuple[Source, Source]:
-    """The sources to train and to validate on.
+    """Returns the training and the validation source of a data set.
 
     * name "digits": the handwritten digits that ship with scikit-learn.
     * name "folder": one folder a class, in root (`folders.load`).
@@ -51,10 +51,10 @@ def load(
     * name "oxford_flowers102", and root with imagelabels.mat: as published (`archives.flowers`).
     * Any other name: a data set of TensorFlow Datasets (`prepared.tfds`).
 
-    train_split and val_split are for "parquet" and TensorFlow Datasets. Where there is nothing to
-    validate on, it is val_fraction of what there is to train on, drawn at random.
+    train_split and val_split are for "parquet" and TensorFlow Datasets. If there are no validation
+    images, val_fraction of the training images become them, drawn at random.
 
-    Raises InputError where there is nothing to read.
+    Raises InputError if there is nothing to read.
     """
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise InputError(
@@ -78,14 +78,14 @@ def load(
     if val is not None:
         return train, val
     if val_fraction is None:
-        raise InputError(f"{name} has nothing to validate on", "--config.data.val_fraction")
+        raise InputError(f"{name} has no validation images", "--config.data.val_fraction")
     order = np.random.default_rng(0).permutation(len(train))
     count = min(max(round(len(train) * val_fraction), 1), len(train) - 1)
     return Part(train, np.sort(order[count:])), Part(train, np.sort(order[:count]))
 
 
 class Part:
-    """The examples of a source at these indices."""
+    """Examples of a source at some indices."""
 
     def __init__(self, source: Source, indices: np.ndarray):
         self.source, self.indices, self.class_names = source, indices, source.class_names
@@ -97,10 +97,34 @@ class Part:
         return self.source[self.indices[index]]
 
 
-class Labelled:
-    """A source of which each label that is one number is the index of a class, or an InputError.
+class Joined:
+    """Examples of several sources with the same classes, one source after the other."""
 
-    what: to call an image by, before its number.
+    def __init__(self, sources: Sequence[Source]):
+        self.sources, self.class_names = sources, sources[0].class_names
+        self._ends = np.cumsum([len(source) for source in sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        part = self.part(index)
+        return self.sources[part][index - int(self._ends[part]) + len(self.sources[part])]
+
+    def part(self, index: int) -> int:
+        """Returns the number of the source that an example comes from."""
+        return int(np.searchsorted(self._ends, index, side="right"))
+
+    def parts(self) -> np.ndarray:
+        """Returns `part` for every example, int [N]."""
+        return np.repeat(np.arange(len(self.sources)), np.diff(self._ends, prepend=0))
+
+
+class Labelled:
+    """A source that checks its labels: one that is a single number must be the index of a class,
+    else InputError is raised.
+
+    what: name of an image in messages, before its number.
     """
 
     def __init__(self, source: Source, what: str):
@@ -120,31 +144,31 @@ class Labelled:
         return example
 
 
-def first_label(source: Source) -> np.ndarray:
-    """The label of the first example that can be read. Raises InputError where none can."""
-    for index in range(len(source) - 1):
-        with suppress(InputError):
-            return source[index]["label"]
-    return source[len(source) - 1]["label"]
-
-
 def fingerprint(source: Source) -> dict[str, Any]:
-    """What two sources with the same images in the same order have in common: "length",
-    "class_names", and "content", a hash.
+    """Returns "length", "class_names" and "content", a hash, which are equal for two sources with
+    the same images in the same order.
 
-    It is the hash of names and labels of files, of images and labels in memory, and of SAMPLED
-    examples of any other source. 14 million names take 1 to 2 seconds.
+    Hashed are the names and labels of files, the images and labels in memory, and SAMPLED examples
+    of any other source. 14 million names take 1 to 2 seconds.
     """
     content = hashlib.sha256()
     for part in _parts(source):
         content.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
-    names = list(map(str, source.class_names))
+    names = list(map(str, getattr(source, "class_names", ())))
     return {"length": len(source), "class_names": names, "content": content.hexdigest()[:16]}
 
 
+def require_same(**each: Source) -> None:
+    """Raises InputError in every process if one has another source than process 0, by the name of
+    the argument. All processes must call it."""
+    hosts.require_same(lambda: {name: fingerprint(source) for name, source in each.items()})
+
+
 def _parts(source):
-    """Arrays that make a source what it is."""
+    """Yields the arrays that identify a source."""
     match source:
+        case Labelled():
+            yield from _parts(source.source)
         case Part():
             yield from (source.indices, *_parts(source.source))
         case folders.Files():
@@ -153,12 +177,13 @@ def _parts(source):
             yield from (source.images, source.labels)
         case _:
             for index in range(0, len(source), max(len(source) // SAMPLED, 1)):
-                with suppress(InputError):  # a damaged image, which is found where it is used
+                with suppress(InputError):  # a damaged image is reported when it is used
                     yield from source[index].values()
 
 
 class Announced:
-    """Blank examples: as many, and of as many classes, as a data set that is not at hand has."""
+    """Blank examples that stand for a data set that is not at hand, with its numbers of examples
+    and classes."""
 
     def __init__(self, size: int, num_classes: int):
         self.size = size
@@ -171,55 +196,14 @@ class Announced:
         return {"image": np.zeros((1, 1, 3), np.uint8), "label": np.int32(0)}
 
 
-def check_num_classes(source: Source, num_classes: int | None, problem_type: str) -> int:
-    """The number of classes of the data; of a regression, of the numbers in a label.
-
-    Raises InputError where the config says another one; None takes what the data has.
-    """
-    if problem_type == losses.REGRESSION:
-        outputs = np.size(first_label(source))
-        if num_classes not in (None, outputs):
-            raise InputError(
-                f"model.num_classes is {num_classes} in a regression",
-                f"{outputs}, as many as a label has numbers",
-            )
-        return outputs
-    found = len(source.class_names)
-    if num_classes not in (None, found):
-        raise InputError(f"model.num_classes is {num_classes}", f"{found}, as the data has")
-    return found
-
-
-def check_classes(found: Sequence[str], expected: Sequence[str], where: str) -> None:
-    """Raises InputError, with the first name, where classes are missing or unknown."""
-    missing = sorted(set(expected) - set(found), key=list(expected).index)
-    unknown = sorted(set(found) - set(expected), key=list(found).index)
+def check_classes(class_names: Sequence[str], expected: Sequence[str], where: str) -> None:
+    """Raises InputError with the first name if classes are missing or unknown."""
+    missing = sorted(set(expected) - set(class_names), key=list(expected).index)
+    unknown = sorted(set(class_names) - set(expected), key=list(class_names).index)
     for what, names in (("lacks", missing), ("has the unknown", unknown)):
         if names:
             more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
             raise InputError(
                 f"{where} {what} class {names[0]!r}{more}",
                 f"the {len(expected):,} classes {expected[0]!r} to {expected[-1]!r}",
-            )
-
-
-def check_labels(found: Sequence[str], labels: Sequence[str], where: str, origin: str) -> None:
-    """Compares the classes of a source with the labels of the weights of `origin`. Raises
-    InputError where they are not the same in the same order, as far as they have names."""
-    unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
-    synsets = tuple(found) == imagenet.synsets("1k") and not {*labels} & {*found}
-    if not (unnamed or synsets) and {*found} & {*labels}:
-        check_classes(found, labels, where)
-    if len(found) != len(labels):
-        raise InputError(
-            f"{where} has {len(found):,} classes and {origin} {len(labels):,}", "as many"
-        )
-    if unnamed or synsets:
-        return
-    for index, (ours, theirs) in enumerate(zip(found, labels, strict=True)):
-        if ours != theirs:
-            raise InputError(
-                f"{where} has other classes than {origin}, or another order: class {index} is "
-                f"{ours!r} there and {theirs!r} here",
-                "the same",
             )

@@ -1,14 +1,14 @@
-"""The named test sets of ImageNet, as their authors publish them.
+"""Test sets of ImageNet, as their authors publish them.
 
-Each is a folder of class folders; what differs is their names, which classes there are, and what
+Each is a folder of class folders. They differ in the folders' names, in the classes, and in what
 counts as right.
 """
 
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from convnext.data import folders, imagenet, sources
 from convnext.errors import InputError, require
 
 # Errors of AlexNet on ImageNet-C over the five severities, of hendrycks/robustness
-# (https://arxiv.org/abs/1903.12261): a corruption's error counts in proportion to it.
+# (https://arxiv.org/abs/1903.12261). A corruption's error is divided by AlexNet's.
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640,
     "defocus_blur": 0.819880, "glass_blur": 0.826268, "motion_blur": 0.785948,
@@ -24,7 +24,8 @@ ALEXNET_ERRORS = {
     "brightness": 0.564592, "contrast": 0.853204, "elastic_transform": 0.646056,
     "pixelate": 0.717840, "jpeg_compression": 0.606500,
 }  # fmt: skip
-# Of ImageNet-C-bar (https://arxiv.org/abs/2102.11273; facebookresearch/augmentation-corruption).
+# Corruptions of ImageNet-C-bar (https://arxiv.org/abs/2102.11273;
+# facebookresearch/augmentation-corruption).
 C_BAR = (
     "blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout",
     "cocentric_sine_waves", "inverse_sparkles", "perlin_noise", "plasma_noise",
@@ -33,7 +34,7 @@ C_BAR = (
 GROUPS = ("noise", "blur", "weather", "digital")  # archives of ImageNet-C, and folders if kept
 SEVERITIES = 5
 
-# The folders into which the archives unpack; what else they are called.
+# Folders that the archives unpack into, and other common names of them.
 FOLDERS = {
     "val": ("val", "imagenet/val"),
     "real": ("val", "imagenet/val"),
@@ -48,48 +49,54 @@ FOLDERS = {
 }
 
 
-class TestSet(NamedTuple):
-    """Sources by the name of the part, of which C and C-bar have one for each corruption and
-    severity, "fog/3"; the others one, ""."""
+@dataclass(frozen=True)
+class ImageSet:
+    """Evaluation images and their name.
 
-    parts: dict[str, sources.Source]
-    classes: tuple[int, ...] | None  # of the head's, the ones that can be right; None: all
+    parts: sources by name. C and C-bar have one for each corruption and severity, such as "fog/3".
+    The others have one, named "".
+    """
 
-    __test__ = False  # for pytest
+    name: str
+    parts: Mapping[str, sources.Source]
+    classes: tuple[int, ...] | None = None  # classes of the head that can be right; None: all
+    train: sources.Source | None = None  # training images of a probe
 
 
-def load(name: str, root: str | os.PathLike | None) -> TestSet:
-    """The test set of FOLDERS in root, a folder that holds its folder, or is it.
+def load(name: str, root: str | os.PathLike | None) -> ImageSet:
+    """Returns a test set of FOLDERS. root is the test set's folder, or a folder that holds it.
 
-    The class folders of "v2" and the like are numbers, of all others synsets. Labels are indices of
-    ImageNet-1k's classes, of "a" and "r" of their own 200. Labels of "real" are [1 + L]: the
-    original, then all that are right, filled up with -1; images without a right one are left out.
+    The class folders of "v2" and the like are numbers, all others are synsets. Labels are indices
+    of ImageNet-1k's classes, those of "a" and "r" of their own 200. Labels of "real" are [1 + L]:
+    the original, then all that are right, padded with -1. Images without a right label are skipped.
 
-    Raises InputError where the set is not there, has other classes, or an image twice.
+    Raises InputError if the set is missing, has other classes, or has an image twice.
     """
     require(name in FOLDERS, "the test set", name, ", ".join(FOLDERS))
     require(root, "--data_root", root, f"a folder with {' or '.join(FOLDERS[name])} in it")
-    found = [path for path in (Path(root) / folder for folder in FOLDERS[name]) if path.is_dir()]
-    path = found[0] if found else Path(root)
+    paths = (Path(root) / folder for folder in FOLDERS[name])
+    path = next((path for path in paths if path.is_dir()), Path(root))
     require(path.is_dir(), "--data_root", root, "a folder")
     match name:
         case "c":
-            return TestSet(_corruptions(path, tuple(ALEXNET_ERRORS)), None)
+            return ImageSet(name, _corruptions(path, tuple(ALEXNET_ERRORS)))
         case "c_bar":
-            return TestSet(_corruptions(path, C_BAR), None)
+            return ImageSet(name, _corruptions(path, C_BAR))
         case "a" | "r":
             source = _files(path, imagenet.synsets(name))
-            return TestSet({"": source}, tuple(imagenet.classes_of(name)))
+            return ImageSet(name, {"": source}, tuple(imagenet.classes_of(name)))
         case "v2" | "v2_threshold" | "v2_top":
-            return TestSet({"": _files(path, [str(index) for index in range(1000)])}, None)
+            source = _files(path, [str(index) for index in range(1000)])
         case "sketch":
-            return TestSet({"": _files(path, imagenet.synsets("1k"))}, None)
-    source = _files(path, imagenet.synsets("1k"), image_number)
-    return TestSet({"": Reassessed(source) if name == "real" else source}, None)
+            source = _files(path, imagenet.synsets("1k"))
+        case _:
+            source = _files(path, imagenet.synsets("1k"), image_number)
+    return ImageSet(name, {"": Reassessed(source) if name == "real" else source})
 
 
 def _files(root, class_names, number=None):
-    """Of root/<class>/, where these classes are. `number` of a file's name is of one image."""
+    """Returns the images in root/<class>/, once it is checked that these are the classes.
+    `number`, of a file's name, identifies an image that must occur once."""
     listed = folders.listing(root)
     sources.check_classes(list(listed), class_names, str(root))
     source = folders.files(root, class_names, listed)
@@ -107,7 +114,7 @@ def _files(root, class_names, number=None):
 
 
 def image_number(name: bytes) -> int:
-    """Of ILSVRC2012_val_00000293.JPEG 293. Raises InputError for other names."""
+    """Returns 293 for ILSVRC2012_val_00000293.JPEG. Raises InputError for other names."""
     text = os.fsdecode(name)
     match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.\w+", text)
     ok = match and 1 <= int(match[1]) <= len(imagenet.real())
@@ -116,7 +123,7 @@ def image_number(name: bytes) -> int:
 
 
 def _corruptions(root, names):
-    """{"fog/3": source, ...}: five severities of each, in the order of their numbers."""
+    """Returns {"fog/3": source, ...}: five severities of each corruption, in numeric order."""
     parts = {}
     for name in names:
         places = [root / name, *(root / group / name for group in GROUPS)]
@@ -137,7 +144,7 @@ def _corruptions(root, names):
 
 
 class Reassessed(sources.Part):
-    """The images of the validation set with their labels of ReaL; see `load`."""
+    """Images of the validation set with their labels of ReaL (see `load`)."""
 
     def __init__(self, files: folders.Files):
         right = [imagenet.real()[image_number(name) - 1] for name in files.names]
@@ -154,11 +161,11 @@ class Reassessed(sources.Part):
 
 
 def mean_corruption_error(results: Mapping[str, Mapping[str, float]]) -> float:
-    """mCE, as a fraction, of {"fog/3": {"top1": 0.6}, ...} on ImageNet-C: the mean over the
-    corruptions of the error over all severities, as a share of AlexNet's."""
+    """Returns the mCE, as a fraction, of {"fog/3": {"top1": 0.6}, ...} on ImageNet-C: the mean over
+    the corruptions of the mean error over the severities, divided by AlexNet's."""
     shares = []
-    for name, of_alexnet in ALEXNET_ERRORS.items():
+    for name, alexnet_error in ALEXNET_ERRORS.items():
         severities = range(1, SEVERITIES + 1)
         errors = [1 - results[f"{name}/{severity}"]["top1"] for severity in severities]
-        shares.append(np.mean(errors) / of_alexnet)
+        shares.append(np.mean(errors) / alexnet_error)
     return float(np.mean(shares))

@@ -1,4 +1,4 @@
-"""Where a class is seen in an image: Grad-CAM (https://arxiv.org/abs/1610.02391)."""
+"""Maps of where a class is seen in an image: Grad-CAM (https://arxiv.org/abs/1610.02391)."""
 
 from typing import Any
 
@@ -13,20 +13,27 @@ from convnext.models.convnext import ConvNeXt
 def class_activation(
     params: Any, images: jax.Array, classes: jax.Array, *, model: ConvNeXt
 ) -> jax.Array:
-    """float32 [N, h, w], of the last stage, from 0 to 1 at the highest place (0 where none speaks
-    for the class). images: normalised, [N, H, W, C]; classes: int [N]."""
-    model = model.clone(remat=False)  # nothing is to be saved, and a shift cannot be recomputed
+    """Returns maps of the last stage, float32 [N, h, w], scaled to a maximum of 1. A map is 0
+    everywhere if no place speaks for the class. images: normalised, [N, H, W, C]; classes: int
+    [N]."""
+    # There is no memory to save, and remat could not recompute a block whose output is shifted.
+    model = model.clone(remat=False)
     last = f"stage_{len(model.depths) - 1}_block_{model.depths[-1] - 1}"
 
     def class_logits(shift):
+        maps = []
+
         def shifted(call, args, kwargs, context):
             out = call(*args, **kwargs)
-            return out + shift if context.module.name == last else out
+            if context.module.name != last:
+                return out
+            maps.append(out + shift)
+            return maps[-1]
 
         with nn.intercept_methods(shifted):
-            logits, features = model.apply({"params": params}, images, with_features=True)
+            logits = model.apply({"params": params}, images)
         picked = jnp.take_along_axis(logits, classes[:, None], axis=1)
-        return picked.sum(), features["last_hidden_state"]
+        return picked.sum(), maps[-1]
 
     maps = jax.eval_shape(class_logits, jnp.zeros((), model.dtype))[1]
     gradients, maps = jax.grad(class_logits, has_aux=True)(jnp.zeros(maps.shape, maps.dtype))
@@ -37,7 +44,8 @@ def class_activation(
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """uint8 [H, W, 3]: the image with the map [h, w] over it, where it is high, as colours."""
+    """Returns the image, uint8 [H, W, 3], with the map [h, w] over it as colours, the stronger the
+    higher it is."""
     import matplotlib
     from PIL import Image
 

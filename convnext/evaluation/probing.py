@@ -1,4 +1,4 @@
-"""How well features tell classes apart, without the model's head: nearest neighbours, and a linear
+"""Probes of features, which tell how well these separate classes: nearest neighbours, and a linear
 classifier."""
 
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from convnext.errors import InputError
 
-# Of DINO (https://arxiv.org/abs/2104.14294, appendix on k-NN): 20 neighbours work well throughout.
+# DINO's (https://arxiv.org/abs/2104.14294, appendix on k-NN): 20 neighbours work well throughout.
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 INVERSE_PENALTY = 0.316  # C of the linear probe of CLIP (openai/CLIP, README), unit variance here
@@ -17,7 +17,8 @@ PROBES = ("knn", "linear")
 def probabilities(
     probe: str, train: dict[str, Any], images: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """float64 [N, num_classes] of features [N, C], by those to learn from, {features, label}.
+    """Returns class probabilities, float64 [N, num_classes], of features [N, C]. train: features
+    and labels to learn from, {features, label}.
 
     "knn": the votes of the nearest by cosine, each with the weight exp(similarity / TEMPERATURE).
     "linear": a logistic regression on features of unit variance. Raises InputError for another
@@ -31,16 +32,19 @@ def probabilities(
     match probe:
         case "knn":
             classifier = KNeighborsClassifier(
-                min(NEIGHBOURS, len(train["label"])), metric="cosine", algorithm="brute",
+                min(NEIGHBOURS, len(train["label"])),
+                metric="cosine",
+                algorithm="brute",
                 weights=lambda distances: np.exp((1 - distances) / TEMPERATURE),
-            )  # fmt: skip
+            )
         case "linear":
             classifier = make_pipeline(
                 StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)
             )
         case _:
-            raise InputError(f"probe is {probe!r}", f"{', '.join(PROBES)}")
+            raise InputError(f"probe is {probe!r}", ", ".join(PROBES))
     classifier.fit(train["features"], train["label"])
-    found = np.zeros((len(images), num_classes))
-    found[:, classifier.classes_] = classifier.predict_proba(images)
-    return found
+    # The classifier knows only the classes that occur in train.
+    scores = np.zeros((len(images), num_classes))
+    scores[:, classifier.classes_] = classifier.predict_proba(images)
+    return scores

@@ -1,4 +1,4 @@
-"""Results of evaluations: CSV with timm's columns, and JSON."""
+"""Results of evaluations, as CSV with timm's columns and as JSON."""
 
 import csv
 import io
@@ -12,17 +12,19 @@ from typing import Any
 from convnext.errors import InputError
 from convnext.files import text
 
-# Those of timm's validate.py and its results/*.csv, accuracies and errors in percent; then ours.
-TIMM_COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "param_count", "img_size",
-                "crop_pct", "interpolation")  # fmt: skip
+# Columns of timm's validate.py and its results/*.csv, accuracies and errors in percent; then ours.
+TIMM_COLUMNS = (
+    "model", "top1", "top1_err", "top5", "top5_err", "param_count", "img_size", "crop_pct",
+    "interpolation",
+)  # fmt: skip
 COLUMNS = (*TIMM_COLUMNS, "weights", "data", "views", "probe", "count", "loss", "ece", "mce")
-# What a result is of; the others are what was found.
+# Columns that identify a result. The others are its values.
 KEYS = ("model", "weights", "data", "img_size", "crop_pct", "interpolation", "views", "probe")
 
 
 def row(result: Mapping[str, Any]) -> dict[str, str]:
-    """A line of the CSV, for a result with the KEYS, param_count, count, and as fractions any of
-    top1, top5, ece and mce, and loss: percent to three digits, parameters in millions."""
+    """Returns a line of the CSV: percent to three digits, parameters in millions. result has the
+    KEYS, param_count, count, and any of loss and, as fractions, top1, top5, ece and mce."""
     line = {name: str(result.get(name, "")) for name in COLUMNS}
     for name in ("top1", "top5", "ece", "mce"):
         if name in result:
@@ -38,14 +40,14 @@ def row(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_csv(path: str | os.PathLike) -> None:
-    """Raises InputError where the file has other columns, or its folder is not there."""
+    """Raises InputError if the file has other columns, or its folder does not exist."""
     read_csv(path)
     if not Path(path).parent.is_dir():
         raise InputError(f"--csv is {path}", "a file in a folder that exists")
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
-    """The lines; none where there is no file. Raises InputError for other columns."""
+    """Reads the lines; none if there is no file. Raises InputError for other columns."""
     path = Path(path)
     if not path.exists():
         return []
@@ -56,16 +58,14 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}", "a CSV of results") from error
     if columns != COLUMNS:
-        raise InputError(
-            f"{path} has the columns {', '.join(columns)}",
-            f"a new file, or one with {', '.join(COLUMNS)}",
-        )
+        given = f"the columns {', '.join(columns)}" if columns else "no columns"
+        raise InputError(f"{path} has {given}", f"a new file, or one with {', '.join(COLUMNS)}")
     return lines
 
 
 def write_csv(path: str | os.PathLike, results: Sequence[Mapping[str, Any]]) -> None:
-    """Adds results to a file. One of the same KEYS takes the place of that from before. The file
-    is whole at any time."""
+    """Adds results to a file. A result replaces an earlier one with the same KEYS. The file is
+    whole at any time."""
     lines = {_key(line): line for line in read_csv(path)}
     for result in results:
         line = row(result)
@@ -82,8 +82,8 @@ def _key(line):
 
 
 def write_json(path: str | os.PathLike, results: Sequence[Mapping[str, Any]]) -> None:
-    """All that was found, as a list; accuracies are fractions of 1, and what is not finite is null.
-    The file is whole at any time."""
+    """Writes all results as a list. Accuracies are fractions of 1, and values that are not finite
+    are null. The file is whole at any time."""
     finite = [
         {
             name: None if isinstance(value, float) and not math.isfinite(value) else value

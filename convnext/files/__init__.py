@@ -1,1 +1,2 @@
-"""Files: text that is whole at any time, and what nobody trusts, read without executing it."""
+"""Files: text that is whole at any time, and untrusted files that are read without executing
+them."""

@@ -1,4 +1,4 @@
-"""How many files a process may have open. Readers of shards keep each one open."""
+"""Limit of files that a process may have open. Readers of shards keep each shard open."""
 
 import errno
 import os
@@ -7,19 +7,19 @@ from contextlib import suppress
 
 from convnext.errors import InputError, RunError
 
-SPARE = 100  # that a process has open beside its data
+SPARE = 100  # files that a process has open beside its data
 
 
 def raise_limit() -> None:
     """Lets this process, and those that it starts, open as many files as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # macOS names a limit that it does not take
+        with suppress(ValueError, OSError):  # macOS reports a limit that it does not accept
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def check(count: int, name: str) -> None:
-    """Raises InputError where a process may not have the shards of a data set open, all at once."""
+    """Raises InputError if a process may not have all shards of a data set open at once."""
     raise_limit()
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and count + SPARE > limit:
@@ -31,10 +31,10 @@ def check(count: int, name: str) -> None:
 
 
 def check_error(error: Exception) -> None:
-    """Raises RunError where it says that too many files are open, for which the file that was to be
-    opened is not to blame."""
+    """Raises RunError if the error says that too many files are open: then the file itself is not
+    to blame."""
     too_many = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
-    if too_many or os.strerror(errno.EMFILE) in str(error):  # of C++, the text alone
+    if too_many or os.strerror(errno.EMFILE) in str(error):  # an error of C++ has only the text
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         raise RunError(
             f"too many open files: {error}; a process may open {limit:,}; accepted: more, by "

@@ -1,4 +1,4 @@
-"""Pickles of others, read without executing anything that is in them."""
+"""Reads pickles of others without executing anything that is in them."""
 
 import pickle
 from collections import OrderedDict
@@ -7,12 +7,21 @@ from typing import Any, BinaryIO
 
 # Published checkpoints have some 50,000, and the largest file of CIFAR's archives 300,000.
 MAX_INSTRUCTIONS = 2**20
-MAX_ARGUMENTS = 8  # of a call; a tensor is made of seven
+MAX_ARGUMENTS = 8  # of a call; that of a tensor has seven
 MAX_KEY = 1000  # characters
+# Instructions that are run as Python's unpickler does. All others are replaced or refused.
+PLAIN_INSTRUCTIONS = (
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "BINGET", "LONG_BINGET",
+    "BINPUT", "LONG_BINPUT", "MEMOIZE", "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT",
+    "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_LIST", "LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1",
+    "TUPLE2", "TUPLE3", "EMPTY_DICT", "GLOBAL", "STACK_GLOBAL", "BINPERSID",
+)  # fmt: skip
 
 
 class RefusedError(Exception):
-    """The pickle refers to what is not accepted, or is too long."""
+    """Pickle that refers to something that is not accepted, or is too long."""
 
 
 def _counted(load):
@@ -25,17 +34,18 @@ def _counted(load):
     return counted
 
 
-class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions can be replaced
-    """Makes numbers, strings, containers, and what `names` has: {(module, name): stand-in}.
+class Unpickler(pickle._Unpickler):  # Python's own code, of which instructions can be replaced
+    """Unpickler that makes only numbers, strings, containers and the names in `names`, given as
+    {(module, name): stand-in}.
 
-    A stand-in is called with whatever the file says, and must look at the types before anything
-    else: a tuple nested in itself often enough takes forever to hash, to print or to convert.
+    A stand-in is called with whatever the file contains. It must check the types before anything
+    else, since a tuple that is nested deeply enough takes forever to hash, print or convert.
 
-    Time and memory are in proportion to the file. There are MAX_INSTRUCTIONS at most, and each
-    takes as long as the bytes that it reads or the objects that it takes from the stack, where
-    another instruction has put them. So a call has few arguments, and an OrderedDict none: what is
-    made once could be copied by every call. A key is short, for the same reason, and a number of at
-    most 60 bits: larger ones can be chosen such that all have one hash.
+    Time and memory are in proportion to the file. There are at most MAX_INSTRUCTIONS. Each takes as
+    long as the bytes that it reads, or the objects that it takes from the stack, which another
+    instruction has put there. So a call has few arguments, and an OrderedDict none: otherwise every
+    call could copy what was made once. For the same reason a key is short. A key that is a number
+    has at most 60 bits, since larger ones can be chosen such that all have one hash.
     """
 
     def __init__(self, stream: BinaryIO, names: Mapping[tuple[str, str], Any], encoding: str):
@@ -44,7 +54,7 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
         self._left = MAX_INSTRUCTIONS
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name. Raises RefusedError for every name that is not known."""
+        """Returns the stand-in for a name. Raises RefusedError for an unknown name."""
         if (module, name) not in self._names:
             raise RefusedError(f"it refers to {module[:100]}.{name[:100]}")
         return self._names[module, name]
@@ -57,18 +67,18 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
         self.append(function(*arguments))
 
     def load_build(self) -> None:
-        """Gives its state to an object that takes one; of others it is not used."""
+        """Gives an object its state, if it takes one. Other objects' states are dropped."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], Stateful):
             self.stack[-1].take(state)
 
     def load_append(self) -> None:
-        """One more item of a list, and of nothing else."""
+        """Adds an item to a list, and to nothing else."""
         item = self.stack.pop()
         self._extend([item])
 
     def load_appends(self) -> None:
-        """Further items of a list, and of nothing else."""
+        """Adds items to a list, and to nothing else."""
         items = self.pop_mark()
         self._extend(items)
 
@@ -78,17 +88,17 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
         self.stack[-1].extend(items)
 
     def load_dict(self) -> None:
-        """A dict, whose keys are plain."""
+        """Makes a dict with plain keys."""
         items = self.pop_mark()
         self.append(_checked(items))
 
     def load_setitem(self) -> None:
-        """One more item of a dict, and of nothing else."""
+        """Adds an item to a dict, and to nothing else."""
         value, key = self.stack.pop(), self.stack.pop()
         self._update([key, value])
 
     def load_setitems(self) -> None:
-        """Further items of a dict, and of nothing else."""
+        """Adds items to a dict, and to nothing else."""
         items = self.pop_mark()
         self._update(items)
 
@@ -98,7 +108,7 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
         self.stack[-1].update(_checked(items))
 
     def load_get(self) -> None:
-        """What has been kept under a number in digits."""
+        """Pushes the object that was kept under a number in digits."""
         self.append(self.memo[self._read_number()])
 
     def load_put(self) -> None:
@@ -107,23 +117,17 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
 
     def _read_number(self):
         number = int(self.readline()[:-1])
-        if not 0 <= number < 2**32:  # as the binary ones
+        if not 0 <= number < 2**32:  # the range of the binary instructions
             raise ValueError("an object that is kept under a number of more than 32 bits")
         return number
 
     def load_other(self) -> None:
-        """An instruction that none of these files has: it would hash, reserve or import."""
+        """Refuses an instruction that none of these files has. It could hash, reserve memory or
+        import."""
         raise RefusedError("it has an instruction that is not accepted")
 
     dispatch = dict.fromkeys(range(256), load_other)
-    for _name in (
-        "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "BINGET", "LONG_BINGET",
-        "BINPUT", "LONG_BINPUT", "MEMOIZE", "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT",
-        "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-        "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE",
-        "SHORT_BINUNICODE", "BINUNICODE8", "EMPTY_LIST", "LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1",
-        "TUPLE2", "TUPLE3", "EMPTY_DICT", "GLOBAL", "STACK_GLOBAL", "BINPERSID",
-    ):  # fmt: skip
+    for _name in PLAIN_INSTRUCTIONS:
         _code = getattr(pickle, _name)[0]
         dispatch[_code] = pickle._Unpickler.dispatch[_code]
     dispatch |= {
@@ -142,15 +146,15 @@ class Unpickler(pickle._Unpickler):  # the one in Python, of which instructions 
 
 
 class Stateful:
-    """Something whose state follows after it has been made."""
+    """Stand-in for an object whose state follows after it has been made."""
 
     def take(self, state: Any) -> None:
-        """Called with what the pickle has as its state."""
+        """Takes the state that the pickle has for it."""
         raise NotImplementedError
 
 
 def _checked(items):
-    """A dict of keys and values in turns."""
+    """Returns a dict of alternating keys and values, once the keys are checked."""
     keys = items[::2]
     for key in keys:
         is_name = type(key) in (str, bytes) and len(key) <= MAX_KEY
@@ -159,5 +163,5 @@ def _checked(items):
     return dict(zip(keys, items[1::2], strict=True))
 
 
-def _ordered_dict():  # as Python 3 has it: the items follow
+def _ordered_dict():  # without arguments, as Python 3 writes it: the items follow
     return OrderedDict()

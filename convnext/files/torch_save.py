@@ -1,8 +1,8 @@
-"""Reads what torch.save wrote, without torch, and executes nothing that is in the file.
+"""Reads files of torch.save without torch, and executes nothing that is in them.
 
-Such a file is a zip archive: data.pkl, a pickle in which each tensor is a call that rebuilds it,
-and one entry `data/<key>` a storage, raw numbers (torch/serialization.py). The unpickler knows
-these calls and plain containers, and refuses every other name.
+Such a file is a zip archive. Its entry data.pkl is a pickle in which each tensor is a call that
+rebuilds it, and each entry `data/<key>` is a storage of raw numbers (torch/serialization.py). The
+unpickler knows these calls and plain containers, and refuses every other name.
 """
 
 import io
@@ -33,9 +33,9 @@ MAX_DIMS = 8  # of a tensor; kernels have 4
 
 
 def read(path: str | os.PathLike) -> Any:
-    """The object in the file, with tensors as numpy arrays.
+    """Reads the object in the file, with tensors as numpy arrays.
 
-    Raises InputError where the file is not such an archive, is damaged, or refers to anything but
+    Raises InputError if the file is not such an archive, is damaged, or refers to anything but
     tensors, numbers, strings and containers.
     """
     try:
@@ -78,15 +78,15 @@ def _read(path):
 
 def _entry(archive, name, largest):
     info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a bomb would
+    if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a zip bomb does
         raise pickles.RefusedError(f"its entry {name} is compressed")
-    if info.file_size > largest:  # for which memory would be reserved
+    if info.file_size > largest:  # memory of this size would be reserved
         raise ValueError("its entries are larger than itself")
     return archive.read(info)
 
 
 class _Storage:
-    """Numbers, as bytes. A class of its own, so that a tensor is not taken for one."""
+    """Numbers of a storage, as bytes. A class of its own, so that a tensor cannot pass for one."""
 
     def __init__(self, data, dtype):
         self.data, self.dtype = data, dtype
@@ -112,17 +112,18 @@ class _Unpickler(pickles.Unpickler):
             storage = _Storage(data, dtype)
             if len(data) % dtype.itemsize or len(storage) != size:
                 raise ValueError(f"storage {key} has {len(storage)} numbers instead of {size}")
-            self._unread -= len(data)  # entries of an archive may lie upon each other
+            # Entries of an archive may overlap, so the file's size limits each of them and the sum.
+            self._unread -= len(data)
             self._storages[key] = storage
         return self._storages[key]
 
 
 class _Namespace:
-    """Stands for an argparse.Namespace, and is empty."""
+    """Empty stand-in for an argparse.Namespace."""
 
 
 def _rebuild_tensor(storage, offset, size, stride, *_):
-    """A view of the storage, which it may not leave, nor be larger."""
+    """Returns a view of the storage. The tensor may not reach past it or be larger than it."""
     is_shape = _is_shape(size) and _is_shape(stride) and len(size) == len(stride)
     if type(storage) is not _Storage or not _is_count(offset) or not is_shape:
         raise ValueError("a tensor whose storage, offset, size and stride do not go together")

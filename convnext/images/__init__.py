@@ -1,1 +1,1 @@
-"""Images of uint8 in, images of uint8 out: files decoded, resampled, augmented."""
+"""Images of uint8: decoded from files, resampled and augmented."""

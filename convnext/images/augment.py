@@ -1,6 +1,6 @@
-"""From an image of any size to one of the model's: uint8 [H, W, 3] -> uint8 [size, size, 3].
+"""Transforms of an image of any size to the model's: uint8 [H, W, 3] -> uint8 [size, size, 3].
 
-What is random is drawn from the numpy Generator that is passed in, and from nothing else.
+Everything random is drawn from the numpy Generator that is passed in.
 """
 
 import itertools
@@ -39,25 +39,29 @@ def train_transform(
     affine_shear: float = 0.0,
     gamma: float = 0.0,
 ) -> np.ndarray:
-    """The training augmentation, in this order. crop_scale None resizes the whole image instead of
-    a crop. crop_padding crops the whole image framed by so many pixels (`random_crop`), as the
-    official code does with 32 pixels and less. randaugment are the fields of `RandAugment`, whose
-    fill is `mean`, that of the images as fractions of 255 in RGB, rounded as timm does.
+    """Applies the training augmentations, in this order: crop, flip, RandAugment, 3-Augment, colour
+    jitter, gamma, affine.
 
-    Raises InputError for what is out of range.
+    crop_scale: None resizes the whole image instead of a crop. crop_padding: pixels of a frame
+    around the whole image, from which it is cropped (`random_crop`), as the official code does with
+    images of 32 pixels and less. randaugment: fields of `RandAugment`, whose fill is `mean` unless
+    given. mean: of the images, RGB, as fractions of 255; for the fill it is rounded as timm does.
+
+    Raises InputError for a value out of range.
     """
     require(0 <= flip_prob <= 1, "augment.flip_prob", flip_prob, "0 to 1")
     for name, value, most in (
-        ("crop_padding", crop_padding or 0, math.inf), ("color_jitter", color_jitter, math.inf),
-        ("affine_degrees", affine_degrees, 180), ("affine_translate", affine_translate, 1),
-        ("affine_shear", affine_shear, 89), ("gamma", gamma, math.inf),
-    ):  # fmt: skip
+        ("crop_padding", crop_padding or 0, math.inf),
+        ("color_jitter", color_jitter, math.inf),
+        ("affine_degrees", affine_degrees, 180),
+        ("affine_translate", affine_translate, 1),
+        ("affine_shear", affine_shear, 89),
+        ("gamma", gamma, math.inf),
+    ):
         require(0 <= value <= most, f"augment.{name}", value, f"0 to {most}")
-    for name, value, most in (
-        ("crop_scale", crop_scale or (1, 1), 1), ("crop_ratio", crop_ratio, math.inf),
-        ("affine_scale", affine_scale, math.inf),
-    ):  # fmt: skip
-        require_range(f"augment.{name}", value, 0, most)
+    require_range("augment.crop_scale", crop_scale or (1, 1), 0, 1)
+    require_range("augment.crop_ratio", crop_ratio, 0, math.inf)
+    require_range("augment.affine_scale", affine_scale, 0, math.inf)
     if crop_padding is not None:
         image = random_crop(resize(image, image_size, image_size), rng, padding=crop_padding)
     elif crop_scale is None:
@@ -86,6 +90,16 @@ def train_transform(
     return image
 
 
+def train(example: dict[str, Any], rng: np.random.Generator, **options: Any) -> dict[str, Any]:
+    """Applies `train_transform` to the image of an example."""
+    return example | {"image": train_transform(example["image"], rng, **options)}
+
+
+def evaluate(example: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Applies `eval_transform` to the image of an example."""
+    return example | {"image": eval_transform(example["image"], **options)}
+
+
 def eval_transform(
     image: np.ndarray,
     *,
@@ -96,22 +110,22 @@ def eval_transform(
     resample: int = Image.Resampling.BICUBIC,
     crops: int = 1,
 ) -> np.ndarray:
-    """The evaluation. crop_mode says which:
+    """Applies the evaluation transform that crop_mode selects:
 
-    None, the official one: from 384 pixels up the image is warped to the square and crop_pct has
-    no effect; below, as "center".
+    None (the official code): from 384 pixels up the image is warped to the square, and crop_pct has
+    no effect. Below, as "center".
     "center" (timm): the short side is resized to int(image_size / crop_pct), the centre cut out.
     "squash" (timm): both sides are resized to int(image_size / crop_pct), the centre cut out.
 
     resample and crop_rounding: see `resize` and `center`. With crops 5 the result is [5, size,
-    size, 3]: the centre and the four corners of what was resized. Raises InputError for an image so
-    elongated that, resized, it would have more pixels than Pillow takes from a file.
+    size, 3]: the centre and the four corners of the resized image. Raises InputError for an image
+    so elongated that it would have more pixels, once resized, than Pillow accepts of a file.
     """
     require(0 < crop_pct <= 1, "crop_pct", crop_pct, "above 0, at most 1")
     height, width = image.shape[:2]
     short = int(image_size / crop_pct)
     if crop_mode not in CROP_MODES:
-        raise InputError(f"crop_mode is {crop_mode!r}", f"{', '.join(map(repr, CROP_MODES))}")
+        raise InputError(f"crop_mode is {crop_mode!r}", ", ".join(map(repr, CROP_MODES)))
     if crop_mode is None and image_size >= 384:
         shape = image_size, image_size
     elif crop_mode == "squash":
@@ -120,8 +134,8 @@ def eval_transform(
         shape = short, int(short * width / height)
     else:
         shape = int(short * height / width), short
-    limit = Image.MAX_IMAGE_PIXELS  # None: the user wants none
-    if limit is not None and shape[0] * shape[1] > 2 * limit:  # where Pillow refuses a file
+    limit = Image.MAX_IMAGE_PIXELS  # None: the user has removed the limit
+    if limit is not None and shape[0] * shape[1] > 2 * limit:  # as Pillow refuses a file
         raise InputError(
             f"an image {width} pixels wide and {height} high becomes {shape[1]} wide and "
             f"{shape[0]} high before it is cropped",
@@ -146,9 +160,9 @@ def random_resized_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> np.ndarray:
-    """A random part, resized to [size, size]: its area uniform in `scale` as a share of the
-    image's, its width / height log-uniform in `ratio`. After ten that do not fit, the largest
-    central part within `ratio` (torchvision's RandomResizedCrop)."""
+    """Crops a random part and resizes it to [size, size]. Its area, as a share of the image's, is
+    uniform in `scale`, its width / height log-uniform in `ratio`. After ten draws that do not fit
+    it takes the largest central part within `ratio` (torchvision's RandomResizedCrop)."""
     height, width = image.shape[:2]
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
@@ -168,7 +182,7 @@ def random_resized_crop(
 
 
 def random_crop(image: np.ndarray, rng: np.random.Generator, *, padding: int) -> np.ndarray:
-    """A part of the image's own size, from anywhere in it framed by `padding` black pixels
+    """Frames the image with `padding` black pixels, and crops a random part of its original size
     (torchvision's RandomCrop)."""
     height, width = image.shape[:2]
     framed = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
@@ -177,13 +191,13 @@ def random_crop(image: np.ndarray, rng: np.random.Generator, *, padding: int) ->
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator, *, prob: float) -> np.ndarray:
-    """Left to right with probability `prob`."""
+    """Mirrors the image left to right with probability `prob`."""
     return image[:, ::-1] if rng.random() < prob else image
 
 
 def random_three_augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """3-Augment (https://arxiv.org/abs/2204.07118): grey, values from 128 up inverted, or a blur
-    of 0.1 to 2 pixels, each as often."""
+    """Applies 3-Augment (https://arxiv.org/abs/2204.07118): grey, values from 128 up inverted, or a
+    blur of 0.1 to 2 pixels, with equal probabilities."""
     match rng.integers(3):
         case 0:
             return operations.color(image, 0.0)
@@ -196,8 +210,8 @@ def random_three_augment(image: np.ndarray, rng: np.random.Generator) -> np.ndar
 def random_color_jitter(
     image: np.ndarray, rng: np.random.Generator, *, strength: float
 ) -> np.ndarray:
-    """Brightness, contrast and saturation, in random order, each by a factor uniform in
-    [1 - strength, 1 + strength], at least 0 (torchvision's ColorJitter)."""
+    """Changes brightness, contrast and saturation in random order, each by a factor uniform in
+    [1 - strength, 1 + strength] and at least 0 (torchvision's ColorJitter)."""
     for index in rng.permutation(3):
         change = (operations.brightness, operations.contrast, operations.color)[index]
         image = change(image, rng.uniform(max(0.0, 1 - strength), 1 + strength))
@@ -205,9 +219,9 @@ def random_color_jitter(
 
 
 def random_gamma(image: np.ndarray, rng: np.random.Generator, *, strength: float) -> np.ndarray:
-    """Levels, as fractions of 255, to the power of exp(u), u uniform in [-strength, strength].
+    """Raises levels, as fractions of 255, to the power exp(u), u uniform in [-strength, strength].
 
-    On white strokes over black it makes them thicker and thinner.
+    White strokes on black become thicker or thinner.
     """
     levels = np.linspace(0, 1, 256) ** math.exp(rng.uniform(-strength, strength))
     return np.round(255 * levels).astype(np.uint8)[image]
@@ -222,17 +236,17 @@ def random_affine(
     scale: tuple[float, float],
     shear: float,
 ) -> np.ndarray:
-    """About the centre: zoom of each axis in `scale`, horizontal shear in [-shear, shear] degrees,
-    rotation in [-degrees, degrees]; then a shift in [-translate, translate] of each side. Black
-    outside."""
+    """Applies about the centre a zoom of each axis in `scale`, a horizontal shear in
+    [-shear, shear] degrees and a rotation in [-degrees, degrees], then a shift in
+    [-translate, translate] of each side. The outside is black."""
     height, width = image.shape[:2]
     angle = math.radians(rng.uniform(-degrees, degrees))
     slant = math.tan(math.radians(rng.uniform(-shear, shear)))
     zoom_x, zoom_y = rng.uniform(*scale), rng.uniform(*scale)
-    x = width * (0.5 + rng.uniform(-translate, translate))  # where the centre comes to lie
+    x = width * (0.5 + rng.uniform(-translate, translate))  # new place of the centre
     y = height * (0.5 + rng.uniform(-translate, translate))
-    # PIL takes the map from output to input pixels: back by the shift, the rotation, the shear and
-    # the zoom.
+    # Pillow takes the map from output to input pixels, so each is inverted: the shift, the
+    # rotation, the shear and the zoom.
     cos, sin = math.cos(angle), math.sin(angle)
     a, b = (cos + slant * sin) / zoom_x, (sin - slant * cos) / zoom_x
     c, d = -sin / zoom_y, cos / zoom_y
@@ -252,8 +266,8 @@ def resize(
     *,
     resample: int = Image.Resampling.BICUBIC,
 ) -> np.ndarray:
-    """To [height, width], antialiased, and of that the window, rows and columns; resample is one of
-    Pillow's filters."""
+    """Resizes to [height, width], antialiased, and returns the window of that, rows and columns.
+    resample: one of Pillow's filters."""
     if image.shape[:2] == (height, width):
         return image[window]
     if resample == Image.Resampling.BICUBIC:
@@ -263,9 +277,9 @@ def resize(
 
 
 def center(height: int, width: int, size: int, *, rounding: str = "round") -> tuple[slice, slice]:
-    """Rows and columns of the central [size, size]. Half of an odd margin is rounded: "round", half
-    to even, as the paper's code, torchvision and timm do, or "floor", as transformers does. They
-    differ, by one pixel, where the margin is 3 modulo 4."""
+    """Returns rows and columns of the central [size, size]. Half of an odd margin is rounded:
+    "round" is half to even, as the paper's code, torchvision and timm do, "floor" is transformers'
+    way. They differ by one pixel if the margin is 3 modulo 4."""
     margins = height - size, width - size
     match rounding:
         case "round":

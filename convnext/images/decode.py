@@ -1,4 +1,4 @@
-"""From an image of any kind to uint8 RGB."""
+"""Decoding of images of any kind to uint8 RGB."""
 
 import io
 import os
@@ -12,20 +12,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convnext.errors import InputError, require
 
-MAX_PIXELS = 2 * 89_478_485  # of an image; where Pillow, as it comes, refuses a file
-# Of a JPEG, which goes through all of its pixels for each scan, whatever the scan has. Progressive
-# ones usually have 10, of CMYK 18 (jpeg_simple_progression of libjpeg-turbo, whose own tests for
+MAX_PIXELS = 2 * 89_478_485  # of an image; Pillow's own default limit
+# Scans of a JPEG. A decoder goes through all pixels for each scan, even an empty one. Progressive
+# files usually have 10, of CMYK 18 (jpeg_simple_progression of libjpeg-turbo, whose own tests for
 # hostile files stop at 500).
 MAX_SCANS = 500
 MAX_SCANNED = 12 * MAX_PIXELS  # pixels times scans
-# That Pillow may open: for some of the others it starts programs, such as Ghostscript.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
+# Formats that Pillow may open. For some of the others it starts programs, such as Ghostscript.
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
 
 
 def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
-    """uint8 [H, W, 3] of a file, bytes, PIL image or array; see ImageProcessor.preprocess.
+    """Returns uint8 [H, W, 3] of a file, bytes, PIL image or array (see ImageProcessor.preprocess).
 
-    Raises InputError where it is none of them, damaged, or an animation.
+    Raises InputError if it is none of them, damaged, or an animation.
     """
     if is_array(image):
         return _array_to_rgb(np.asarray(image), input_data_format)
@@ -44,8 +44,8 @@ def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
 
 
 def _opened(data):
-    """Pillow's image of the bytes of a file, of which no more than the header has been read."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    """Opens the bytes of a file with Pillow, which so far reads only the header."""
+    image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     _require_pixels(*image.size)
     if image.format in ("JPEG", "MPO"):
         _require_scans(data, *image.size)
@@ -65,8 +65,8 @@ def _require_scans(data, width, height):
 
 
 def scan_count(data: bytes) -> int:
-    """The number of scans of a JPEG, by its markers, as libjpeg comes upon them. What lies in
-    segments, such as a preview, or after its end is none of it."""
+    """Counts the scans of a JPEG by its markers, in the order in which libjpeg reads them. It skips
+    those inside segments, such as a preview, and those after the end."""
     scans, place, components, is_progressive = 0, 2, b"", False
     while marker := _MARKER.search(data, place):
         code, place = marker[1][0], marker.end()
@@ -77,29 +77,30 @@ def scan_count(data: bytes) -> int:
             is_progressive = code in (0xC2, 0xC6, 0xCA, 0xCE)
         if code == 0xDA:  # SOS
             scans += 1
-            # A sequential scan of all components is the only one.
+            # After a sequential scan of all components there is no other.
             if not is_progressive and data[place + 2 : place + 3] == components:
                 break
         place += int.from_bytes(data[place : place + 2], "big")
     return scans
 
 
-_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # of those that have a length, and EOI
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # those with a length, and EOI
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 
 
 def _refused(error, where=""):
-    """What Pillow raises for damaged files depends on the format."""
+    """Returns an InputError for whatever Pillow raised: what that is depends on the format."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError):
         reason = "it is of none of the formats"
-    return InputError(f"{where}{reason}", f"a whole file of {', '.join(FORMATS)}")
+    return InputError(f"{where}{reason}", f"a whole file of {', '.join(IMAGE_FORMATS)}")
 
 
 def decode_file(data: bytes, name: str) -> np.ndarray:
-    """uint8 [H, W, 3] of the bytes of an image file, as it lies, for training: Pillow's pixels.
+    """Decodes the bytes of an image file to Pillow's pixels, uint8 [H, W, 3], for training. EXIF
+    rotation is not applied.
 
-    Raises InputError, with the file's name, where it is no whole image.
+    Raises InputError with the file's name if it is no whole image.
     """
     try:
         pixels = _decode_jpeg(data)
@@ -116,8 +117,9 @@ def decode_file(data: bytes, name: str) -> np.ndarray:
 
 
 def _decode_jpeg(data):
-    """By libjpeg-turbo without a detour. None for what it refuses and Pillow might read, such as a
-    file with a few wrong bytes, or Pillow might refuse, or converts in its own way."""
+    """Decodes a JPEG with libjpeg-turbo. Returns None if Pillow must decide: for files that
+    libjpeg-turbo refuses but Pillow may read, such as one with a few wrong bytes, and for CMYK,
+    which Pillow converts in its own way."""
     if not data.startswith(b"\xff\xd8"):
         return None
     try:
@@ -134,14 +136,16 @@ def _decode_jpeg(data):
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A still image of any mode as RGB; see `frame_to_rgb`. Raises InputError for an animation."""
+    """Converts a still image of any mode to RGB (see `frame_to_rgb`). Raises InputError for an
+    animation."""
     _require_still(image)
     return frame_to_rgb(image)
 
 
 def frame_to_rgb(image: Image.Image) -> Image.Image:
-    """The frame that the image is at, as RGB without alpha: Pillow's conversion, but grey levels
-    of 16 bits are scaled, which Pillow clips. Raises InputError where white is not defined."""
+    """Converts the image's current frame to RGB without alpha, as Pillow does. But grey levels of
+    16 bits are scaled, where Pillow clips them. Raises InputError if it is undefined which level is
+    white."""
     require(min(image.size) > 0, "the size in pixels", image.size, "1 and more")
     require(image.mode != "F", "the mode", image.mode, "8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -150,13 +154,13 @@ def frame_to_rgb(image: Image.Image) -> Image.Image:
         require(span[0] >= 0 and span[1] <= 65535, "the span of grey", span, "0 to 65535")
         image = Image.fromarray(_from_16_bits(levels))
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image if image.mode == "RGB" else image.convert("RGB")  # which copies
+        image = image.convert("RGBA")  # Pillow warns about a conversion straight to RGB
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert always copies
 
 
 def _require_still(image):
     frames = getattr(image, "n_frames", 1)
-    # MPO is how cameras store one photo with its preview or depth.
+    # Cameras store one photo with its preview or depth as MPO.
     still = frames == 1 or image.format == "MPO"
     require(still, "the number of frames", frames, "a still image")
 
@@ -184,10 +188,11 @@ def _array_to_rgb(array, input_data_format):
 
 
 def _from_16_bits(levels):
-    """uint8 where 65535 is white, rounded."""
+    """Scales levels, of which 65535 is white, to uint8, rounded."""
     return ((levels.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
 def is_array(image: Any) -> bool:
-    """Whether numpy or JAX made it, rather than Pillow, whose images convert themselves."""
+    """Returns whether it is an array, such as numpy's or JAX's. A PIL image is none, though numpy
+    can convert it."""
     return hasattr(image, "__array__") and not isinstance(image, Image.Image)

@@ -1,8 +1,8 @@
-"""What RandAugment and its like do to an image: uint8 [H, W, 3] -> the same.
+"""Operations of RandAugment and the like, on images of uint8 [H, W, 3].
 
-Those on colours give Pillow's pixels. The geometric ones, whose coordinates are Pillow's too, take
-OpenCV's bicubic filter: three times as fast, and on a photograph within 1 grey level of Pillow's on
-average. `fill` is the colour, RGB, of what comes in from outside.
+Those on colours return Pillow's pixels. The geometric ones have Pillow's coordinates, but OpenCV's
+bicubic filter: three times as fast, and on a photograph within 1 grey level of Pillow's on average.
+`fill` is the colour, RGB, of pixels from outside the image.
 """
 
 import math
@@ -16,7 +16,7 @@ LEVELS = np.arange(256)
 
 
 def auto_contrast(image: np.ndarray) -> np.ndarray:
-    """Each channel stretched to 0 to 255."""
+    """Stretches each channel to 0 to 255."""
     return _by_level(image, [_stretched(np.flatnonzero(counts)) for counts in _histograms(image)])
 
 
@@ -29,7 +29,7 @@ def _stretched(used):
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
-    """Each channel's histogram made flat."""
+    """Flattens each channel's histogram."""
     return _by_level(image, [_flattened(counts) for counts in _histograms(image)])
 
 
@@ -42,43 +42,43 @@ def _flattened(counts):
 
 
 def invert(image: np.ndarray) -> np.ndarray:
-    """The negative."""
+    """Returns the negative."""
     return 255 - image
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-    """The highest 0 to 8 bits of each value; with 0 a black image."""
+    """Keeps the highest 0 to 8 bits of each value; 0 gives a black image."""
     return image & np.uint8(256 - 2 ** (8 - bits))
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
-    """Values from the threshold up, 0 to 256, inverted."""
+    """Inverts values from the threshold, 0 to 256, up."""
     return _by_level(image, [np.where(threshold > LEVELS, LEVELS, 255 - LEVELS)])
 
 
 def solarize_add(image: np.ndarray, add: int) -> np.ndarray:
-    """`add`, 0 to 127, added to values below 128."""
+    """Adds `add`, 0 to 127, to values below 128."""
     return _by_level(image, [np.where(LEVELS < 128, LEVELS + add, LEVELS)])
 
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the grey image by the factor: 0 is grey, 1 as it is."""
+    """Blends the grey image with the image: factor 0 is grey, 1 the image, above 1 beyond it."""
     return np.asarray(ImageEnhance.Color(_picture(image)).enhance(factor))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the mean grey level by the factor."""
+    """Blends the mean grey level with the image by the factor, as `color`."""
     grey = int(np.asarray(_picture(image).convert("L")).mean() + 0.5)
     return _by_level(image, [_blended(grey, LEVELS, factor)])
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from black by the factor."""
+    """Blends black with the image by the factor, as `color`."""
     return _by_level(image, [_blended(0, LEVELS, factor)])
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the smoothed image by the factor."""
+    """Blends the smoothed image with the image by the factor, as `color`."""
     smooth = cv2.filter2D(image, -1, SMOOTH)
     for edge in (0, -1):
         smooth[edge], smooth[:, edge] = image[edge], image[:, edge]
@@ -89,7 +89,8 @@ SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
 def _blended(start, end, factor):
-    """From start, at 0, past end, at 1: in float32 and cut off after the point, as Pillow does."""
+    """Interpolates from start, at 0, to end, at 1, and beyond. Computes in float32 and truncates,
+    as Pillow does."""
     start = np.float32(start)
     values = start + np.float32(factor) * (np.float32(end) - start)
     return np.clip(values, 0, 255).astype(np.uint8)
@@ -100,18 +101,18 @@ def _histograms(image):
 
 
 def _by_level(image, tables):
-    """Each level replaced by that of the table, of one for all channels or one for each."""
+    """Replaces each level by its value in a table: one table for all channels, or one for each."""
     table = np.stack(tables, axis=-1).astype(np.uint8)
     return cv2.LUT(image, table[:, None] if len(tables) == 3 else table)
 
 
 def gaussian_blur(image: np.ndarray, radius: float) -> np.ndarray:
-    """radius: the deviation, in pixels."""
+    """Blurs the image. radius: standard deviation, in pixels."""
     return np.asarray(_picture(image).filter(ImageFilter.GaussianBlur(radius)))
 
 
 def rotate(image: np.ndarray, degrees: float, fill: Sequence[int]) -> np.ndarray:
-    """Counter-clockwise about the centre."""
+    """Rotates the image counter-clockwise about the centre."""
     height, width = image.shape[:2]
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -122,34 +123,34 @@ def rotate(image: np.ndarray, degrees: float, fill: Sequence[int]) -> np.ndarray
 
 
 def shear_x(image: np.ndarray, slope: float, fill: Sequence[int]) -> np.ndarray:
-    """Row y moved by slope * y pixels to the left."""
+    """Moves row y by slope * y pixels to the left."""
     return _affine(image, (1, slope, 0), (0, 1, 0), fill)
 
 
 def shear_y(image: np.ndarray, slope: float, fill: Sequence[int]) -> np.ndarray:
-    """Column x moved by slope * x pixels up."""
+    """Moves column x by slope * x pixels up."""
     return _affine(image, (1, 0, 0), (slope, 1, 0), fill)
 
 
 def translate_x(image: np.ndarray, share: float, fill: Sequence[int]) -> np.ndarray:
-    """To the left, by a share of the width."""
+    """Moves the image to the left, by a share of the width."""
     return _affine(image, (1, 0, share * image.shape[1]), (0, 1, 0), fill)
 
 
 def translate_y(image: np.ndarray, share: float, fill: Sequence[int]) -> np.ndarray:
-    """Up, by a share of the height."""
+    """Moves the image up, by a share of the height."""
     return _affine(image, (1, 0, 0), (0, 1, share * image.shape[0]), fill)
 
 
 def _affine(image, row_x, row_y, fill):
-    """The rows map a point of the result, (x, y, 1), to one of the image. A pixel's centre has
-    coordinates of a half for Pillow, and whole ones for OpenCV."""
+    """Transforms the image by the map from a point of the result, (x, y, 1), to a point of the
+    image. In Pillow's coordinates a pixel's centre is at a half, in OpenCV's at a whole number."""
     matrix = np.array([row_x, row_y])
     matrix[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
+    flags, border = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, cv2.BORDER_CONSTANT
     return cv2.warpAffine(
-        image, matrix, image.shape[1::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=tuple(fill),
-    )  # fmt: skip
+        image, matrix, image.shape[1::-1], flags=flags, borderMode=border, borderValue=tuple(fill)
+    )
 
 
 def _picture(image):

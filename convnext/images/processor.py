@@ -1,8 +1,8 @@
-"""From images of any kind to what a published model takes.
+"""Preparation of images of any kind for a published model.
 
-Pixels are decoded to RGB, resized and cropped as uint8 by the evaluation transform of training,
-then rescaled and normalised in float32. To the pixel, that is timm's evaluation transform and the
-Pillow backend of transformers.
+Images are decoded to RGB, resized and cropped as uint8 by the evaluation transform of training,
+then rescaled and normalised in float32. Pixel for pixel, this is timm's evaluation transform and
+the Pillow backend of transformers.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ import numpy as np
 from convnext.errors import InputError, require
 from convnext.images import augment, decode
 
-MAX_SIZE = 13_377  # a square of that side has as many pixels as a file may have
-FORMATS = ("channels_last", "channels_first")
+MAX_SIZE = 13_377  # pixels; a square of this side has as many pixels as a file may have
+DATA_FORMATS = ("channels_last", "channels_first")
 CONFIG_FILES = ("preprocessor_config.json", "config.json")  # of transformers, of timm
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's 0 to 5
-# What the image processors of transformers take for a key that a file lacks.
+# Values that the image processors of transformers take if a file lacks the key.
 DEFAULTS = {
     "ConvNext": dict(size=384, image_mean=(0.5,) * 3, image_std=(0.5,) * 3),
     "ViT": dict(size=224, image_mean=(0.5,) * 3, image_std=(0.5,) * 3, resample=2),
@@ -32,7 +32,7 @@ DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """What an image goes through before the model; as constructed, the paper's way at 224 pixels.
+    """Preparation of an image for a model. The defaults are the paper's, at 224 pixels.
 
     Raises InputError for a field that is not as its comment says.
     """
@@ -53,9 +53,9 @@ class ImageProcessor:
         for name in ("image_mean", "image_std"):
             if isinstance(value := getattr(self, name), list | np.ndarray):
                 object.__setattr__(self, name, tuple(value))
-        is_size = _is_number(self.size, numbers.Integral) and 1 <= self.size <= MAX_SIZE
-        is_filter = _is_number(self.resample, numbers.Integral) and 0 <= self.resample <= 5
-        is_share = is_size and _is_number(self.crop_pct) and 0 < self.crop_pct <= 1
+        is_size = is_number(self.size, numbers.Integral) and 1 <= self.size <= MAX_SIZE
+        is_filter = is_number(self.resample, numbers.Integral) and 0 <= self.resample <= 5
+        is_share = is_size and is_number(self.crop_pct) and 0 < self.crop_pct <= 1
         is_share = is_share and self.size <= self.crop_pct * MAX_SIZE
         for name, ok, accepted in (
             ("size", is_size, f"an integer from 1 to {MAX_SIZE}"),
@@ -65,7 +65,7 @@ class ImageProcessor:
             ("crop_rounding", self.crop_rounding in augment.CROP_ROUNDINGS, augment.CROP_ROUNDINGS),
             ("do_resize", isinstance(self.do_resize, bool), "True, False"),
             ("do_rescale", isinstance(self.do_rescale, bool), "True, False"),
-            ("rescale_factor", _is_number(self.rescale_factor), "a number"),
+            ("rescale_factor", is_number(self.rescale_factor), "a number"),
             ("do_normalize", isinstance(self.do_normalize, bool), "True, False"),
             ("image_mean", _is_triple(self.image_mean), "3 numbers"),
             ("image_std", _is_triple(self.image_std, above=0), "3 numbers above 0"),
@@ -74,13 +74,13 @@ class ImageProcessor:
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike) -> Self:
-        """The processor that a file says, or one in a folder: transformers'
-        preprocessor_config.json, timm's config.json. Raises InputError, with the path."""
+        """Reads the processor from a file, or a file in a folder: transformers'
+        preprocessor_config.json or timm's config.json. Raises InputError with the path."""
         path = Path(source)
         if path.is_dir():
-            found = [path / name for name in CONFIG_FILES if (path / name).is_file()]
-            require(found, "the folder", source, f"one with {' or '.join(CONFIG_FILES)}")
-            path = found[0]
+            paths = [path / name for name in CONFIG_FILES if (path / name).is_file()]
+            require(paths, "the folder", source, f"one with {' or '.join(CONFIG_FILES)}")
+            path = paths[0]
         try:
             return cls.from_config(json.loads(path.read_bytes()))
         except InputError as error:
@@ -91,16 +91,17 @@ class ImageProcessor:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The processor of the content of such a file. Of transformers: for ConvNext, ViT, and
-        DINOv3ViT, which resizes floats, so up to a grey level apart. A null is a missing key."""
+        """Returns the processor for the content of such a file. Of transformers' processors it
+        knows ConvNext, ViT and DINOv3ViT, which resizes floats and differs by up to a grey level. A
+        null counts as a missing key."""
         require(isinstance(config, dict), "the config", type(config).__name__, "a JSON object")
         is_timm = not config.keys().isdisjoint(("architecture", "pretrained_cfg", "input_size"))
         return cls(**(_timm_fields if is_timm else _transformers_fields)(config))
 
     def to_config(self) -> dict[str, Any]:
-        """The preprocessor_config.json of transformers' ConvNextImageProcessor, with keys more for
-        from_config: crop_mode if set, and crop_rounding, which for transformers is "floor". Raises
-        InputError where transformers has no such crop_mode."""
+        """Returns the preprocessor_config.json of transformers' ConvNextImageProcessor. It has two
+        more keys for from_config: crop_mode if set, and crop_rounding, which transformers fixes at
+        "floor". Raises InputError if transformers has no such crop_mode."""
         size, crop_pct = int(self.size), float(self.crop_pct)
         warps = size >= 384 and int(size / crop_pct) == size
         ok = {None: True, "center": size < 384, "squash": warps}[self.crop_mode]
@@ -119,27 +120,28 @@ class ImageProcessor:
         input_data_format: str | None = None,
         **overrides: Any,
     ) -> np.ndarray:
-        """float32 [N, size, size, 3], or [N, 3, size, size] with data_format "channels_first".
+        """Returns float32 [N, size, size, 3], or [N, 3, size, size] with data_format
+        "channels_first".
 
         images: one image, a list or tuple of images, or an array [N, H, W, C]. An image is a path
-        or the bytes of a file, turned the way its EXIF data say; or, taken as it is, a PIL image
-        or an array [H, W], [H, W, C] or [C, H, W] with C 1, 3 or 4, of uint8, bool, uint16 (65535
-        is white) or floats in [0, 1]. Where the first and the last axis could be C, the last is,
-        unless input_data_format says "channels_first". Alpha is dropped.
+        or the bytes of a file, rotated by its EXIF data; or, taken as it is, a PIL image or an
+        array [H, W], [H, W, C] or [C, H, W] with C 1, 3 or 4, of uint8, bool, uint16 (65535 is
+        white) or floats in [0, 1]. If both the first and the last axis could be C, the last is,
+        unless input_data_format is "channels_first". Alpha is dropped.
 
-        overrides: fields, for this call. Raises InputError.
+        overrides: values of fields for this call. Raises InputError if an image or a value cannot
+        be used.
         """
         fields = [field.name for field in dataclasses.fields(self)]
         for name in overrides:
             require(name in fields, "the keyword", name, ", ".join(fields))
-        require(data_format in FORMATS, "data_format", data_format, FORMATS)
-        accepted = (None, *FORMATS)
+        require(data_format in DATA_FORMATS, "data_format", data_format, DATA_FORMATS)
+        accepted = (None, *DATA_FORMATS)
         require(input_data_format in accepted, "input_data_format", input_data_format, accepted)
         this = dataclasses.replace(self, **overrides)
         if not isinstance(images, list | tuple):
-            images = (
-                np.asarray(images) if decode.is_array(images) and np.ndim(images) == 4 else [images]
-            )
+            is_batch = decode.is_array(images) and np.ndim(images) == 4
+            images = np.asarray(images) if is_batch else [images]
         require(len(images), "the number of images", len(images), "1 or more")
         pixels = [this._pixels(image, input_data_format) for image in images]
         shapes = sorted({array.shape for array in pixels})
@@ -152,14 +154,14 @@ class ImageProcessor:
         return x if data_format == "channels_last" else np.ascontiguousarray(np.moveaxis(x, -1, 1))
 
     def _pixels(self, image, input_data_format):
-        """uint8 [size, size, 3] of one image; its own size without do_resize."""
+        """Returns uint8 [size, size, 3] of an image; without do_resize it keeps its own size."""
         try:
             pixels = decode.decode(image, input_data_format)
             if self.do_resize:
                 names = ("crop_pct", "crop_mode", "crop_rounding", "resample")
                 keywords = {name: getattr(self, name) for name in names}
                 pixels = augment.eval_transform(pixels, image_size=self.size, **keywords)
-            return pixels.copy()  # lets go of what was cropped away
+            return pixels.copy()  # a view would keep the whole image in memory
         except InputError as error:
             name = image if isinstance(image, str | os.PathLike) else f"({type(image).__name__})"
             name = f"(bytes of {len(image)})" if isinstance(image, bytes) else name
@@ -202,7 +204,7 @@ def _transformers_fields(config):
             fields |= dict(size=size, crop_mode="squash", crop_pct=1.0)
         case given, _:
             accepted = "an integer, equal height and width, or, for ConvNext, shortest_edge"
-            raise InputError(f"size is {given!r}", f"{accepted}")
+            raise InputError(f"size is {given!r}", accepted)
     if config.get("do_center_crop"):
         crop = config.get("crop_size")
         ok = crop in (size, dict(height=size, width=size)) and config.get("do_resize", True)
@@ -210,11 +212,11 @@ def _transformers_fields(config):
     return fields
 
 
-def _is_number(value, kind=numbers.Real):
-    is_number = isinstance(value, kind) and not isinstance(value, bool)
-    return is_number and abs(value) < 3e38  # which float32 has
+def is_number(value: Any, kind: type = numbers.Real) -> bool:
+    """Returns whether it is of this kind and a finite number in float32."""
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 3e38
 
 
 def _is_triple(value, above=-3e38):
     is_triple = isinstance(value, tuple) and len(value) == 3
-    return is_triple and all(_is_number(x) and x > above for x in value)
+    return is_triple and all(is_number(x) and x > above for x in value)

@@ -15,12 +15,13 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class RandAugment:
-    """As timm has it. The defaults are its "rand-m9-mstd0.5-inc1", with which ConvNeXt was trained.
+    """RandAugment as in timm. The defaults are its "rand-m9-mstd0.5-inc1", which ConvNeXt was
+    trained with.
 
-    Each of num_ops operations is drawn from all, and applied with probability `prob`, at a
-    magnitude of 0 to 10, normally distributed with mean `magnitude` and deviation magnitude_std.
-    With `increasing` a greater magnitude always changes the image more. Raises InputError for what
-    is out of range.
+    Each of num_ops operations is drawn from all, and applied with probability `prob`. Its magnitude
+    is normally distributed with mean `magnitude` and deviation magnitude_std, clipped to 0 to 10.
+    With `increasing` a greater magnitude always changes the image more. Raises InputError for a
+    value out of range.
     """
 
     num_ops: int = 2
@@ -33,8 +34,8 @@ class RandAugment:
     def __post_init__(self):
         require(self.num_ops >= 0, "randaugment.num_ops", self.num_ops, "0 and more")
         require(0 <= self.magnitude <= 10, "randaugment.magnitude", self.magnitude, "0 to 10")
-        require(self.magnitude_std >= 0, "randaugment.magnitude_std", self.magnitude_std,
-                "0 and more")  # fmt: skip
+        std = self.magnitude_std
+        require(std >= 0, "randaugment.magnitude_std", std, "0 and more")
         require(0 <= self.prob <= 1, "randaugment.prob", self.prob, "0 to 1")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -43,7 +44,7 @@ class RandAugment:
         return image
 
     def draw(self, rng: np.random.Generator) -> list[tuple[str, float, int]]:
-        """The operations to apply, each with its magnitude and a sign of 1 or -1."""
+        """Draws the operations to apply, each with its magnitude and a sign of 1 or -1."""
         drawn = []
         for index in rng.integers(len(OPERATIONS), size=self.num_ops):
             if rng.random() < self.prob:
@@ -53,7 +54,7 @@ class RandAugment:
         return drawn
 
     def apply(self, op: str, image: np.ndarray, magnitude: float, sign: int) -> np.ndarray:
-        """One of OPERATIONS. Ranges are timm's."""
+        """Applies one of OPERATIONS. The ranges are timm's."""
         level = magnitude / 10
         factor = 1 + 0.9 * level * sign if self.increasing else 0.1 + 1.8 * level
         match op:
@@ -89,4 +90,4 @@ class RandAugment:
                 return operations.translate_x(image, 0.45 * level * sign, self.fill)
             case "TranslateY":
                 return operations.translate_y(image, 0.45 * level * sign, self.fill)
-        raise InputError(f"the operation is {op!r}", f"{', '.join(OPERATIONS)}")
+        raise InputError(f"the operation is {op!r}", ", ".join(OPERATIONS))

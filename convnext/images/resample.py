@@ -1,8 +1,8 @@
-"""The antialiased bicubic filter of Pillow, pixel for pixel, at several times its speed.
+"""Pillow's antialiased bicubic filter, pixel for pixel, at several times its speed.
 
-Pillow computes in integers, first along one axis, rounded to uint8, then along the other, pixel by
-pixel. Here both are sums of whole rows, once of the transposed image, and a processor adds up many
-pixels at a time.
+Pillow computes in integers and pixel by pixel: first along one axis, rounded to uint8, then along
+the other. Here both passes are sums of whole rows, one of them of the transposed image, so that a
+processor adds many pixels at a time.
 """
 
 import cv2
@@ -20,11 +20,11 @@ def bicubic(
     width: int,
     window: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> np.ndarray:
-    """uint8 [H, W, 3] as [height, width, 3]; of that only the window, rows and columns, which costs
-    no more than it has pixels.
+    """Resizes uint8 [H, W, 3] to [height, width, 3], and returns the window of that, rows and
+    columns. Only the window's pixels are computed.
 
-    The pixels are those of the Pillow that is installed: from version 13 on it begins with the
-    other axis where the height shrinks by more than twice as many pixels as the width.
+    The pixels are those of the installed Pillow. From version 13 on it begins with the other axis
+    if the height shrinks by more than twice as many pixels as the width.
     """
     (top, bottom, _), (left, right, _) = (
         part.indices(size) for part, size in zip(window, (height, width), strict=True)
@@ -43,19 +43,21 @@ def _combine_columns(image, firsts, weights):
 
 
 def _combine_rows(image, firsts, weights):
-    """Row i of the result is the sum of the rows from firsts[i] on, times weights[i]."""
+    """Returns rows of which row i is the sum of the rows from firsts[i] on, times weights[i]."""
     sums = _sums(np.ascontiguousarray(image).reshape(len(image), -1), firsts, weights)
     return sums.reshape(-1, *image.shape[1:])
 
 
 def _compiled(**options):
-    """numba.njit. What it compiles is kept beside this file or in the user's cache folder; where
-    neither can be written, as long as the process lives."""
+    """Decorates with numba.njit. The compiled code is cached beside this file or in the user's
+    cache folder. If neither can be written, it lives as long as the process."""
 
     def compiled(function):
         try:
             return numba.njit(function, cache=True, **options)
-        except RuntimeError:  # no folder: another one may be others' as well, and is read as code
+        except RuntimeError:
+            # No folder can be written. Any other might belong to other users as well, and numba
+            # executes what it finds in its cache.
             return numba.njit(function, **options)
 
     return compiled
@@ -79,10 +81,10 @@ def _sums(image, firsts, weights):
 
 @_compiled(nogil=True)
 def _weights(size, new_size, begin, end):
-    """For each of the new pixels from begin to end: the first one of the old that counts, int32
-    [n], and the weights from there on, int32 [n, taps] of a unit of 2**PRECISION_BITS."""
+    """Returns for each new pixel from begin to end the first old pixel that counts, int32 [n], and
+    the weights from there on, int32 [n, taps], in units of 2**-PRECISION_BITS."""
     scale = size / new_size
-    width = max(scale, 1.0)  # of the filter: enlarging, it does not narrow
+    width = max(scale, 1.0)  # of the filter, which does not narrow when it enlarges
     support = 2.0 * width
     taps = min(int(2 * support) + 1, size)
     firsts = np.empty(end - begin, np.int32)
@@ -105,7 +107,7 @@ def _weights(size, new_size, begin, end):
 
 @_compiled(inline="always")
 def _filter(x):
-    """Keys' cubic with a = -0.5."""
+    """Evaluates Keys' cubic with a = -0.5."""
     x = abs(x)
     if x < 1:
         return (1.5 * x - 2.5) * x * x + 1

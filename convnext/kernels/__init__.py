@@ -1,1 +1,1 @@
-"""What a block computes, and its gradients: the layers that XLA compiles apart."""
+"""The operations a block is made of, with gradients written by hand where XLA on CPU needs them."""

@@ -1,7 +1,7 @@
 """Depthwise convolution: every channel has its own small kernel.
 
-All functions here take x and g, the gradient of the result, [N, H, W, C], and kernel [k, k, 1, C]
-with k odd. The convolution has stride 1, pads with zeros and returns [N, H, W, C] in x's dtype.
+x, and g, the gradient of the result, are [N, H, W, C]; kernel is [k, k, 1, C] with k odd. The
+convolution has stride 1, pads with zeros and returns [N, H, W, C] in x's dtype.
 """
 
 import json
@@ -17,17 +17,17 @@ from jax import lax
 
 from convnext.kernels.outline import outline, platform
 
-COLUMNS = 32  # of a row of the map, at most, in one turn of the kernel gradient's loop
+COLUMNS = 32  # one turn of the kernel gradient's loop adds up at most so many pixels of a row
 
-# What `python -m dev.benchmark layers --record` measured: for each platform that it was run on,
-# the device, the versions and the milliseconds of each implementation.
+# What `python -m dev.benchmark layers --record` measured on each platform that it was run on: the
+# device, the versions and the milliseconds of each implementation.
 TIMINGS: dict[str, Any] = json.loads(Path(__file__).with_name("timings.json").read_text())
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The implementation that was measured to be fastest on the platform it is compiled for.
+    """Convolves with the implementation that was measured to be fastest on the platform.
 
-    On a platform of TIMINGS it has a gradient of its own, so reverse mode only: `jax.jvp` raises
+    On a platform of TIMINGS it has a hand-written gradient, so reverse mode only: `jax.jvp` raises
     TypeError. Elsewhere it is XLA's grouped convolution.
 
     Raises ValueError where the kernel is not square and odd, or not one per channel.
@@ -61,16 +61,19 @@ def _fastest(direction, x, *others):
     pixels = x.shape[1] * x.shape[2]
     functions = {name: IMPLEMENTATIONS[fastest(name, direction, pixels)] for name in TIMINGS}
     return lax.platform_dependent(
-        x, *others,
+        x,
+        *others,
         **{name: function[direction] for name, function in functions.items()},
         default=IMPLEMENTATIONS["lax"][direction],
-    )  # fmt: skip
+    )
 
 
 @cache
 def fastest(platform: str, direction: str, pixels: int) -> str:
-    """Of IMPLEMENTATIONS, by the map measured on the platform that is nearest to one of so many
-    pixels. direction is "forward", "input_gradient" or "kernel_gradient"."""
+    """Name of the fastest of IMPLEMENTATIONS on the measured map that is nearest in pixels.
+
+    direction is "forward", "input_gradient" or "kernel_gradient".
+    """
     rows = [row for row in TIMINGS[platform]["rows"] if row["direction"] == direction]
     nearest = min(rows, key=lambda row: abs(math.log(pixels / row["pixels"])))
     return min(nearest["ms"], key=nearest["ms"].get)
@@ -80,7 +83,7 @@ def fastest(platform: str, direction: str, pixels: int) -> str:
 
 
 def grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """XLA's own convolution, of the shapes of `depthwise_conv`."""
+    """XLA's own convolution, for the shapes of `depthwise_conv`."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -100,7 +103,7 @@ def _grouped_kernel_gradient(x, kernel, g):
 
 @outline
 def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """k*k shifted copies of x, each times one row of weights, added up in float32."""
+    """Adds up k*k shifted copies of x, each times one row of weights, in float32."""
     k = kernel.shape[0]
     height, width = x.shape[1:3]
     padded = _pad(x, k)
@@ -115,7 +118,7 @@ def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @outline
 def _shifted_kernel_gradient(x, kernel, g):
-    """For each pixel of g, the window of x around it times that pixel; added up over the pixels.
+    """Adds up, over the pixels of g, the window of x around each times that pixel.
 
     One turn of the loop adds up a part of a row, unrolled: as a reduction, XLA on CPU would hand
     it to a library whose calls take longer than the sum.
@@ -136,8 +139,8 @@ def _shifted_kernel_gradient(x, kernel, g):
             part += window.astype(jnp.float32) * pixel.astype(jnp.float32)
         return total + part
 
-    # The batch axis stays until after the loop: with a sharded batch there is one all-reduce
-    # then, and not one a turn.
+    # The batch axis stays until after the loop: with a sharded batch there is then one all-reduce,
+    # and not one in each turn.
     zeros = jnp.zeros((batch, k, k, channels), jnp.float32)
     total = lax.fori_loop(0, height * parts, add_part, zeros)
     return total.sum(axis=0)[:, :, None].astype(kernel.dtype)
@@ -147,8 +150,8 @@ def _pad(x, k, right=0):
     return jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2 + right), (0, 0)))
 
 
-def _of_flipped(conv):
-    """The gradient of the input is the convolution of the result's with the flipped kernel."""
+def _by_flipped(conv):
+    """The gradient of the input, which is g convolved with the flipped kernel."""
     return lambda g, kernel: conv(g, kernel[::-1, ::-1])
 
 
@@ -156,12 +159,12 @@ def _of_flipped(conv):
 IMPLEMENTATIONS: dict[str, dict[str, Callable[..., jax.Array]]] = {
     "lax": dict(
         forward=grouped_conv,
-        input_gradient=_of_flipped(grouped_conv),
+        input_gradient=_by_flipped(grouped_conv),
         kernel_gradient=_grouped_kernel_gradient,
     ),
     "shifted_sum": dict(
         forward=shifted_sum,
-        input_gradient=_of_flipped(shifted_sum),
+        input_gradient=_by_flipped(shifted_sum),
         kernel_gradient=_shifted_kernel_gradient,
     ),
 }

@@ -1,8 +1,8 @@
-"""Functions that XLA compiles apart from what is around them, on CPU.
+"""Functions that XLA on CPU compiles apart from what is around them.
 
 XLA on CPU fuses a chain of elementwise operations into each of its readers, which then compute it
 anew, and hands everything around a matrix product to a library that materialises broadcasts. Both
-stop at a call that is not inlined. Other backends fuse well and see no call.
+stop at a call that is not inlined. Other backends fuse well and see no call. See README.md.
 """
 
 import functools
@@ -12,12 +12,12 @@ import jax
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-# compiling_for("tpu"): what is traced in this context is compiled for a platform not at hand.
+# What is traced inside `with compiling_for("tpu"):` is compiled for a platform not at hand.
 compiling_for = jax.make_user_context(default_value=None)
 
 
 def platform() -> str:
-    """Where computations run unless told otherwise: "cpu", "cuda", "rocm" or "tpu"."""
+    """Returns where computations run unless told otherwise: "cpu", "cuda", "rocm" or "tpu"."""
     if compiling_for.value is not None:
         return compiling_for.value
     device = jax.config.jax_default_device or jax.local_devices()[0]
@@ -28,14 +28,15 @@ def platform() -> str:
 
 
 def on_cpu() -> bool:
-    """Whether `platform()` is "cpu"."""
+    """Returns whether `platform()` is "cpu"."""
     return platform() == "cpu"
 
 
 def outline(function: Callable) -> Callable:
-    """The same function of arrays. Where it is compiled for CPU, it is a call of its own.
+    """Returns the same function of arrays, which is a call of its own where it is compiled for CPU.
 
-    It has no gradient of its own: to be used in the rules of a `jax.custom_vjp`.
+    Its place is inside the rules of a `jax.custom_vjp`: JAX would derive a gradient, but one that
+    keeps all that the derivative reads.
     """
     compiled = jax.jit(function)
 

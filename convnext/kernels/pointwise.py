@@ -1,7 +1,8 @@
 """What a model computes at each position by itself: LayerNorm, linear layers, the exact GELU.
 
-x is [..., C], a kernel [C, D], a scale or bias [C]; results are in x's dtype. On CPU the functions
-have gradients of their own, so reverse mode only: `jax.jvp` raises TypeError there.
+x is [..., C], a kernel [C, D], a scale or bias [C]; results are in x's dtype. Off CPU the functions
+are plain formulas. On CPU they have hand-written gradients, so reverse mode only: `jax.jvp` raises
+TypeError there. README.md tells why.
 """
 
 import math
@@ -14,14 +15,18 @@ from convnext.kernels.outline import on_cpu, outline
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
-    """Over channels. In float32, and with the exact variance: the fast one loses digits."""
-    if on_cpu():
+    """Normalises over channels, in float32 and with the exact variance: the fast one (the mean of
+    squares less the square of the mean) loses digits."""
+    if on_cpu():  # eps is an array because a call compiled apart takes arrays only
         return _on_rows(_layer_norm, x, scale, bias, jnp.float32(eps))
     return _normalize(x, scale, bias, eps)[0]
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """0.5 x (1 + erf(x / sqrt 2)), computed in float32, as PyTorch does."""
+    """0.5 x (1 + erf(x / sqrt 2)), computed in float32, as PyTorch does.
+
+    The erfc of `jax.nn.gelu` takes twice as long on CPU.
+    """
     wide = x.astype(jnp.float32)
     return (wide * _normal_cdf(wide)).astype(x.dtype)
 
@@ -37,21 +42,26 @@ def mlp(
     bias1: jax.Array,
     kernel2: jax.Array,
     bias2: jax.Array,
-    gamma: jax.Array,
+    gamma: jax.Array | None = None,
 ) -> jax.Array:
-    """gamma * (gelu(x @ kernel1 + bias1) @ kernel2 + bias2), x [N, H, W, C], gamma [C].
+    """The MLP of a block: gamma * (gelu(x @ kernel1 + bias1) @ kernel2 + bias2).
 
-    No activation is kept to find gamma's gradient. Memory that is touched for the first time is
-    dear on CPU: there inference takes a few rows of the maps at a time, and a backward pass
-    computes the GELU again.
+    x is [N, H, W, C], gamma [C]; None stands for a gamma of ones. It is one function because what
+    is kept for the backward pass, and on CPU when things are computed, is decided for all of it.
     """
     if on_cpu():
         return _mlp(x, kernel1, bias1, kernel2, bias2, gamma)
-    return gelu(x @ kernel1 + bias1) @ (kernel2 * gamma) + bias2 * gamma
+    # gamma scales the weights and not the activations, so that its gradient needs none of these.
+    return gelu(x @ kernel1 + bias1) @ _scaled(kernel2, gamma) + _scaled(bias2, gamma)
+
+
+def _scaled(x, gamma):
+    return x if gamma is None else x * gamma
 
 
 def _on_rows(function, x, *weights):
-    """Of x as a matrix: XLA on CPU is faster with it."""
+    """Applies a function to x as a matrix: XLA on CPU is faster with a product of two matrices than
+    with one over the last axis of a map."""
     y = function(_flat(x), *weights)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
@@ -61,7 +71,7 @@ def _flat(x):
 
 
 def _normalize(x, scale, bias, eps):
-    """The result, and the mean and the reciprocal deviation of each position."""
+    """Returns the result, and the mean and the reciprocal deviation of each position."""
     wide = x.astype(jnp.float32)
     mean = wide.mean(axis=-1, keepdims=True)
     rstd = lax.rsqrt(jnp.square(wide - mean).mean(axis=-1, keepdims=True) + eps)
@@ -71,6 +81,9 @@ def _normalize(x, scale, bias, eps):
 _normalize_apart = outline(_normalize)
 
 
+# The rules keep the input and two numbers a position. JAX would keep each map that the derivative
+# of the formula reads, and memory that is touched for the first time is dear on CPU: dearer than
+# computing the normalised map again.
 @jax.custom_vjp
 def _layer_norm(x, scale, bias, eps):
     return _normalize_apart(x, scale, bias, eps)[0]
@@ -111,7 +124,9 @@ def _matmul_nt(a, b):
 
 @outline
 def _matmul_tn(a, b):
-    """a.T @ b. XLA on CPU is faster with the narrower of the two on the left."""
+    """a.T @ b, the gradient of a kernel: as many rows as there are positions, few columns."""
+    # XLA on CPU is faster with the narrower of the two on the left, by a sixth in the first stage.
+    # The transpose of the result costs nothing beside it: a kernel is small.
     return a.T @ b if a.shape[1] <= b.shape[1] else (b.T @ a).T
 
 
@@ -132,9 +147,12 @@ def _dense_backward(residuals, g):
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
-HIDDEN_BYTES = 6 * 2**20  # of the hidden layer in one turn of a loop, about
+HIDDEN_BYTES = 6 * 2**20  # the hidden layer in one turn of the loop has about so many
 
 
+# This is inference: custom_vjp calls _mlp_forward instead where there will be a backward pass. A
+# few rows of the maps pass through both layers at a time, so that the hidden layer, four times the
+# size of the map, stays in the cache; in training it has to be kept whole anyway.
 @jax.custom_vjp
 def _mlp(x, kernel1, bias1, kernel2, bias2, gamma):
     height, row_bytes = x.shape[1], x[:, 0, :, 0].size * kernel1.shape[1] * x.dtype.itemsize
@@ -145,7 +163,8 @@ def _mlp(x, kernel1, bias1, kernel2, bias2, gamma):
         out, _ = _rows_through(_flat(rows), kernel1, bias1, kernel2, bias2, gamma)
         return lax.dynamic_update_slice_in_dim(y, out.reshape(rows.shape), start, axis=1)
 
-    # What comes out takes the place of what went in.
+    # What comes out takes the place of what went in: each turn reads its own rows only, and a
+    # second map would be memory that is touched for the first time.
     turns, rest = divmod(height, size)
     y = lax.fori_loop(0, turns, lambda i, y: through(y, i * size, size), x)
     return through(y, turns * size, rest) if rest else y
@@ -159,12 +178,18 @@ def _mlp_forward(x, kernel1, bias1, kernel2, bias2, gamma):
 def _mlp_backward(residuals, g):
     x, kernel1, bias1, kernel2, bias2, gamma, hidden = residuals
     g = _flat(g)
-    dactivation = _matmul_nt(g * gamma, kernel2)
+    dactivation = _matmul_nt(_scaled(g, gamma), kernel2)
+    # Of the hidden layer its product alone was kept. The GELU is computed again, in the same pass
+    # over memory as its gradient: to keep it would have been to write and read one map more.
     activation, dhidden, dbias1 = _biased_gelu_again(hidden, bias1, dactivation)
     dx, dkernel1 = _matmul_nt(dhidden, kernel1), _matmul_tn(_flat(x), dhidden)
+    # gamma's gradient is the sum over positions of g * (activation @ kernel2 + bias2). Summed over
+    # positions first it needs nothing but what the gradients of kernel2 and bias2 need, and not
+    # what gamma was multiplied with, which would be another map to keep.
     product, total = _matmul_tn(activation, g), g.sum(axis=0)
-    dgamma = (product * kernel2).sum(axis=0) + total * bias2
-    return dx.reshape(x.shape), dkernel1, dbias1, product * gamma, total * gamma, dgamma
+    dgamma = None if gamma is None else (product * kernel2).sum(axis=0) + total * bias2
+    dkernel2, dbias2 = _scaled(product, gamma), _scaled(total, gamma)
+    return dx.reshape(x.shape), dkernel1, dbias1, dkernel2, dbias2, dgamma
 
 
 _mlp.defvjp(_mlp_forward, _mlp_backward)
@@ -172,7 +197,7 @@ _mlp.defvjp(_mlp_forward, _mlp_backward)
 
 def _rows_through(x, kernel1, bias1, kernel2, bias2, gamma):
     hidden = _matmul(x, kernel1)
-    return (_matmul(_biased_gelu(hidden, bias1), kernel2) + bias2) * gamma, hidden
+    return _scaled(_matmul(_biased_gelu(hidden, bias1), kernel2) + bias2, gamma), hidden
 
 
 @outline
@@ -182,7 +207,7 @@ def _biased_gelu(x, bias):
 
 @outline
 def _biased_gelu_again(x, bias, g):
-    """The activation, and the gradients of x and bias."""
+    """Returns the activation, and the gradients of x and bias."""
     wide = (x + bias).astype(jnp.float32)
     cdf = _normal_cdf(wide)
     density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)

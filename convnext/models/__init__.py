@@ -1,1 +1,1 @@
-"""The Linen modules."""
+"""The models, as Linen modules, and the layers they are made of."""

@@ -17,9 +17,10 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from convnext.files import text
 from convnext import hosts
 from convnext.errors import InputError, RunError, require
+from convnext.files import text
+from convnext.task import Variables
 
 MANIFEST = "manifest.json"
 SCORES = "scores.json"  # beside the manifest: those of an evaluation that came after the save
@@ -29,8 +30,9 @@ ON_SAVE_ERROR = ("stop", "continue")
 
 
 class Checkpoints:
-    """The checkpoints of a run: its latest `keep`, 2 and more, and the one with the highest
-    best_metric, or the lowest. A context manager: a save goes on in the background, and leaving
+    """The checkpoints of a run: its latest `keep`, 2 and more, and the one with the highest score
+    `best`, "val/top1", or the lowest, "-val/loss". A context manager: a save continues in the
+    background, and leaving
     waits for it, in all processes.
 
     latest_step is that of the newest sound one, 0 where there is none, and latest_has_scores
@@ -45,21 +47,24 @@ class Checkpoints:
     def __init__(
         self,
         workdir: str | os.PathLike,
-        *,
         keep: int,
-        best_metric: str,
-        lowest: bool = False,
+        best: str,
         on_save_error: str = "stop",
+        *,
         report: Callable[[str], None] = print,
     ):
-        require(on_save_error in ON_SAVE_ERROR, "on_save_error", on_save_error,
-                " or ".join(ON_SAVE_ERROR))  # fmt: skip
+        require(
+            on_save_error in ON_SAVE_ERROR,
+            "on_save_error",
+            on_save_error,
+            " or ".join(ON_SAVE_ERROR),
+        )
         # One is removed before the next is known to be sound.
         require(keep >= 2, "keep_checkpoints", keep, "2 and more")
         self.workdir, self.on_save_error, self.report = Path(workdir), on_save_error, report
-        self.latest_step = hosts.agreed(self._set_aside() if jax.process_index() == 0 else 0)
+        self.latest_step = hosts.agreed(self._move_damaged() if jax.process_index() == 0 else 0)
         self._added = _added_scores(self.workdir)
-        self._open = partial(_open, workdir, keep, best_metric, lowest, self._added)
+        self._open = partial(_open, workdir, keep, best, self._added)
         self._orbax = self._open()
         has_scores = {known.step for known in self._orbax.checkpoints if known.metrics}
         self.latest_has_scores = bool(
@@ -68,8 +73,8 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1)
         self._saving: tuple[int, Future] | None = None
 
-    def _set_aside(self):
-        """Moves away what is damaged; returns the newest sound step, 0 where there is none."""
+    def _move_damaged(self):
+        """Moves what is damaged to damaged/. Returns the newest sound step, or 0."""
         newest = 0
         for step in reversed(_steps(self.workdir)):
             damage = _damage(_folder(self.workdir) / str(step), SMALL if newest else math.inf)
@@ -81,7 +86,7 @@ class Checkpoints:
                 place = place.with_name(f"{place.name}_again")
             place.parent.mkdir(exist_ok=True)
             (_folder(self.workdir) / str(step)).rename(place)
-            self.report(f"the checkpoint of step {step} is set aside in {place}: {damage}")
+            self.report(f"the checkpoint of step {step} is moved to {place}: {damage}")
         saved = self.workdir / LAST_SAVED
         if newest and not saved.exists():
             text.replace(saved, f"{newest}\n")
@@ -95,7 +100,7 @@ class Checkpoints:
         Raises InputError where there is no checkpoint, or it is another model's.
         """
         step = self.latest_step or sound_step(self.workdir)
-        return _load(self.workdir, step, abstract_state, state_sharding, ())
+        return _load(self.workdir, step, abstract_state, state_sharding)
 
     def save(
         self,
@@ -117,7 +122,7 @@ class Checkpoints:
             self._saving = step, self._thread.submit(self._complete, step, response)
 
     def add_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """To the checkpoint of that step, which was saved without. To be called by all
+        """Adds scores to the checkpoint of a step that was saved without. To be called by all
         processes."""
         self._added[step] = scores
         if jax.process_index() == 0:
@@ -175,7 +180,7 @@ class Checkpoints:
         message = f"the checkpoint of step {step} could not be saved: {hosts.reason(error)}"
         if self.on_save_error == "stop":
             raise RunError(message) from error
-        self.report(f"{message}; the run goes on, as on_save_error says")
+        self.report(f"{message}; the run continues, as on_save_error says")
         self._close()  # the next save would raise the same again
         half_saved = _folder(self.workdir) / str(step)
         if jax.process_index() == 0 and not (half_saved / MANIFEST).exists():
@@ -197,11 +202,12 @@ class Checkpoints:
             self._close()
 
 
-def _open(workdir, keep, best_metric, lowest, added):
+def _open(workdir, keep, best, added):
     policies = ocp.training.preservation_policies
+    score, lowest = best.removeprefix("-"), best.startswith("-")
 
-    def best(metrics: Mapping[str, float]) -> float:
-        value = metrics.get(best_metric, math.nan)
+    def value_of(metrics: Mapping[str, float]) -> float:
+        value = metrics.get(score, math.nan)
         worst = math.inf if lowest else -math.inf
         return worst if math.isnan(value) else value
 
@@ -214,7 +220,7 @@ def _open(workdir, keep, best_metric, lowest, added):
                 # reverse=False keeps the largest, True the smallest.
                 _BestN(
                     policies.BestN(
-                        get_metric_fn=best,
+                        get_metric_fn=value_of,
                         reverse=lowest,
                         n=1,
                         keep_checkpoints_without_metrics=False,
@@ -251,7 +257,7 @@ def _added_scores(workdir):
 
 
 def start_step(workdir: str | os.PathLike, start_anew: bool = False) -> int:
-    """The step from which a run in this folder goes on; 0 where it begins, also again, as where it
+    """The step from which a run in this folder resumes; 0 where it begins, also again, as where it
     was killed before its first checkpoint. To be called by all processes; process 0 looks.
 
     Raises InputError where there have been sound checkpoints and none is left, unless it may start
@@ -267,8 +273,9 @@ def start_step(workdir: str | os.PathLike, start_anew: bool = False) -> int:
     step = hosts.agreed(step)
     if step < 0 and not start_anew:
         raise InputError(
-            f"the run in {workdir} has had checkpoints, and no sound one is left{damage}", "one that is put back, another --workdir, or --start_anew, with which it "
-            "begins at step 0 and keeps the old log"
+            f"the run in {workdir} has had checkpoints, and no sound one is left{damage}",
+            "one that is put back, another --workdir, or --start_anew, with which it begins at "
+            "step 0 and keeps the old log",
         )
     return max(step, 0)
 
@@ -281,7 +288,7 @@ def latest_step(workdir: str | os.PathLike) -> int:
 
 
 def _steps(workdir):
-    """Of all that Orbax finished, in order."""
+    """The steps of all checkpoints that Orbax finished, in order."""
     folder = _folder(workdir)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdecimal())
@@ -302,9 +309,7 @@ def _write_manifest(folder):
         for path in _files(folder)
         if not _is_hidden(path.relative_to(folder))
     }
-    unfinished = folder / f"{MANIFEST}.tmp"
-    unfinished.write_text(json.dumps(manifest, indent=1))
-    unfinished.replace(folder / MANIFEST)
+    text.replace(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def _files(folder):
@@ -333,7 +338,7 @@ def _sha256_once(path):
 
 
 def _damage(folder, read_bytes=math.inf):
-    """What is wrong with a checkpoint; None: nothing. Larger files are not read."""
+    """Returns what is wrong with a checkpoint, or None. Files above read_bytes are not read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         paths = [path.relative_to(folder) for path in _files(folder)]
@@ -362,7 +367,7 @@ def sound_step(workdir: str | os.PathLike, step: int | None = None) -> int:
     if step is None:
         step = latest_step(workdir)
         if not step:
-            raise InputError(f"no checkpoint in {workdir}", f"the workdir of a training run")
+            raise InputError(f"no checkpoint in {workdir}", "the workdir of a training run")
         return step
     steps = _steps(workdir)
     accepted = f"one of {', '.join(map(str, steps))}" if steps else "none: there is no checkpoint"
@@ -372,22 +377,33 @@ def sound_step(workdir: str | os.PathLike, step: int | None = None) -> int:
     return step
 
 
-def restore_params(
+def restore_variables(
     workdir: str | os.PathLike,
     step: int,
-    abstract_params: Any,
+    abstract: Variables,
     sharding: jax.sharding.Sharding,
     ema_decay: float | None = None,
-) -> Any:
-    """The parameters of the state after update `step` (sound_step), or their average of that decay,
-    and nothing else. Raises InputError where they are another model's."""
-    path = ("params",) if ema_decay is None else ("ema_params", str(ema_decay))
-    sharding = jax.tree.map(lambda _: sharding, abstract_params)
-    return _load(workdir, step, abstract_params, sharding, path)
+) -> Variables:
+    """Restores the variables of the state after update `step` (sound_step), and nothing else;
+    of the parameters their average of this decay, if there is one.
+
+    Raises InputError where they are another model's.
+    """
+    others = {name: value for name, value in abstract.items() if name != "params"}
+    if ema_decay is None:
+        stored, roots = {"params": abstract["params"]}, ["params/"]
+    else:
+        decay = str(ema_decay)
+        stored, roots = {"ema_params": {decay: abstract["params"]}}, [f"ema_params/{decay}/"]
+    if others:
+        stored, roots = {**stored, "others": others}, [*roots, "others/"]
+    loaded = _load(workdir, step, stored, jax.tree.map(lambda _: sharding, stored), roots)
+    params = loaded["params"] if ema_decay is None else loaded["ema_params"][str(ema_decay)]
+    return {"params": params, **loaded.get("others", {})}
 
 
-def _load(workdir, step, abstract, sharding, path):
-    """What lies at `path` in the state of a step."""
+def _load(workdir, step, abstract, sharding, roots=("",)):
+    """A part of the state of a step: all that lies at these roots."""
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with ocp.training.Checkpointer(_folder(workdir), context=context) as checkpoints:
@@ -396,29 +412,20 @@ def _load(workdir, step, abstract, sharding, path):
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, sharding
         )
         # Orbax's own error names neither the parameter nor the shapes.
-        theirs = _shapes(stored)
-        wrapped = target
-        for name in reversed(path):
-            wrapped = {name: wrapped}
-        ours, root = _shapes(wrapped), "/".join([*path, ""])
-        extra = [name for name in theirs if name.startswith(root) and name not in ours]
+        ours, theirs = _shapes(target), _shapes(stored)
+        extra = [name for name in theirs if name.startswith(tuple(roots)) and name not in ours]
         for name in [*ours, *sorted(extra, key=lambda name: not name.startswith("params/"))]:
             there, here = theirs.get(name, "missing"), ours.get(name, "missing")
             if there != here:
                 raise InputError(
-                    f"{workdir} holds another model: {name} is {there} there and {here} here", "the config that it was trained with, or a new workdir"
+                    f"{workdir} holds another model: {name} is {there} there and {here} here",
+                    "the config that it was trained with, or a new workdir",
                 )
-        loaded = checkpoints.load(step, wrapped)
-    for name in path:
-        loaded = loaded[name]
-    return loaded
+        return checkpoints.load(step, target)
 
 
 def _shapes(tree):
     """{"params/head/bias": (1000,), ...}"""
-    return {
-        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): (
-            tuple(leaf.shape)
-        )
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    leaves = jax.tree.leaves_with_path(tree)
+    name = partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): tuple(leaf.shape) for path, leaf in leaves}

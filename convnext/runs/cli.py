@@ -1,4 +1,4 @@
-"""How the commands begin: flags, the other processes of a run, errors in one line."""
+"""The beginning of a command: flags, the other processes of a run, errors in one line."""
 
 import os
 import re
@@ -15,8 +15,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from convnext import hosts
-from convnext.files import open_files
 from convnext.errors import InputError, RunError, reported
+from convnext.files import open_files
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -43,7 +43,7 @@ def run(
 
     def main(argv):
         if len(argv) > 1:
-            raise InputError(f"unexpected argument {argv[1]!r}", f"flags, see --help")
+            raise InputError(f"unexpected argument {argv[1]!r}", "flags, see --help")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -80,7 +80,7 @@ def _parse(argv, needs_config):
         _, raised, message = str(error).rpartition("convnext.errors.InputError: ")
         if raised:
             raise InputError(message.strip()) from error
-        raise InputError(f"{error}", f"the flags in --help") from error
+        raise InputError(f"{error}", "the flags in --help") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise _config_mistake(argv, error) from error
     if not FLAGS["config"].present:
@@ -89,7 +89,7 @@ def _parse(argv, needs_config):
         raise InputError("--config is not given", "a file such as configs/digits.py")
     path, _ = _config_file()
     if not path.is_file():
-        raise InputError(f"no config file {path}", f"a file such as configs/digits.py")
+        raise InputError(f"no config file {path}", "a file such as configs/digits.py")
     return rest
 
 
@@ -105,7 +105,5 @@ def _config_mistake(argv, error):
         if f"'{override.rpartition('.')[2]}" in str(error).replace("\\", ""):
             near = re.search(r'Did you mean "(\w+)"', str(error))
             hint = f"; did you mean {near[1]}?" if near else ""
-            return InputError(
-                f"unknown config field {override}", f"the fields of the config{hint}"
-            )
+            return InputError(f"unknown config field {override}", f"the fields of the config{hint}")
     return InputError(str(error), "values of the fields' types")

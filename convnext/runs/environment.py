@@ -1,4 +1,4 @@
-"""What a process runs on: versions, platform, devices."""
+"""The environment of a process: versions, platform, devices."""
 
 import importlib.metadata
 import platform
@@ -10,8 +10,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def describe() -> dict[str, Any]:
-    """Of this process: versions of PACKAGES (None: not installed) and of Python, the platform, and
-    of the whole run the kind and number of devices and the number of processes."""
+    """Returns versions of PACKAGES (None: not installed) and of Python, and the platform, of this
+    process; the kind and number of devices and the number of processes, of the whole run."""
     return {
         **{name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -1,332 +1,283 @@
-"""The log of a run: metrics.jsonl, TensorBoard, W&B, console."""
+"""The log of a run: what is reported of its steps, and how long they take."""
 
 import json
-import math
 import os
 import time
-import uuid
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich import progress
-from tensorboardX import SummaryWriter
 
-from convnext.runs import environment, plots, workdirs
-from convnext.files.text import replace
-from convnext.errors import InputError, RunError, require
+from convnext import hosts
+from convnext.errors import RunError, require
+from convnext.files import text
+from convnext.runs import environment, plots, workdirs, writers
 
-STEPS_AHEAD = 8
 BAD_IMAGES = "bad_images.json"
 
 
 class Log:
     """Writes what a run reports; a context manager. Only process 0 writes.
 
-    metrics.jsonl has one JSON object a line: "step", and the values of that step. Lines past
-    start_step, left by a run that was killed after its last checkpoint, are cut off first, and are
-    not sent to W&B again. Where start_step is 0 and there is a log, or another config, these are
-    kept (workdirs.keep_earlier). config.json holds the config, environment.json what the run was
-    last started on.
+    A line of metrics.jsonl has the values of a step (writers.Lines). Lines past start_step, left by
+    a run that was killed after its last checkpoint, are cut off first and are not sent to W&B
+    again. A run that starts at step 0 in a workdir with a log, or with another config, keeps those
+    (workdirs.keep_earlier). config.json holds the config, environment.json what the run was last
+    started on. curves.png has the score of `best`, such as "val/top1".
 
-    What a full disk refuses later is said once; lines of metrics.jsonl are kept and tried again.
-    Raises RunError where not even the first files can be written, and InputError where those of a
-    run that goes on are damaged.
+    If the disk fills up later, each file is reported once, and lines of metrics.jsonl are kept and
+    retried. Raises RunError where not even the first files can be written, and InputError where
+    those of a run that resumes are damaged.
     """
 
     def __init__(
         self,
         workdir: str | os.PathLike,
-        *,
         start_step: int,
         num_steps: int,
         batch_size: int,
         config: Mapping[str, Any],
+        best: str = "val/top1",
+        *,
         every_steps: int,
         wandb_project: str | None = None,
     ):
         require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
-        self.active = jax.process_index() == 0
-        self.num_steps = num_steps
-        self.batch_size = batch_size
-        self.every_steps = every_steps
-        self._pending: tuple[int, dict[str, Any]] | None = None  # a line that is not written yet
-        self._undue: tuple[int, dict[str, Any]] | None = None  # of the last step, without a line
-        self._start_step = self._last = start_step
-        self._ahead: deque[Mapping[str, Any]] = deque()  # of steps that may not have been made yet
-        self._seconds: dict[str, float] = {}
-        self._clock: tuple[float, int] | None = None  # when the rate was last taken, after how many
-        self._waited = 0.0  # seconds since then, for data
-        self._fetching = False  # the batch of the next step
-        self._written: dict[str, float] = {}  # the line of start_step, which may be added to
-        self.workdir = Path(workdir)
+        self.workdir, self.num_steps, self.every_steps = Path(workdir), num_steps, every_steps
+        self.active, self._score = jax.process_index() == 0, best.rpartition("/")[2]
+        self._clock, self._unmade = Clock(batch_size), hosts.Behind()
+        self._last = Line(start_step)
+        self._pending: Line | None = None  # due, and not written yet
+        self._is_fetching = False  # the batch of the next step
         # What is wrong with each, and the step that met it: known to all processes.
         self.bad_images: dict[str, int] = self._met_before(start_step)
-        if not self.active:
-            return
-        wandb = _import_wandb() if wandb_project else None
-        try:
-            self._open(start_step, config)
-        except OSError as error:
-            raise RunError(f"{workdir} cannot be written: {error}") from error
-        self._refused: set[str] = set()  # what could not be written, and was said
-        if wandb:
-            self._sent = _sent_to_wandb(self.workdir, self._sent)
-        self._wandb = wandb and _wandb_run(wandb, wandb_project, self.workdir, config)
-        self._progress = progress.Progress(
-            progress.TextColumn("{task.fields[loss]}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-        )
-        self._task = self._progress.add_task("", total=num_steps, completed=start_step,
-                                             loss="", rate="")  # fmt: skip
-        if self._progress.console.is_terminal:
-            self._progress.start()
+        self._console = writers.Console(num_steps, start_step, quiet=not self.active)
+        self._disk = writers.Disk(self.print)
+        self._lines: writers.Lines | None = None
+        self._writers: list[Any] = []
+        if self.active:
+            self._open(start_step, config, wandb_project)
 
-    def _open(self, start_step, config):
-        self.workdir.mkdir(parents=True, exist_ok=True)
+    def _open(self, start_step, config, wandb_project):
+        # First, as nothing is written where it is not installed.
+        wandb = writers.import_wandb() if wandb_project else None
         path, bad_images = self.workdir / "metrics.jsonl", self.workdir / BAD_IMAGES
-        if start_step == 0 and (_has_text(path) or _differs(self.workdir / "config.json", config)):
-            workdirs.keep_earlier(self.workdir)
-        lines = read(path)
-        kept = [line for line in lines if line["step"] <= start_step]
-        self._sent = max((line["step"] for line in lines), default=0)
-        self._written = {
-            name: math.nan if value is None else value
-            for name, value in (kept[-1] if kept else {}).items()
-            if kept[-1]["step"] == start_step and name != "step"
-        }
-        replace(self.workdir / "config.json", _json(config))
-        replace(self.workdir / "environment.json", _json(environment.describe()))
-        replace(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("ab", buffering=0)
-        self._unwritten = b""  # of lines
-        if bad_images.exists():
-            replace(bad_images, _json(self.bad_images))
-        # Its thread takes from a queue, which holds a line: where the thread has died of a full
-        # disk, the flush after a line fails before the queue is full.
-        self._tensorboard: SummaryWriter | None = SummaryWriter(
-            str(self.workdir / "tensorboard"), purge_step=start_step + 1, max_queue=1000
-        )
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            if start_step == 0 and self._is_of_another_run(config):
+                workdirs.keep_earlier(self.workdir)
+            lines = read(path)
+            text.replace(self.workdir / "config.json", _json(config))
+            text.replace(self.workdir / "environment.json", _json(environment.describe()))
+            self._lines = writers.Lines(path, lines, start_step, self._disk)
+            if bad_images.exists():
+                text.replace(bad_images, _json(self.bad_images))
+            tensorboard = writers.TensorBoard(self.workdir / "tensorboard", start_step, self._disk)
+        except OSError as error:
+            raise RunError(f"{self.workdir} cannot be written: {error}") from error
+        self._writers = [self._lines, self._console, tensorboard]
+        if wandb:
+            last_step = max((line["step"] for line in lines), default=0)
+            self._writers.append(
+                writers.WandB(wandb, wandb_project, self.workdir, config, start_step, last_step)
+            )
+
+    def _is_of_another_run(self, config):
+        lines, before = self.workdir / "metrics.jsonl", self.workdir / "config.json"
+        has_lines = lines.exists() and lines.stat().st_size > 0
+        return has_lines or (before.exists() and before.read_bytes() != _json(config).encode())
 
     def _met_before(self, step):
         path = self.workdir / BAD_IMAGES
-        met = workdirs.read_json(path, dict) if path.exists() else {}
+        met = text.read_json(path, dict, workdirs.ACCEPTED) if path.exists() else {}
         return {message: at for message, at in met.items() if at <= step}
 
+    def begin(self, description: str, class_names: Sequence[str] | None) -> None:
+        """Prints what runs and where it resumes, and keeps the names of the classes, if any."""
+        if class_names is not None:
+            self.save("classes.json", list(class_names))
+        self.print(description)
+        if self._last.step:
+            self.print(f"resumes from step {self._last.step}")
+
+    def stopped(self, step: int) -> None:
+        """Prints that the run stops after a step, and how it resumes."""
+        self.print(f"stopped after step {step}; run the same command again to resume")
+
     def print(self, text: str) -> None:
-        """A text for the console."""
-        if self.active:
-            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Prints a text to the console."""
+        self._console.print(text)
 
     def bad_image(self, message: str) -> None:
-        """What is wrong with an image that is left out. How many these are is logged as
-        data/bad_images, and which is in bad_images.json."""
+        """Notes what is wrong with an image that is skipped. How many there are is logged as
+        data/bad_images, and which in bad_images.json."""
         if message not in self.bad_images:
-            self.bad_images[message] = self._last + self._fetching
+            self.bad_images[message] = self._last.step + self._is_fetching
             self.save(BAD_IMAGES, self.bad_images)
-            self.print(f"left out: {message}")
+            self.print(f"skipped: {message}")
 
     def save(self, name: str, value: Any) -> None:
-        """A JSON file in the workdir."""
+        """Writes a JSON file into the workdir."""
         if self.active:
-            with self._said(name):
-                replace(self.workdir / name, _json(value))
+            with self._disk.writing(name):
+                text.replace(self.workdir / name, _json(value))
 
     def save_curves(self) -> None:
-        """curves.png in the workdir, of all that was written so far."""
+        """Draws all that was written so far into curves.png in the workdir."""
         if self.active:
             lines, path = read(self.workdir / "metrics.jsonl"), self.workdir / "curves.png"
-            with self._said("curves.png"):
-                plots.save_curves(lines, path)
+            with self._disk.writing("curves.png"):
+                plots.save_curves(lines, path, self._score)
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
-        """Takes the values of an update, logged as train/..., which may be on the device still.
+        """Takes the values of an update, logged as train/..., which may be on the devices still.
 
-        Those that are due are fetched when the next ones are, so that nothing waits for them. Only
-        a host that is more than STEPS_AHEAD updates ahead of its devices waits, as the batches that
-        it has sent them fill their memory.
+        Those that are due are fetched when the next ones are, so that nothing waits for them.
         """
-        self._ahead.append(values)
-        if len(self._ahead) > STEPS_AHEAD:
-            jax.block_until_ready(self._ahead.popleft())
-        self._last = step
-        if self.active:
-            self._progress.update(self._task, completed=step)
-        if self._clock is None:  # the first step is mostly compilation
-            self._start_clock(time.monotonic(), step)
-        if self._is_due(step):
+        # A host far ahead of its devices would fill their memory with the batches that it has sent
+        # them. So it waits, and only here, for what is hosts.STEPS_BEHIND updates old.
+        for old in self._unmade.put(values):
+            jax.block_until_ready(old)
+        self._console.advance(step)
+        self._clock.start(step)
+        self._last = Line(step, {f"train/{name}": value for name, value in values.items()})
+        if step % self.every_steps == 0 or step == self.num_steps:
             self.flush()
-            self._pending = step, {**self._timings(step), **_prefixed("train/", values)}
-        else:
-            self._undue = step, _prefixed("train/", values)
+            self._last.values |= {**self._beside(), **self._clock.rates(step)}
+            self._pending = self._last
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same. The share of the time in which the next one was waited for is logged as
-        data/wait_fraction."""
+        """Yields the batches. The share of the time in which the next one was waited for is logged
+        as data/wait_fraction."""
         iterator = iter(batches)
         while True:
             begin = time.monotonic()
-            self._fetching = True
+            self._is_fetching = True
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
             finally:
-                self._fetching = False
-            self._waited += time.monotonic() - begin
+                self._is_fetching = False
+            self._clock.waited(time.monotonic() - begin)
             yield batch
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Adds to the line of the last step, such as an evaluation after it, also where the run
-        goes on from that step and the line is written."""
-        if self._pending is None or self._pending[0] != self._last:
+        """Adds to the line of the last step, such as an evaluation after it. That is start_step's
+        before the first one, also where this line was written by the run before."""
+        if self._pending is not self._last:
             self.flush()
-            goes_on = self._last == self._start_step
-            self._pending = (self._last, dict(self._written)) if goes_on else self._undue
-        self._pending[1].update({**values, **self._beside()})
+            self._pending = self._last
+        self._last.values |= {**values, **self._beside()}
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
-        """Seconds spent inside are no training time; the next line has them as `seconds/<name>`."""
-        jax.block_until_ready(list(self._ahead))
-        begin = time.monotonic()
-        yield
-        seconds = time.monotonic() - begin
-        self._seconds[f"seconds/{name}"] = self._seconds.get(f"seconds/{name}", 0.0) + seconds
-        if self._clock is not None:
-            self._clock = self._clock[0] + seconds, self._clock[1]
-
-    def _timings(self, step):
-        """The rate since the last line, and what was done beside training."""
-        then, before = self._clock
-        timings = self._beside()
-        if step > before:
-            now = time.monotonic()
-            timings["train/images_per_second"] = (step - before) * self.batch_size / (now - then)
-            timings["data/wait_fraction"] = self._waited / (now - then)
-            self._start_clock(now, step)
-        return timings
-
-    def _start_clock(self, now, step):
-        self._clock, self._waited = (now, step), 0.0
+        """Counts the seconds inside as no training time. The next line has them as
+        `seconds/<name>`."""
+        jax.block_until_ready(self._unmade.drain())
+        with self._clock.paused(name):
+            yield
 
     def _beside(self):
-        """And how many images were left out, if any."""
-        seconds, self._seconds = self._seconds, {}
         bad = {"data/bad_images": len(self.bad_images)} if self.bad_images else {}
-        return {**seconds, **bad}
+        return {**self._clock.pauses(), **bad}
 
     def flush(self) -> None:
-        """Writes what is pending, if the disk takes it."""
-        if self._pending is None:
+        """Writes the line that is pending, if the disk takes it."""
+        line, self._pending = self._pending, None
+        if line is None or self._lines is None:
             return
-        step, values = self._pending
-        self._pending = None
-        values = {name: float(value) for name, value in jax.device_get(values).items()}
+        values = {name: float(value) for name, value in jax.device_get(line.values).items()}
         if not values.get("train/skipped"):
             values.pop("train/skipped", None)
-        if not self.active:
-            return
-        self._write(step, values)
-        rate = values.get("train/images_per_second")
-        self._progress.update(
-            self._task,
-            **({"loss": f"loss {values['train/loss']:.4f}"} if "train/loss" in values else {}),
-            **({"rate": f"{rate:.0f} images/s"} if rate else {}),
-        )
+        values = self._lines.new(line.step, values)
+        for writer in self._writers:
+            writer.write(line.step, values)
 
     def to_disk(self) -> None:
-        """Writes all lines, and waits until the disk has them. Raises OSError where it has not."""
+        """Writes all lines, after the last step also the curves, and waits until the disk has the
+        lines. Raises OSError where it has not."""
         self.flush()
-        if self.active:
-            self._append("")
-            os.fsync(self._file.fileno())
-
-    def _append(self, text):
-        self._unwritten += text.encode()
-        while self._unwritten:
-            written = self._file.write(self._unwritten)
-            self._unwritten = self._unwritten[written:]
-
-    def _replace_last(self, line):
-        path = self.workdir / "metrics.jsonl"
-        before = [json.dumps(kept) + "\n" for kept in read(path) if kept["step"] < self._start_step]
-        replace(path, "".join([*before, line]))
-        self._file.close()
-        self._file = path.open("ab", buffering=0)
-
-    @contextmanager
-    def _said(self, name):
-        """An OSError inside is said once. It does not end the run; a checkpoint that fails may."""
-        try:
-            yield
-        except OSError as error:
-            if name not in self._refused:
-                self._refused.add(name)
-                self.print(f"{name} could not be written: {error}")
-
-    def _is_due(self, step):
-        return step % self.every_steps == 0 or step == self.num_steps
-
-    def _write(self, step, values):
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = json.dumps({"step": step, **finite}) + "\n"
-        with self._said("metrics.jsonl"):
-            if step == self._start_step:
-                self._replace_last(line)
-                values = {k: v for k, v in values.items() if self._written.get(k) != v}
-            else:
-                self._append(line)
-        if self._tensorboard is not None:
-            try:
-                for name, value in values.items():
-                    self._tensorboard.add_scalar(name, value, step)
-                self._tensorboard.flush()
-            except OSError as error:
-                self._tensorboard = None
-                self.print(f"tensorboard/ is left out from step {step} on: {error}")
-        if self._wandb is not None and not self._start_step < step <= self._sent:
-            self._wandb.log({"step": step, **values})
-        if self._progress.console.is_terminal and not any(n.startswith("val") for n in values):
-            return  # the bar shows it
-        words = " ".join(f"{name} {value:.5g}" for name, value in values.items())
-        self.print(f"step {step}/{self.num_steps} {words}")
+        if self._last.step == self.num_steps:
+            self.save_curves()
+        if self._lines is not None:
+            self._lines.to_disk()
 
     def __enter__(self) -> "Log":
+        self._console.start()
         return self
 
     def __exit__(self, *_) -> None:
         try:
             self.flush()
         finally:
-            if self.active:
-                with self._said("metrics.jsonl"):
-                    self._append("")
-                if self._progress.console.is_terminal:
-                    self._progress.stop()
-                self._file.close()
-                if self._tensorboard is not None:
-                    with self._said("tensorboard/"):
-                        self._tensorboard.close()
-                if self._wandb is not None:
-                    self._wandb.finish()
+            for writer in self._writers:
+                writer.close()
 
 
-def _prefixed(prefix, values):
-    return {f"{prefix}{name}": value for name, value in values.items()}
+@dataclass(eq=False)
+class Line:
+    """The values of a step, which may be on the devices still."""
+
+    step: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class Clock:
+    """The time that steps take, and that of what is done beside training."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._begin: tuple[float, int] | None = None  # when the rate was last taken, after a step
+        self._waited = 0.0  # seconds since then, for data
+        self._seconds: dict[str, float] = {}  # of each kind of pause, since they were last taken
+
+    def start(self, step: int) -> None:
+        """Begins after the first step, which is mostly compilation."""
+        if self._begin is None:
+            self._begin, self._waited = (time.monotonic(), step), 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Adds to the time in which training waited for data."""
+        self._waited += seconds
+
+    def rates(self, step: int) -> dict[str, float]:
+        """Images per second, and the share of the time spent waiting, since they were last
+        taken."""
+        then, before = self._begin
+        if step == before:
+            return {}
+        now = time.monotonic()
+        rates = {
+            "train/images_per_second": (step - before) * self._batch_size / (now - then),
+            "data/wait_fraction": self._waited / (now - then),
+        }
+        self._begin, self._waited = (now, step), 0.0
+        return rates
+
+    def pauses(self) -> dict[str, float]:
+        """The seconds of each kind of pause, as `seconds/<name>`, since they were last taken."""
+        seconds, self._seconds = self._seconds, {}
+        return seconds
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Counts the seconds inside as a pause."""
+        begin = time.monotonic()
+        yield
+        seconds = time.monotonic() - begin
+        self._seconds[f"seconds/{name}"] = self._seconds.get(f"seconds/{name}", 0.0) + seconds
+        if self._begin is not None:
+            self._begin = self._begin[0] + seconds, self._begin[1]
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none where there is no such file.
+    """Reads the lines of a metrics.jsonl; none where there is no such file.
 
-    A last line that a kill cut short is left out. Raises InputError where another is damaged.
+    A last line that a kill cut short is skipped. Raises InputError where another is damaged.
     """
     path = Path(path)
     written = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
@@ -341,53 +292,5 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     return lines
 
 
-def _has_text(path):
-    return path.exists() and path.stat().st_size > 0
-
-
-def _differs(path, config):
-    return path.exists() and path.read_bytes() != _json(config).encode()
-
-
 def _json(value):
     return json.dumps(value, indent=2) + "\n"
-
-
-def _import_wandb():
-    try:
-        import wandb
-    except ImportError as error:
-        raise InputError(
-            f"log.wandb_project is set, but wandb cannot be imported ({error})", f"pip "
-            "install wandb, or no log.wandb_project"
-        ) from error
-    return wandb
-
-
-def _sent_to_wandb(workdir, step):
-    """The last step that W&B has a line of: `step`, whose line is about to be cut off, or a later
-    one, whose line was cut off before."""
-    path = workdir / "wandb_sent"
-    text = path.read_text() if path.exists() else ""
-    sent = max(step, int(text) if text.isdecimal() else 0)
-    replace(path, str(sent))
-    return sent
-
-
-def _wandb_run(wandb, project, workdir, config):
-    """A run that goes on under its id when training resumes. Its axis is our step, as W&B's own
-    takes nothing for a step before the last, such as an evaluation after the run goes on."""
-    path = workdir / "wandb_id"
-    if not path.exists():
-        replace(path, uuid.uuid4().hex)
-    run = wandb.init(
-        project=project,
-        id=path.read_text(),
-        name=workdir.name,
-        dir=str(workdir),
-        config=dict(config),
-        resume="allow",
-    )
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step")
-    return run

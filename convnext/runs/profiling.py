@@ -1,4 +1,4 @@
-"""A trace of some steps of a run, for xprof, and the cache of compiled programs."""
+"""A trace of some steps of a run, for xprof."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 
-from convnext.kernels import outline
 from convnext.errors import InputError
 
 
@@ -45,17 +44,3 @@ def traced(train_step: Callable, *, steps: range, folder: Path) -> Callable:
         return outputs
 
     return run
-
-
-def cache_compiled_programs(workdir: Path) -> None:
-    """Keeps them in the workdir, unless JAX_COMPILATION_CACHE_DIR names another folder: a run that
-    is started again need not compile again.
-
-    Not those of several CPU devices: once loaded, the devices no longer communicate in one order,
-    and wait for each other (jax 0.10.2 to 0.12.0).
-    """
-    if outline.on_cpu() and jax.device_count() > 1:
-        return
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

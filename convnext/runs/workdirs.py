@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time is at work in it, and with one recipe."""
+"""The folder of a run, in which one run at a time is at work, with one recipe."""
 
 import errno
 import json
@@ -15,25 +15,28 @@ import filelock
 import jax
 
 from convnext import hosts
-from convnext.errors import InputError, require
+from convnext.errors import InputError
+from convnext.files import text
+from convnext.kernels import outline
 
 # Fields that do not change the updates, but for how sums are rounded, or that say where the same
-# data lies: a run may go on with others.
-FREE = ("checkpoint_every_epochs", "data.root", "eval_every_epochs", "init_from",
-        "keep_checkpoints", "log", "max_bad_images", "max_skipped", "mesh", "model.remat",
-        "num_workers", "on_save_error", "published")  # fmt: skip
+# data lies: a run may resume with others.
+FREE = (
+    "checkpoint_every_epochs", "checkpoint_every_steps", "data.root", "eval_every_epochs",
+    "eval_every_steps", "init_from", "keep_checkpoints", "log", "max_bad_images", "max_skipped",
+    "mesh", "model.remat", "num_workers", "on_save_error", "published",
+)  # fmt: skip
 
+ACCEPTED = "what the run wrote, or no such file"  # of a file that cannot be read
 SEEN_WITHIN = 30  # seconds in which all processes see what one wrote
-
-
 # What flock answers where the file system has no locks, or their server does not.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextmanager
 def locked(workdir: Path, report: Callable[[str], None] = print) -> Iterator[None]:
-    """Makes the folder, and keeps other runs out of it as long as this process lives; where its
-    file system has no locks, reports that it does not.
+    """Makes the folder and keeps other runs out of it as long as this process lives. Reports where
+    its file system has no locks, and so nothing keeps them out.
 
     Raises InputError where another one is at work in it, it cannot be written, or one of several
     processes does not see it.
@@ -49,19 +52,21 @@ def locked(workdir: Path, report: Callable[[str], None] = print) -> Iterator[Non
             taken = True
         except OSError as raised:
             if raised.errno in NO_LOCKS:
-                report(f"{workdir} cannot be locked ({raised.strerror}): the run goes on, and "
-                       "nothing keeps a second one out of it")  # fmt: skip
+                report(
+                    f"{workdir} cannot be locked ({raised.strerror}): the run continues, and "
+                    "nothing keeps a second one out of it"
+                )
             else:
                 error = raised
     if hosts.agreed(taken):
         raise InputError(
-            f"another run is at work in {workdir}", f"another --workdir, or the same "
-            "command when that run has ended"
+            f"another run is at work in {workdir}",
+            "another --workdir, or the same command when that run has ended",
         )
     if hosts.agreed(error is not None):
         raise InputError(
-            f"--workdir is {workdir}: {error or 'process 0 cannot write there'}", f"a "
-            "folder that can be written"
+            f"--workdir is {workdir}: {error or 'process 0 cannot write there'}",
+            "a folder that can be written",
         ) from error
     try:
         _require_seen(workdir)
@@ -92,8 +97,7 @@ def _require_seen(workdir, now=time.monotonic, sleep=time.sleep):
         hosts.raise_together(error)
     except OSError as raised:
         raise InputError(
-            f"--workdir is {workdir}: {raised}", f"a folder that all processes see and can "
-            "write"
+            f"--workdir is {workdir}: {raised}", "a folder that all processes see and can write"
         ) from raised
     finally:
         if jax.process_index() == 0:
@@ -101,7 +105,9 @@ def _require_seen(workdir, now=time.monotonic, sleep=time.sleep):
 
 
 def _look_for(path, now, sleep):
-    """NFS keeps what it knows of a folder for a while."""
+    # NFS keeps what it knows of a folder for a while: a file that another host made may not be seen
+    # for as long as that. Waiting for it once, before the run begins, tells a slow folder from one
+    # that is on another disk.
     until = now() + SEEN_WITHIN
     while not path.exists():
         if now() >= until:
@@ -109,31 +115,39 @@ def _look_for(path, now, sleep):
         sleep(1)
 
 
+def cache_compiled_programs(workdir: Path) -> None:
+    """Keeps them in the workdir, unless JAX_COMPILATION_CACHE_DIR names another folder: a run that
+    is started again need not compile again.
+
+    Not those of several CPU devices: once loaded, the devices no longer communicate in one order,
+    and wait for each other (jax 0.10.2 to 0.12.0).
+    """
+    if outline.on_cpu() and jax.device_count() > 1:
+        return
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def check_config(
     workdir: Path,
     config: Mapping[str, Any],
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Compares with config.json and classes.json, with which the run of the folder was begun.
+    """Compares a run with config.json and classes.json, with which that of the folder was begun.
 
     Reports fields that may change, and those that another version of the code had or has not.
     Raises InputError for fields that may not change, for other classes, and where one of the files
     is damaged.
     """
-    classes = workdir / "classes.json"
-    if classes.is_file() and (before := read_json(classes, list)) != list(class_names):
-        pairs = zip_longest(class_names, before)
-        index, (name, was) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-        raise InputError(
-            f"{workdir} is of other data: class {index} is {name!r} and was {was!r}", f"the "
-            f"classes of {classes}, another --workdir, or where no checkpoint is left --start_anew"
-        )
+    if class_names is not None:
+        _check_classes(workdir, list(class_names))
     path = workdir / "config.json"
     if not path.is_file():
         return
-    before = _fields(read_json(path, dict))
-    now = _fields(json.loads(json.dumps(config)))
+    before = fields(text.read_json(path, dict, ACCEPTED))
+    now = fields(json.loads(json.dumps(config)))
     changed = [name for name in now if name in before and now[name] != before[name]]
     free = [name for name in changed if any(f"{name}.".startswith(f"{f}.") for f in FREE)]
     refused = [
@@ -141,8 +155,8 @@ def check_config(
     ]
     if refused:
         raise InputError(
-            f"{workdir} is of another recipe: {', '.join(refused)}", f"the values of "
-            f"{path}, another --workdir, or where no checkpoint is left --start_anew"
+            f"{workdir} is of another recipe: {', '.join(refused)}",
+            f"the values of {path}, another --workdir, or where no checkpoint is left --start_anew",
         )
     for name in free:
         report(f"changed since the run began: {name} is {now[name]!r} and was {before[name]!r}")
@@ -152,36 +166,37 @@ def check_config(
         report(f"new since the run began: {name}, which is {now[name]!r}")
 
 
+def _check_classes(workdir, class_names):
+    path = workdir / "classes.json"
+    before = text.read_json(path, list, ACCEPTED) if path.is_file() else class_names
+    if before != class_names:
+        pairs = zip_longest(class_names, before)
+        index, (name, was) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise InputError(
+            f"{workdir} is of other data: class {index} is {name!r} and was {was!r}",
+            f"the classes of {path}, another --workdir, or where no checkpoint is left "
+            "--start_anew",
+        )
+
+
 # The config last: as long as it is there, another one is refused.
 OF_A_RUN = ("metrics.jsonl", "bad_images.json", "tensorboard", "wandb_id", "wandb_sent",
             "classes.json", "config.json")  # fmt: skip
 
 
 def keep_earlier(workdir: Path) -> None:
-    """Renames what a run has left in the folder, as another one begins there: metrics.jsonl to
-    metrics.jsonl.1, or to the first number that is free. Raises OSError."""
+    """Renames what a run has left in the folder, as another one begins there: metrics.jsonl becomes
+    metrics.jsonl.1, or takes the first number that is free. Raises OSError."""
     number = next(n for n in count(1) if not any(workdir.glob(f"*.{n}")))
     for name in OF_A_RUN:
         if (workdir / name).exists():
             (workdir / name).rename(workdir / f"{name}.{number}")
 
 
-def _fields(config, prefix=""):
-    """{"model.depths": [3, 3, 9, 3], ...}"""
-    fields = {}
+def fields(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a config by their full names: {"model.depths": [3, 3, 9, 3], ...}"""
+    flat = {}
     for name, value in config.items():
         nested = isinstance(value, dict)
-        fields |= _fields(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return fields
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """What a run wrote into its folder. Raises InputError where it cannot be read, or is of another
-    kind: dict or list."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}", f"what the run wrote, or no such "
-                         "file") from error  # fmt: skip
-    require(isinstance(value, kind), str(path), type(value).__name__, f"a {kind.__name__}, in JSON")
-    return value
+        flat |= fields(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat

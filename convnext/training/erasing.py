@@ -20,7 +20,7 @@ def erase(
     area: tuple[float, float] = (0.02, 1 / 3),
     min_aspect: float = 0.3,
 ) -> jax.Array:
-    """images [N, H, W, C], normalised -> the same, with a box of some filled with noise.
+    """Fills a box of some of the normalised images [N, H, W, C] with noise.
 
     With probability `prob` a box is drawn: its area uniform in `area` as a share of the image's,
     its height / width log-uniform in [min_aspect, 1 / min_aspect], its place uniform. Of ten boxes

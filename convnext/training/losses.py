@@ -1,4 +1,4 @@
-"""What is minimised, by the problem type: the three of transformers, with its names and its rule.
+"""The loss of each problem type: the three of transformers, with its names and its rule.
 
 A target is a row of K numbers: shares of the classes, 0 or 1 for each label, or the values of a
 regression. Smoothing, mixup and CutMix only change targets.
@@ -18,9 +18,11 @@ PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 
 
 def problem_type(chosen: str | None, num_classes: int | None, label_dtype: np.dtype) -> str:
-    """What was chosen; or else a regression for one output, one label for int32 and int64, several
-    labels for other types (ConvNextForImageClassification). Raises InputError for an unknown
-    choice."""
+    """Returns the chosen type; or else a regression for one output, one label for int32 and int64,
+    several labels for other types (ConvNextForImageClassification).
+
+    Raises InputError for an unknown choice.
+    """
     if chosen is not None:
         require(chosen in PROBLEM_TYPES, "problem_type", chosen, ", ".join(PROBLEM_TYPES))
         return chosen

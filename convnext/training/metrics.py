@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convnext.errors import printable
 from convnext.training import losses
 
 CONFIDENCE_BINS = 15  # as many as Guo et al. have
+RAW, EMA = "val", "val_ema"  # prefixes of the scores of the raw weights, and of the first EMA
 
 
-def accuracy(
+def sums(
     logits: jax.Array,
     labels: jax.Array,
     mask: jax.Array,
@@ -28,11 +30,11 @@ def accuracy(
     num_classes = logits.shape[-1]
     targets = losses.targets(labels, num_classes=num_classes, problem_type=problem_type)
     loss = losses.loss(logits, targets, problem_type=problem_type)
-    sums = {"loss": jnp.where(mask > 0, loss, 0).sum(), "count": mask.sum()}
+    total = {"loss": jnp.where(mask > 0, loss, 0).sum(), "count": mask.sum()}
     if problem_type == losses.REGRESSION:
         errors = jnp.abs(logits - targets).mean(axis=-1)
-        return sums | {"mae": jnp.where(mask > 0, errors, 0).sum()}
-    return sums | _hits(logits, targets, mask)
+        return total | {"mae": jnp.where(mask > 0, errors, 0).sum()}
+    return total | _hits(logits, targets, mask)
 
 
 def _hits(logits, targets, mask):
@@ -49,7 +51,7 @@ def details(
     problem_type: str = losses.SINGLE_LABEL,
     classes: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """`accuracy`, and of a single label also what `calibration_error` and `class_accuracy` take.
+    """`sums`, and of a single label also what `calibration_error` and `class_accuracy` take.
 
     of_confidence: sums over the examples whose confidence, the highest probability, falls into each
     of CONFIDENCE_BINS equal parts of [0, 1], of count, confidence and hits. of_class: count and
@@ -62,13 +64,13 @@ def details(
     if classes is not None:
         logits = logits[:, jnp.array(classes)]
     if problem_type != losses.SINGLE_LABEL:
-        return accuracy(logits, labels, mask, problem_type=problem_type)
+        return sums(logits, labels, mask, problem_type=problem_type)
     num_classes = logits.shape[-1]
     label = labels if labels.ndim == 1 else labels[:, 0]
-    sums = accuracy(logits, label, mask)
+    total = sums(logits, label, mask)
     if labels.ndim == 2:
         right = jax.nn.one_hot(labels[:, 1:], num_classes).sum(axis=1)
-        sums |= _hits(logits, right, mask)
+        total |= _hits(logits, right, mask)
     else:
         right = jax.nn.one_hot(label, num_classes)
 
@@ -78,18 +80,21 @@ def details(
     part = jnp.ceil(each["confidence"] * CONFIDENCE_BINS).astype(jnp.int32) - 1
     of_confidence = jax.nn.one_hot(part, CONFIDENCE_BINS) * mask[:, None]
     of_class = jax.nn.one_hot(label, num_classes)
-    return sums | {
+    return total | {
         "of_confidence": {
             "count": of_confidence.sum(axis=0),
-            "confidence": _sums(each["confidence"] * mask, of_confidence),
-            "hits": _sums(is_right, of_confidence),
+            "confidence": _sum_of_each(each["confidence"] * mask, of_confidence),
+            "hits": _sum_of_each(is_right, of_confidence),
         },
-        "of_class": {"count": _sums(mask, of_class), "hits": _sums(is_right, of_class)},
+        "of_class": {
+            "count": _sum_of_each(mask, of_class),
+            "hits": _sum_of_each(is_right, of_class),
+        },
     }
 
 
-def _sums(values, groups):
-    """Of [N] over each column of [N, G], without the products of a lower precision."""
+def _sum_of_each(values, groups):
+    """Sums values [N] over each column of groups [N, G], without products of a lower precision."""
     return jnp.where(groups > 0, values[:, None], 0).sum(axis=0)
 
 
@@ -107,7 +112,7 @@ def class_accuracy(of_class: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def outputs(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """Of each example, [N]: prediction, confidence in it (its probability), label and mask."""
+    """Returns for each example, [N]: prediction, confidence (its probability), label and mask."""
     probabilities = jax.nn.softmax(jnp.where(mask[:, None] > 0, logits, 0))
     return {
         "prediction": probabilities.argmax(axis=-1),
@@ -118,28 +123,67 @@ def outputs(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, 
 
 
 def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
-    """How many examples of each label [K] have each prediction [K]."""
+    """Counts the examples of each label [K] that have each prediction [K]."""
     num_classes = logits.shape[-1]
     label = jax.nn.one_hot(labels, num_classes) * mask[:, None]
     prediction = jax.nn.one_hot(logits.argmax(axis=-1), num_classes)
-    return jnp.einsum("nl,np->lp", label, prediction)
+    # Sums of ones are exact in float32, and matrix products of integers slow.
+    return jnp.einsum("nl,np->lp", label, prediction).astype(jnp.int32)
 
 
 def means(totals: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Totals of `accuracy` or `details` -> means over all examples (loss, top1, top5), and
+    """Totals of `sums` or `details` -> means over all examples (loss, top1, top5), and
     count."""
     count = float(totals["count"])
-    groups = ("count", "of_confidence", "of_class")
-    sums = {name: float(total) for name, total in totals.items() if name not in groups}
+    others = ("count", "confusion", "of_confidence", "of_class")
     # Sorted, as jax returns a dict.
-    return {name: sums[name] / count for name in sorted(sums)} | {"count": int(count)}
+    means = {name: float(totals[name]) / count for name in sorted(totals) if name not in others}
+    return {**means, "count": int(count)}
 
 
-def scores(totals: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """{"val": totals, ...} -> {"val/loss": 0.7, "val/top1": 0.8, "val/top5": 0.9, ...}"""
-    return {
-        f"{prefix}/{name}": value
-        for prefix, of_prefix in totals.items()
-        for name, value in means(of_prefix).items()
-        if name != "count"
-    }
+def prefixes(ema_decays: Sequence[float]) -> list[str]:
+    """The prefixes of what is logged of the raw weights, of the EMA of the first decay, and of each
+    further one: RAW, EMA, `val_ema_<decay>`."""
+    return [RAW, *([EMA] if ema_decays else []), *(f"{EMA}_{decay}" for decay in ema_decays[1:])]
+
+
+def reported_prefix(ema_decays: Sequence[float]) -> str:
+    """The prefix of the weights that a run is judged by: the first EMA, if there is one."""
+    return EMA if ema_decays else RAW
+
+
+def detailed_scores(
+    totals: Mapping[str, Any], class_names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Totals of `details` -> `means`, ece, and class_accuracy by the names of the classes: None for
+    one without an example."""
+    scores: dict[str, Any] = means(totals)
+    if "of_class" in totals:
+        scores["ece"] = calibration_error(totals["of_confidence"])
+        accuracies = class_accuracy(totals["of_class"]).tolist()
+        scores["class_accuracy"] = {
+            name: None if np.isnan(value) else value
+            for name, value in zip(class_names, accuracies, strict=True)
+        }
+    return scores
+
+
+def confusion_table(matrix: np.ndarray, class_names: Sequence[str], largest: int = 20) -> str:
+    """Rows are labels, columns predictions. Past `largest` classes: the most frequent mistakes."""
+    matrix, class_names = matrix.astype(int), [printable(name) for name in class_names]
+    if len(class_names) > largest:
+        mistakes = matrix * (1 - np.eye(len(matrix), dtype=int))
+        order = np.argsort(-mistakes, axis=None, kind="stable")[:largest]
+        pairs = zip(*np.unravel_index(order, matrix.shape), strict=True)
+        return "\n".join(
+            f"{mistakes[i, j]:6d} of {class_names[i]} taken for {class_names[j]}"
+            for i, j in pairs
+            if mistakes[i, j]
+        )
+    width = max(3, *(len(name) for name in class_names), len(str(matrix.max())))
+    cells = [["", *class_names]]
+    cells += [
+        [name, *(str(count) if count else "." for count in row)]
+        for name, row in zip(class_names, matrix, strict=True)
+    ]
+    return "\n".join(" ".join(cell.rjust(width) for cell in row) for row in cells)

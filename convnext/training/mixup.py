@@ -32,7 +32,7 @@ def mix(
     group_size: int = 128,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """images [N, H, W, C] float, labels int [N] or [N, K] -> mixed images, targets [N, K].
+    """Mixes images [N, H, W, C] and labels int [N] or [N, K]; returns images and targets [N, K].
 
     K is num_classes; see losses.targets.
 
@@ -96,7 +96,7 @@ def mix(
         _blend(targets.reshape(groups, group_size, -1), lam[..., None]).reshape(targets.shape),
     )
     if mesh is not None:
-        mixed = jax.lax.with_sharding_constraint(mixed, sharding.of_batch(mesh))
+        mixed = jax.lax.with_sharding_constraint(mixed, sharding.batch_sharding(mesh))
     return mixed
 
 

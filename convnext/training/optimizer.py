@@ -1,53 +1,125 @@
 """The recipe's optimizer: AdamW, its schedule, what is decayed, and how fast each layer learns."""
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict
 
 from convnext.errors import InputError, require
 
-LAYER_DECAY_TYPES = ("group", "single")
+KINDS = ("cosine", "poly", "step")
+LAYER_DECAY_TYPES = ("group", "single", "layer_wise", "stage_wise")
+
+# The body that a parameter is in, such as "backbone/" or "", and its part of it.
+BODY_PART = re.compile(
+    r"(?P<body>(?:.*/)?)"
+    r"(?:stem_|downsample_(?P<downsampling>\d+)_|stage_(?P<stage>\d+)_block_(?P<block>\d+)/)"
+)
 
 
-def warmup_cosine(
+def schedule(
+    num_steps: int,
     steps_per_epoch: int,
-    num_epochs: int,
     *,
+    kind: str = "cosine",
     peak_lr: float,
     end_lr: float = 1e-6,
-    warmup_epochs: int = 20,
+    warmup_epochs: int = 0,
+    warmup_steps: int | None = None,
+    warmup_ratio: float = 0.0,
     v2: bool = False,
+    power: float = 1.0,
+    milestone_epochs: Sequence[int] = (),
+    milestone_steps: Sequence[int] = (),
+    factor: float = 0.1,
 ) -> optax.Schedule:
-    """The official schedule: learning rate of the update after `step` updates.
+    """Learning rate of the update after `step` updates, in a run of num_steps.
 
-    Linear from 0 over the steps of `warmup_epochs`, both ends included, then a cosine towards
-    end_lr, which is not quite reached (`cosine_scheduler` in utils.py of the official code).
-    Optax's schedule of this name peaks one step later, as does v2: ConvNeXt-V2's, a function of
-    the epochs that are done (`adjust_learning_rate`). Computed in float64, held as float32.
+    "cosine" is the official schedule: linear from warmup_ratio * peak_lr over the warm-up, both
+    ends included, then a cosine towards end_lr, which is not quite reached (`cosine_scheduler` in
+    utils.py of the official code). Optax's warm-up to a cosine peaks one step later. So does v2:
+    ConvNeXt-V2's, a function of the epochs that are done (`adjust_learning_rate`).
+
+    "poly" is mmsegmentation's: (1 - step / num_steps)**power, from peak_lr to end_lr. "step" is
+    mmdetection's: peak_lr times `factor` for each milestone that is passed, at least end_lr. Both
+    run from step 0, and the warm-up multiplies them by a line from warmup_ratio to 1
+    (`LrUpdaterHook` of mmcv).
+
+    Give the warm-up in epochs or in steps; milestones may be of both. The rates are computed in
+    float64 and held as float32. Raises InputError for what is out of range or of another kind.
     """
-    require(peak_lr >= 0, "peak_lr", peak_lr, "0 and more")
-    require(end_lr >= 0, "end_lr", end_lr, "0 and more")
-    require(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "0 and more")
-    num_steps = num_epochs * steps_per_epoch
-    warmup_steps = warmup_epochs * steps_per_epoch
-    if warmup_steps > num_steps:
-        raise InputError(
-            f"warmup_epochs is {warmup_epochs}", f"at most num_epochs, which is {num_epochs}"
-        )
-    warmup = np.linspace(0, peak_lr, warmup_steps, endpoint=not v2)
-    progress = np.arange(num_steps - warmup_steps) / max(num_steps - warmup_steps, 1)
-    cosine = end_lr + 0.5 * (peak_lr - end_lr) * (1 + np.cos(np.pi * progress))
-    table = np.concatenate([warmup, cosine]).astype(np.float32)
+    require(kind in KINDS, "schedule.kind", kind, " or ".join(KINDS))
+    for name, value in dict(peak_lr=peak_lr, end_lr=end_lr, power=power).items():
+        require(value >= 0, name, value, "0 and more")
+    require(0 <= warmup_ratio <= 1, "warmup_ratio", warmup_ratio, "0 to 1")
+    require(0 < factor <= 1, "factor", factor, "above 0, at most 1")
+    require(not v2 or kind == "cosine", "v2", v2, "False, where kind is not cosine")
+    warmup_steps = _warmup_steps(num_steps, steps_per_epoch, warmup_epochs, warmup_steps)
+    milestones = [*milestone_steps, *(epoch * steps_per_epoch for epoch in milestone_epochs)]
+    require(
+        all(step >= 1 for step in milestones) and bool(milestones) == (kind == "step"),
+        "milestone_epochs, milestone_steps",
+        (tuple(milestone_epochs), tuple(milestone_steps)),
+        "1 and more where kind is step, else none",
+    )
 
-    def schedule(step: int | jax.Array) -> np.float32 | jax.Array:
+    steps = np.arange(num_steps)
+    match kind:
+        case "cosine":
+            warmup = np.linspace(warmup_ratio * peak_lr, peak_lr, warmup_steps, endpoint=not v2)
+            cosine = _cosine(peak_lr, end_lr, num_steps - warmup_steps)
+            return _lookup(np.concatenate([warmup, cosine]))
+        case "poly":
+            rates = (peak_lr - end_lr) * (1 - steps / num_steps) ** power + end_lr
+        case "step":
+            passed = np.searchsorted(sorted(milestones), steps, side="right")
+            rates = np.maximum(peak_lr * factor**passed, end_lr)
+    missing = 1 - steps[:warmup_steps] / warmup_steps
+    rates[:warmup_steps] *= 1 - missing * (1 - warmup_ratio)
+    return _lookup(rates)
+
+
+def _warmup_steps(num_steps, steps_per_epoch, warmup_epochs, warmup_steps):
+    """Steps of the warm-up, which is given in one of two units and no longer than the run."""
+    require(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "0 and more")
+    if warmup_steps is None:
+        num_epochs = num_steps / steps_per_epoch
+        accepted = f"at most num_epochs, which is {num_epochs:g}"
+        require(warmup_epochs <= num_epochs, "warmup_epochs", warmup_epochs, accepted)
+        return warmup_epochs * steps_per_epoch
+    accepted = f"0 beside warmup_steps, which is {warmup_steps}"
+    require(warmup_epochs == 0, "warmup_epochs", warmup_epochs, accepted)
+    accepted = f"0 to num_steps, which is {num_steps}"
+    require(0 <= warmup_steps <= num_steps, "warmup_steps", warmup_steps, accepted)
+    return warmup_steps
+
+
+def _cosine(start, end, num_steps):
+    """Half a cosine from start towards end, one value for each step."""
+    progress = np.arange(num_steps) / max(num_steps, 1)
+    return end + 0.5 * (start - end) * (1 + np.cos(np.pi * progress))
+
+
+def _lookup(values):
+    """The function that looks up the value of a step."""
+    table = values.astype(np.float32)
+
+    def value(step: int | jax.Array) -> np.float32 | jax.Array:
         return table[step] if isinstance(step, int) else jnp.asarray(table)[step]
 
-    return schedule
+    return value
+
+
+def decay_mask(params: Any) -> Any:
+    """True for kernels; biases, norms and gammas are not decayed (official optim_factory.py)."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def adamw(
@@ -63,13 +135,18 @@ def adamw(
     layer_decay: float = 1.0,
     layer_decay_type: str = "group",
     frozen: str | None = None,
+    decay_mask: Callable[[Any], Any] = decay_mask,
+    layer_scale_rule: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW as in PyTorch: the decay is scaled by the learning rate, and both by the layer's scale.
 
     The weight decay follows a cosine over num_steps from weight_decay to weight_decay_end, if there
     is one. clip_norm bounds the global norm of the gradients; None leaves clipping out. See
-    `layer_scales` for layer_decay, `frozen_mask` for frozen. Raises InputError for what is out of
-    range.
+    `layer_scales` for layer_decay, `frozen_mask` for frozen.
+
+    A task may bring rules of its own, which map parameters to a tree of the same names: decay_mask
+    to what is decayed, layer_scale_rule to the factors on the learning rate, in place of
+    `layer_scales`. Raises InputError for what is out of range.
     """
     for name, value in dict(weight_decay=weight_decay, weight_decay_end=weight_decay_end).items():
         require(value is None or value >= 0, name, value, "0 and more")
@@ -80,21 +157,21 @@ def adamw(
     require(0 < layer_decay <= 1, "layer_decay", layer_decay, "above 0, at most 1")
     decay = weight_decay
     if weight_decay_end is not None:
-        decay = warmup_cosine(
-            num_steps, 1, peak_lr=weight_decay, end_lr=weight_decay_end, warmup_epochs=0
-        )
+        decay = _lookup(_cosine(weight_decay, weight_decay_end, num_steps))
+    has_scales = layer_scale_rule is not None or layer_decay != 1
+    scales = layer_scale_rule or partial(
+        layer_scales, layer_decay=layer_decay, layer_decay_type=layer_decay_type
+    )
 
     def scale_layers(updates, params):
-        return jax.tree.map(
-            jnp.multiply, updates, layer_scales(params, layer_decay, layer_decay_type)
-        )
+        return jax.tree.map(jnp.multiply, updates, scales(params))
 
     tx = optax.chain(
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         optax.add_decayed_weights(decay, mask=decay_mask),
         optax.scale_by_learning_rate(schedule),
-        optax.identity() if layer_decay == 1 else optax.stateless(scale_layers),
+        optax.stateless(scale_layers) if has_scales else optax.identity(),
     )
     if frozen is None:
         return tx
@@ -102,20 +179,17 @@ def adamw(
     def labels(params):
         return jax.tree.map(lambda at: "frozen" if at else "trained", frozen_mask(params, frozen))
 
+    # Not optax's selective_transform: it needs the mask before there are parameters, and gives the
+    # two parts of the state other names than those in checkpoints.
     return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, labels)
 
 
-def decay_mask(params: Any) -> Any:
-    """True for kernels; biases, norms and gammas are not decayed (official optim_factory.py)."""
-    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
 def frozen_mask(params: Any, pattern: str | None) -> Any:
-    """True for the parameters that the regular expression finds in, by names such as
-    "stage_2_block_0/dwconv/kernel"; None finds none.
+    """True for the parameters in whose names the regular expression finds something; None: nothing.
 
-    "^(?!head/)" freezes all but the head: a linear probe. Raises InputError where the pattern is
-    no regular expression, or leaves all parameters frozen or all trained.
+    Names are full ones, such as "stage_2_block_0/dwconv/kernel". "^(?!head/)" freezes all but the
+    head: a linear probe. Raises InputError where the pattern is no regular expression, or leaves
+    all parameters frozen or all trained.
     """
     if pattern is None:
         return jax.tree.map(lambda _: False, params)
@@ -131,64 +205,79 @@ def frozen_mask(params: Any, pattern: str | None) -> Any:
 
 
 def stop_gradients(params: Any, frozen: str | None) -> Any:
-    """The same, but those of `frozen_mask` have a gradient of 0, which costs nothing."""
+    """The parameters, without a gradient for those of `frozen_mask`, which then costs nothing."""
     mask = frozen_mask(params, frozen)
     return jax.tree.map(lambda p, at: jax.lax.stop_gradient(p) if at else p, params, mask)
 
 
 def layer_scales(params: Any, layer_decay: float, layer_decay_type: str = "group") -> Any:
-    """The factor on each parameter's learning rate: layer_decay**(layers above its own).
+    """Factor on each parameter's learning rate: layer_decay**(layers above its own).
 
-    "group" is the grouping of the official optim_factory.py: the stem; the first stage; the second;
-    every three blocks of the third; the fourth; norm and head. That makes 12 groups below the head
-    where the third stage has 27 blocks, and the 6 of the official detection code where it has 9.
-    "single", of ConvNeXt-V2, has a layer for each block; the stem is in the first. In both, a
-    downsampling counts to what follows it.
+    Layers are those of a ConvNeXt's body, wherever it stands: "backbone/stage_2_block_0/..." counts
+    as "stage_2_block_0/..." does. What is in no body is in the head's layer, with a factor of 1.
 
-    Raises InputError for another type, and for "group" where there are not four stages and
-    layer_decay is not 1.
+    * "group" is the rule of the official optim_factory.py: the stem; the first stage; the second;
+      every three blocks of the third; the fourth; norms of outputs and the head. A downsampling
+      counts to what follows it. With 27 blocks in the third stage there are 13 layers below the
+      head, with 9 there are 7: num_layers 12 and 6, as the official code calls them.
+    * "layer_wise" is the same rule by its name in the official detection code.
+    * "stage_wise", of the official segmentation code, has as many layers, but uses the lowest only:
+      the stem and all downsamplings; then each stage.
+    * "single", of ConvNeXt-V2, has a layer for each block. The stem is in the first one, a
+      downsampling in that of the block after it.
+
+    Raises InputError for another type; and unless layer_decay is 1, for parameters without a body,
+    and for all but "single" where there are not four stages.
     """
-    require(layer_decay_type in LAYER_DECAY_TYPES, "layer_decay_type", layer_decay_type,
-            " or ".join(LAYER_DECAY_TYPES))  # fmt: skip
+    accepted = " or ".join(LAYER_DECAY_TYPES)
+    require(layer_decay_type in LAYER_DECAY_TYPES, "layer_decay_type", layer_decay_type, accepted)
     if layer_decay == 1:
         return jax.tree.map(lambda _: 1.0, params)
-    depths = _depths(params)
-    if layer_decay_type == "single":
-        firsts = [1 + sum(depths[:stage]) for stage in range(len(depths))]
-        stem, head, downsample = 1, 1 + sum(depths), firsts
-
-        def block_layer(stage, block):
-            return firsts[stage] + block
-
-    else:
-        require(len(depths) == 4, "layer_decay_type", f"group, of {len(depths)} stages",
-                "single, or a model of 4 stages")  # fmt: skip
-        last = 3 + -(-depths[2] // 3)
-        stem, head, downsample = 0, last + 1, (None, 2, 3, last)
-
-        def block_layer(stage, block):
-            return (1, 2, 3 + block // 3, last)[stage]
+    layers = {body: _layers(depths, layer_decay_type) for body, depths in _depths(params).items()}
+    require(layers, "layer_decay", layer_decay, "1, for parameters that have no stage_0_block_0")
 
     def scale(path, _):
-        kind, *rest = path[0].key.split("_")
-        match kind:
-            case "stem":
-                layer = stem
-            case "downsample":
-                layer = downsample[int(rest[0])]
-            case "stage":
-                layer = block_layer(int(rest[0]), int(rest[2]))
-            case _:
-                layer = head
+        part = BODY_PART.match(_name(path))
+        if part is None or part["body"] not in layers:
+            return 1.0
+        stem, downsamplings, blocks, head = layers[part["body"]]
+        if part["stage"]:
+            layer = blocks[int(part["stage"])][int(part["block"])]
+        elif part["downsampling"]:
+            layer = downsamplings[int(part["downsampling"])]
+        else:
+            layer = stem
         return layer_decay ** (head - layer)
 
     return jax.tree.map_with_path(scale, params)
 
 
-def _depths(params) -> Sequence[int]:
-    blocks = [re.match(r"stage_(\d+)_block_", name) for name in params]
-    stages = [int(block[1]) for block in blocks if block]
-    return [stages.count(stage) for stage in range(max(stages) + 1)]
+def _depths(params):
+    """Blocks of each stage of each body: {"backbone/": [3, 3, 9, 3]}."""
+    # By the names in the dicts, not by the arrays: optax.partition takes away those of the frozen.
+    parts = [BODY_PART.match(name) for name in flatten_dict(params, sep="/")]
+    stages = defaultdict(list)  # the stage of each block
+    for body, stage, _ in {part.group("body", "stage", "block") for part in parts if part}:
+        if stage:
+            stages[body].append(int(stage))
+    return {body: [s.count(i) for i in range(max(s) + 1)] for body, s in stages.items()}
+
+
+def _layers(depths, layer_decay_type):
+    """Layers of the stem, of each downsampling, of the blocks of each stage, and of the head."""
+    if layer_decay_type == "single":
+        firsts = [1 + sum(depths[:stage]) for stage in range(len(depths))]
+        blocks = [range(first, first + depth) for first, depth in zip(firsts, depths, strict=True)]
+        return 1, firsts, blocks, 1 + sum(depths)
+    given = f"{layer_decay_type}, of {len(depths)} stages"
+    require(len(depths) == 4, "layer_decay_type", given, "single, or a model of 4 stages")
+    last = 3 + -(-depths[2] // 3)
+    if layer_decay_type == "stage_wise":
+        blocks = [[1 + stage] * depth for stage, depth in enumerate(depths)]
+        return 0, (None, 0, 0, 0), blocks, last + 1
+    third = [3 + block // 3 for block in range(depths[2])]
+    blocks = [[1] * depths[0], [2] * depths[1], third, [last] * depths[3]]
+    return 0, (None, 2, 3, last), blocks, last + 1
 
 
 def _name(path):

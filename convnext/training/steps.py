@@ -4,19 +4,22 @@ What is static is keyword-only and bound with `functools.partial`, so that the s
 with or without jit, mesh and config.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
 from convnext.errors import require
-from convnext.training import losses, metrics, optimizer
+from convnext.task import Batch, Evaluation, Task, Variables
+from convnext.training import metrics, optimizer
+
+RESULTS_BEHIND = 2  # batches whose results stay on the devices, so that nothing waits for them
 
 
 @struct.dataclass
@@ -27,31 +30,25 @@ class TrainState:
     params: Any
     opt_state: Any
     ema_params: dict[str, Any]  # moving averages of params, keyed by str(decay)
-    skipped: jax.Array  # int32, updates left out
+    skipped: jax.Array  # int32, updates skipped
     skipped_in_a_row: jax.Array  # int32, of these the last ones without another between
+    others: dict[str, Any] = struct.field(default_factory=dict)  # variables that are not parameters
 
-
-def init(
-    key: jax.Array,
-    *,
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    image_size: int,
-    ema_decays: Sequence[float] = (),
-) -> TrainState:
-    """The state before the first update, with fresh parameters."""
-    params = model.init(key, jnp.zeros((1, image_size, image_size, model.in_chans)))["params"]
-    return start(params, tx=tx, ema_decays=ema_decays)
+    @property
+    def variables(self) -> Variables:
+        """The variables that the model is applied to."""
+        return {"params": self.params, **self.others}
 
 
 def start(
-    params: Any, *, tx: optax.GradientTransformation, ema_decays: Sequence[float] = ()
+    variables: Variables, *, tx: optax.GradientTransformation, ema_decays: Sequence[float] = ()
 ) -> TrainState:
-    """The state before the first update of these parameters. The averages begin as copies.
+    """Makes the state before the first update. The averages begin as copies.
 
     Raises InputError for a decay that is not from 0 to below 1.
     """
     require(all(0 <= d < 1 for d in ema_decays), "ema_decays", ema_decays, "each from 0 to below 1")
+    params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -59,142 +56,172 @@ def start(
         ema_params={str(decay): jax.tree.map(jnp.copy, params) for decay in ema_decays},
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_a_row=jnp.zeros((), jnp.int32),
+        others={name: value for name, value in variables.items() if name != "params"},
     )
+
+
+@dataclass(frozen=True)
+class Update:
+    """The rule by which gradients become the next state."""
+
+    tx: optax.GradientTransformation
+    ema_decays: Sequence[float] = ()
+    # The averages begin as copies and forget less and less, until they reach their decay: after t
+    # updates it is at most 1 - (1 + t)**(-2/3), as in timm's ModelEmaV3.
+    ema_warmup: bool = False
+    frozen: str | None = None  # parameters without a gradient (optimizer.frozen_mask)
+    accumulation_steps: int = 1  # parts in which a batch passes through the model
+
+    def apply(self, state: TrainState, grads: Any, others: Variables) -> TrainState:
+        """Returns the state after an update by these gradients, with these other variables."""
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = {}
+        for decay in self.ema_decays:
+            share = 1 - decay  # of the new parameters; in float32, 1 - 0.9999 would lose 4 digits
+            if self.ema_warmup:
+                share = jnp.maximum(share, (1 + state.step) ** (-2 / 3))
+            average = state.ema_params[str(decay)]
+            ema_params[str(decay)] = optax.incremental_update(params, average, share)
+        return state.replace(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema_params=ema_params,
+            others={**state.others, **others},
+        )
+
+    def weights(self, state: TrainState) -> dict[str, Variables]:
+        """Returns what is evaluated, by the prefix of its scores: "val" is the parameters as they
+        are, then come the averages in the config's order (metrics.prefixes)."""
+        averages = (state.ema_params[str(decay)] for decay in self.ema_decays)
+        each = ({**state.variables, "params": params} for params in (state.params, *averages))
+        return dict(zip(metrics.prefixes(self.ema_decays), each, strict=True))
+
+    @property
+    def reported(self) -> str:
+        """The prefix of the weights that are reported: the first average, if there is one."""
+        return metrics.reported_prefix(self.ema_decays)
+
+    def best(self, score: str) -> str:
+        """The score of these weights: "top1" -> "val_ema/top1", "-loss" -> "-val_ema/loss"."""
+        sign = "-" if score.startswith("-") else ""
+        return f"{sign}{self.reported}/{score.removeprefix('-')}"
+
+
+def ema_by_name(ema_decays: Sequence[float]) -> dict[str, float]:
+    """Names the averages as eval.py and from_pretrained are asked for them: "ema" is the first,
+    `"ema_<decay>"` each."""
+    first = {"ema": ema_decays[0]} if ema_decays else {}
+    return first | {f"ema_{decay}": decay for decay in ema_decays}
 
 
 def train_step(
     state: TrainState,
-    batch: dict[str, jax.Array],
+    batch: Batch,
     *,
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    normalize: Callable[[jax.Array], jax.Array],
-    problem_type: str = losses.SINGLE_LABEL,
-    erase: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
-    mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    task: Task,
+    update: Update,
     key: jax.Array,
-    ema_decays: Sequence[float] = (),
-    ema_warmup: bool = False,
-    frozen: str | None = None,
-    accumulation_steps: int = 1,
     gathered: jax.sharding.Sharding | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. batch: image uint8 [N, H, W, 3], label int [N] or [N, K] (losses.targets).
+    """Makes one update of a batch of task.train_source. gathered: see `gather`.
 
-    Returns the new state, and as scalars loss and grad_norm of the update, skipped and
-    skipped_in_a_row of the new state: an update is left out where loss or grad_norm is not finite.
-    `frozen` are parameters without a gradient (optimizer.frozen_mask). With accumulation_steps > 1
-    the batch passes through the model in that many parts. gathered: see `gather`.
+    Returns the new state and scalars: loss and grad_norm of the update, skipped and
+    skipped_in_a_row of the new state, and what the task's loss logs. An update is skipped where
+    loss or grad_norm is not finite.
     """
-    step_key = jax.random.fold_in(key, state.step)
-    mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
-    images = normalize(batch["image"])
-    if erase is not None:
-        images = erase(erase_key, images)
-    images, targets = mix(mix_key, images, batch["label"])
+    mix_key, loss_key, erase_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    batch = task.prepare(jnp.stack([mix_key, erase_key]), batch)
 
-    def loss_fn(params, images, targets, key):
-        params = optimizer.stop_gradients(params, frozen)
-        params = gather(params, gathered)
-        logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
-        return losses.loss(logits, targets, problem_type=problem_type).mean()
+    def loss_fn(params, others, batch, key):
+        params = optimizer.stop_gradients(params, update.frozen)
+        return task.loss(gather({"params": params, **others}, gathered), batch, key)
 
-    loss_and_grads = jax.value_and_grad(loss_fn)
-    if accumulation_steps > 1:
-        loss_and_grads = accumulate(loss_and_grads, accumulation_steps)
-    loss, grads = loss_and_grads(state.params, images, targets, dropout_key)
+    parts = accumulate(
+        jax.value_and_grad(loss_fn, has_aux=True), update.accumulation_steps, task.parts_in_turn
+    )
+    (loss, (others, values)), grads = parts(state.params, state.others, batch, loss_key)
 
     grad_norm = optax.tree.norm(grads)
-    new_state = update(state, grads, tx=tx, ema_decays=ema_decays, ema_warmup=ema_warmup)
-    new_state = made_or_skipped(jnp.isfinite(loss) & jnp.isfinite(grad_norm), new_state, state)
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    new_state = keep_if_finite(is_finite, update.apply(state, grads, others), state)
     return new_state, {
         "loss": loss,
         "grad_norm": grad_norm,
         "skipped": new_state.skipped,
         "skipped_in_a_row": new_state.skipped_in_a_row,
+        **values,
     }
 
 
-def gather(params: Any, gathered: jax.sharding.Sharding | None) -> Any:
-    """Parameters as they are computed with: of this sharding (sharding.replicated), where they are
-    stored in parts. Else the compiler moves activations to where a parameter lies."""
-    return params if gathered is None else jax.lax.with_sharding_constraint(params, gathered)
+def gather(variables: Any, gathered: jax.sharding.Sharding | None) -> Any:
+    """Lays variables out as they are computed with: by this sharding (sharding.replicated), where
+    they are stored in parts. Else the compiler moves activations to where a parameter lies."""
+    if gathered is None:
+        return variables
+    return jax.lax.with_sharding_constraint(variables, gathered)
 
 
-def update(
-    state: TrainState,
-    grads: Any,
-    *,
-    tx: optax.GradientTransformation,
-    ema_decays: Sequence[float] = (),
-    ema_warmup: bool = False,
-) -> TrainState:
-    """The state after an update by these gradients.
-
-    With ema_warmup the averages begin as copies and forget less and less, until they reach their
-    decay: after t updates it is at most 1 - (1 + t)**(-2/3), as in timm's ModelEmaV3.
-    """
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema_params = {}
-    for decay in ema_decays:
-        share = 1 - decay  # of the new parameters; in float32, 1 - 0.9999 would lose four digits
-        if ema_warmup:
-            share = jnp.maximum(share, (1 + state.step) ** (-2 / 3))
-        average = state.ema_params[str(decay)]
-        ema_params[str(decay)] = optax.incremental_update(params, average, share)
-    return state.replace(
-        step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
-    )
-
-
-def made_or_skipped(made: jax.Array, new_state: TrainState, state: TrainState) -> TrainState:
-    """new_state where the update was made. Otherwise it is counted as skipped: parameters, averages
-    and moments stay, while the step and the schedules, which follow it, go on."""
+def keep_if_finite(is_finite: jax.Array, new_state: TrainState, state: TrainState) -> TrainState:
+    """Returns new_state, where it is finite. Otherwise the update counts as skipped: parameters,
+    other variables, averages and moments stay, while the step and the schedules, which follow it,
+    go on."""
 
     def select(new, old):
-        return jax.tree.map(partial(jnp.where, made), new, old)
+        return jax.tree.map(partial(jnp.where, is_finite), new, old)
 
     def is_adam(node):
         return isinstance(node, optax.ScaleByAdamState)
 
+    def moments(new, old):
+        return select(new, old) if is_adam(new) else new
+
     return new_state.replace(
         params=select(new_state.params, state.params),
+        others=select(new_state.others, state.others),
         ema_params=select(new_state.ema_params, state.ema_params),
-        opt_state=jax.tree.map(
-            lambda new, old: select(new, old) if is_adam(new) else new,
-            new_state.opt_state, state.opt_state, is_leaf=is_adam,
-        ),
-        skipped=state.skipped + ~made,
-        skipped_in_a_row=jnp.where(made, 0, state.skipped_in_a_row + 1),
-    )  # fmt: skip
+        opt_state=jax.tree.map(moments, new_state.opt_state, state.opt_state, is_leaf=is_adam),
+        skipped=state.skipped + ~is_finite,
+        skipped_in_a_row=jnp.where(is_finite, 0, state.skipped_in_a_row + 1),
+    )
 
 
-def accumulate(loss_and_grads: Callable, steps: int) -> Callable:
-    """The same function, of a batch taken in `steps` parts: means over the parts.
+def accumulate(loss_and_grads: Callable, steps: int, in_turn: bool = False) -> Callable:
+    """Makes a function of a batch that is taken in `steps` parts, and returns means over them.
 
     A part folds its index into the key. It is every steps-th row, so that each device has its
-    share of every part and no row moves.
+    share of every part and no row moves. in_turn: see Task.parts_in_turn.
     """
+    if steps == 1:
+        return loss_and_grads
 
-    def accumulated(params, images, targets, key):
+    def accumulated(params, others, batch, key):
         def parts(x):
             return jnp.moveaxis(x.reshape(-1, steps, *x.shape[1:]), 1, 0)
 
-        def add_part(total, part):
-            index, images, targets = part
-            value = loss_and_grads(params, images, targets, jax.random.fold_in(key, index))
-            return jax.tree.map(jnp.add, total, value), None
+        def part_of(others, index, batch):
+            return loss_and_grads(params, others, batch, jax.random.fold_in(key, index))
 
-        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-        total, _ = jax.lax.scan(add_part, zeros, (jnp.arange(steps), parts(images), parts(targets)))
-        return jax.tree.map(lambda x: x / steps, total)
+        def add_part(carry, part):
+            total, others = carry
+            result = part_of(others, *part)
+            if in_turn:
+                others = {**others, **result[0][1][0]}
+            return (jax.tree.map(jnp.add, total, result), others), None
+
+        batches = jax.tree.map(parts, batch)
+        shapes = jax.eval_shape(part_of, others, 0, jax.tree.map(lambda x: x[0], batches))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (total, last), _ = jax.lax.scan(add_part, (zeros, others), (jnp.arange(steps), batches))
+        (loss, (others, values)), grads = jax.tree.map(lambda x: x / steps, total)
+        return (loss, ({name: last[name] for name in others} if in_turn else others, values)), grads
 
     return accumulated
 
 
 def normalize(images: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 [N, H, W, C] -> float32; mean and std of each channel, as fractions of 255.
+    """Turns uint8 [N, H, W, C] into float32; mean and std of each channel are fractions of 255.
 
     Raises InputError for a std that is not positive.
     """
@@ -203,56 +230,47 @@ def normalize(images: jax.Array, *, mean: Sequence[float], std: Sequence[float])
 
 
 def eval_step(
-    params: Any,
-    batch: dict[str, jax.Array],
+    variables: Variables,
+    batch: Batch,
     *,
-    model: nn.Module,
-    normalize: Callable[[jax.Array], jax.Array],
-    measure: Callable = metrics.accuracy,
+    measure: Callable[[Variables, Batch], Any],
     gathered: jax.sharding.Sharding | None = None,
 ) -> Any:
-    """What `measure` sums up over the examples of a batch with mask 1. gathered: see `gather`."""
-    params = gather(params, gathered)
-    logits = model.apply({"params": params}, normalize(batch["image"]), train=False)
-    return measure(logits, batch["label"], batch["mask"])
+    """Measures the examples of a batch with mask 1 (Evaluation.measure). gathered: see `gather`."""
+    return measure(gather(variables, gathered), batch)
 
 
 def evaluate(
-    eval_step: Callable,
-    weights: dict[str, Any],
-    batches: Iterable[dict[str, jax.Array]],
+    eval_step: Callable[[Variables, Batch], Any],
+    evaluation: Evaluation,
+    weights: dict[str, Variables],
+    batches: Iterable[Batch],
     stops: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
-    """Totals over all batches for each of the weights, as float64 arrays on the host; None where
-    `stops`, which is asked before each batch, says so."""
-    totals = None
+    """Combines the results of all batches for each of the weights, on the host; None where `stops`,
+    which is asked before each batch, says so."""
+    totals = dict.fromkeys(weights)
+    waiting: deque[dict[str, Any]] = deque()
+
+    def combine():
+        for name, result in jax.device_get(waiting.popleft()).items():
+            totals[name] = evaluation.combine(totals[name], result)
+
     for batch in batches:
         if stops():
             return None
-        sums = {name: eval_step(params, batch) for name, params in weights.items()}
-        sums = jax.tree.map(np.float64, jax.device_get(sums))
-        totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+        waiting.append({name: eval_step(variables, batch) for name, variables in weights.items()})
+        if len(waiting) > RESULTS_BEHIND:
+            combine()
+    while waiting:
+        combine()
     return totals
 
 
-def collect(
-    eval_step: Callable, params: Any, batches: Iterable[dict[str, jax.Array]]
-) -> dict[str, np.ndarray]:
-    """What eval_step, measuring metrics.outputs, says of each example with mask 1, in order; and
-    its index among all of them."""
-    parts = [jax.device_get(eval_step(params, batch)) for batch in batches]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    counted = joined.pop("mask") > 0
-    return {name: values[counted] for name, values in joined.items()} | {
-        "index": np.flatnonzero(counted)
-    }
-
-
-def weights(state: TrainState, ema_decays: Sequence[float]) -> dict[str, Any]:
-    """What is evaluated, by the prefix of its metrics: "val" is the parameters as they are,
-    "val_ema" their first average, `"val_ema_<decay>"` each further one."""
-    averages = [str(decay) for decay in ema_decays]
-    names = ["val_ema", *(f"val_ema_{decay}" for decay in averages[1:])]
-    return {"val": state.params} | {
-        name: state.ema_params[decay] for name, decay in zip(names, averages, strict=False)
+def scores(evaluation: Evaluation, totals: dict[str, Any]) -> dict[str, float]:
+    """Names the scores of each of the weights: {"val/loss": 0.7, "val_ema/loss": 0.6, ...}."""
+    return {
+        f"{prefix}/{name}": value
+        for prefix, total in totals.items()
+        for name, value in evaluation.scores(total).items()
     }

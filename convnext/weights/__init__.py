@@ -1,1 +1,1 @@
-"""Weights in and out, in the formats of other projects."""
+"""Weights of other projects and of runs, read and written."""

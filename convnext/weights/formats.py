@@ -1,8 +1,9 @@
-"""What other projects call the parameters of a ConvNeXt, and how they lay them out.
+"""Names and layouts that other projects give to the parameters of a ConvNeXt.
 
 A state is a flat dict of numpy arrays. Ours has keys such as "stage_0_block_2/pwconv1/kernel" and
-Flax's layouts; the states of the other projects have their keys and PyTorch's layouts. The two
-directions read one table, so each key has one counterpart. "#" in a table is a block's number.
+Flax's layouts. A state of another project has that project's keys and PyTorch's layouts. Both
+directions read one table, so each key has exactly one counterpart. "#" in a table stands for a
+block's number.
 """
 
 import math
@@ -21,8 +22,8 @@ State = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Format:
-    """One project's names. A layer is given by its prefix; `weight` and `bias` follow."""
+class Naming:
+    """Names of one project. A layer is given by its prefix; `weight` and `bias` follow."""
 
     stem: tuple[str, str | None]  # convolution, norm
     downsample: Callable[[int], tuple[str, str]]  # of a stage: norm, convolution
@@ -33,14 +34,14 @@ class Format:
     head: str | None
     norm_pre: str | None = None  # before pooling instead
     pre_logits: str | None = None
-    stages: int = 4  # the highest number that the table knows
-    prefixes: tuple[str, ...] = ()  # that may precede every key but those of the head
+    stages: int = 4  # the largest number of stages in the table
+    prefixes: tuple[str, ...] = ()  # optional, before every key but those of the head
     gamma_ndim: int = 1  # torchvision: [C, 1, 1]
     grn_ndim: int = 1  # official, transformers: [1, 1, 1, C]
 
     @cached_property
     def keys(self) -> dict[str, str]:
-        """Our key -> theirs, for all that a model of this format may have."""
+        """{our key: theirs} of all parameters that a model of this format may have."""
         stem_conv, stem_norm = self.stem
         weights = {"stem_conv": stem_conv, "pre_logits": self.pre_logits, "head": self.head}
         norms = {"stem_norm": stem_norm, "norm": self.norm, "norm_pre": self.norm_pre}
@@ -75,14 +76,14 @@ class Format:
         }
 
     def our_key(self, key: str) -> str | None:
-        """None where this format has no such key."""
+        """Returns our name of their key, or None if this format has no such key."""
         for ours, pattern in self._patterns.items():
             if match := pattern.fullmatch(key):
                 return ours.replace("#", match[1]) if match.groups() else ours
         return None
 
     def their_key(self, key: str, prefix: str = "") -> str | None:
-        """None where this format has no such parameter."""
+        """Returns their name of our key, or None if this format has no such parameter."""
         number = re.search(r"_block_(\d+)/", key)
         template = self.keys.get(re.sub(r"_block_\d+/", "_block_#/", key))
         if template is None:
@@ -92,9 +93,9 @@ class Format:
         return template.replace("#", number[1]) if number else template
 
 
-FORMATS = {
+NAMINGS = {
     # facebookresearch/ConvNeXt and ConvNeXt-V2.
-    "official": Format(
+    "official": Naming(
         stem=("downsample_layers.0.0", "downsample_layers.0.1"),
         downsample=lambda i: (f"downsample_layers.{i}.0", f"downsample_layers.{i}.1"),
         block=lambda i: f"stages.{i}.#",
@@ -104,7 +105,7 @@ FORMATS = {
         head="head",
         grn_ndim=4,
     ),
-    "isotropic": Format(
+    "isotropic": Naming(
         stem=("stem", None),
         downsample=lambda i: ("", ""),
         block=lambda i: "blocks.#",
@@ -114,7 +115,7 @@ FORMATS = {
         head="head",
         stages=1,
     ),
-    "timm": Format(
+    "timm": Naming(
         stem=("stem.0", "stem.1"),
         downsample=lambda i: (f"stages.{i}.downsample.0", f"stages.{i}.downsample.1"),
         block=lambda i: f"stages.{i}.blocks.#",
@@ -126,7 +127,7 @@ FORMATS = {
         head="head.fc",
     ),
     # ConvNextModel and ConvNextForImageClassification, of V1 and V2.
-    "transformers": Format(
+    "transformers": Naming(
         stem=("embeddings.patch_embeddings", "embeddings.layernorm"),
         downsample=lambda i: (
             f"encoder.stages.{i}.downsampling_layer.0",
@@ -141,7 +142,7 @@ FORMATS = {
         prefixes=("convnext.", "convnextv2."),
         grn_ndim=4,
     ),
-    "dinov3": Format(  # DINOv3ConvNextModel of transformers
+    "dinov3": Naming(  # DINOv3ConvNextModel of transformers
         stem=("stages.0.downsample_layers.0", "stages.0.downsample_layers.1"),
         downsample=lambda i: (f"stages.{i}.downsample_layers.0", f"stages.{i}.downsample_layers.1"),
         block=lambda i: f"stages.{i}.layers.#",
@@ -154,7 +155,7 @@ FORMATS = {
         stages=10,
         prefixes=("model.",),
     ),
-    "torchvision": Format(
+    "torchvision": Naming(
         stem=("features.0.0", "features.0.1"),
         downsample=lambda i: (f"features.{2 * i}.0", f"features.{2 * i}.1"),
         block=lambda i: f"features.{2 * i + 1}.#",
@@ -168,24 +169,25 @@ FORMATS = {
 
 
 def to_ours(state: Mapping[str, np.ndarray]) -> tuple[str, State]:
-    """The name of the format, recognised by its keys, and the state in our keys and layouts.
+    """Returns the name of the format, recognised by the keys, and the state in our keys and
+    layouts.
 
-    Raises InputError where no format has such keys, or some key has no counterpart.
+    Raises InputError if no format has such keys, or if some key has no counterpart.
     """
     state = {key.removeprefix("module."): array for key, array in state.items()}
     if any(key.startswith("encoder.downsample_layers.") for key in state):
         name, state = "fcmae", fcmae_to_official(state)
-        keys = {key: FORMATS["official"].our_key(key) for key in state}
+        keys = {key: NAMINGS["official"].our_key(key) for key in state}
     else:
         candidates = {
-            name: {key: naming.our_key(key) for key in state} for name, naming in FORMATS.items()
+            name: {key: naming.our_key(key) for key in state} for name, naming in NAMINGS.items()
         }
         name, keys = max(candidates.items(), key=lambda item: _known(item[1]))
     if 2 * _known(keys) <= len(keys):
         raise InputError(
             f"unknown architecture: {len(state)} tensors, such as "
             f"{', '.join(sorted(state)[:3]) or 'none'}",
-            f"a ConvNeXt of {', '.join(FORMATS)} or FCMAE",
+            f"a ConvNeXt of {', '.join(NAMINGS)} or FCMAE",
         )
     counts = Counter(keys.values())
     problems = {
@@ -194,7 +196,8 @@ def to_ours(state: Mapping[str, np.ndarray]) -> tuple[str, State]:
     }
     if any(problems.values()):
         raise InputError(
-            f"weights that no ConvNeXt of {name} has: {listed(problems)}", "those of one"
+            f"weights that no ConvNeXt of {name} has: {listed(problems)}",
+            "only tensors that it has, each once",
         )
     return name, {ours: _to_our_layout(ours, state[key]) for key, ours in keys.items()}
 
@@ -204,7 +207,7 @@ def _known(keys):
 
 
 def listed(problems: Mapping[str, Sequence[str]]) -> str:
-    """{"missing": names, ...} -> "missing a, b, c, d and 10 more; unexpected e"."""
+    """Formats {"missing": names, ...} as "missing a, b, c, d and 10 more; unexpected e"."""
     return "; ".join(
         f"{what} {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if names[4:] else "")
         for what, names in problems.items()
@@ -227,9 +230,9 @@ def _is_linear(key):
 def from_ours(
     state: Mapping[str, np.ndarray], name: str, *, prefix: str = "", conv_mlp: bool = False
 ) -> State:
-    """Our state in the keys and layouts of a format, as views. All of its keys must have a
+    """Returns our state in the keys and layouts of a format, as views. Every key must have a
     counterpart (see `unsupported`)."""
-    naming = FORMATS[name]
+    naming = NAMINGS[name]
 
     def layout(key, array):
         if key.endswith("/kernel"):
@@ -247,12 +250,12 @@ def from_ours(
 
 
 def unsupported(model: ConvNeXt, name: str) -> str | None:
-    """Why a format cannot hold the model; None where it can.
+    """Returns why a format cannot hold the model, or None if it can.
 
-    A final_norm_eps of 1e-12, with which transformers publishes, is none: the others have one eps
-    for all norms, and get weights that were trained with it.
+    A final_norm_eps of 1e-12, which transformers publishes with, is no reason. The other formats
+    have one eps for all norms, and the weights were trained with that one.
     """
-    naming, isotropic = FORMATS[name], name == "isotropic"
+    naming, isotropic = NAMINGS[name], name == "isotropic"
     has_gamma = model.layer_scale_init_value is not None
     final_eps = {model.norm_eps, 1e-12}
     reasons = {
@@ -279,21 +282,22 @@ def unsupported(model: ConvNeXt, name: str) -> str | None:
 
 
 def is_autoencoder(state: Mapping[str, np.ndarray]) -> bool:
-    """Whether our state is the encoder of a V2 autoencoder, which has neither final norm nor head.
-    facebookresearch/ConvNeXt-V2 and timm publish it with the names of the whole model."""
+    """Returns whether our state is the encoder of a V2 autoencoder, which has neither final norm
+    nor head. facebookresearch/ConvNeXt-V2 and timm publish it under the names of the whole
+    model."""
     ends = ("norm/", "norm_pre/", "pre_logits/", "head/")
     return any("/grn/" in key for key in state) and not any(key.startswith(ends) for key in state)
 
 
 def fcmae_to_official(state: Mapping[str, np.ndarray]) -> State:
-    """The encoder of a masked autoencoder, as its script saves it, as dense weights.
+    """Returns dense weights of the encoder of a masked autoencoder, from what its script saves.
 
     Kernels of sparse convolutions are [k * k, in, out], those of depthwise ones [k * k, C], with
-    the spatial axes swapped; MinkowskiEngine's wrappers add `ln` and `linear` to the keys. Decoder
-    and mask token are left out; there is no final norm and no head (remap_checkpoint_keys in
+    the spatial axes swapped. MinkowskiEngine's wrappers add `ln` and `linear` to the keys. Decoder
+    and mask token are skipped. There is no final norm and no head (remap_checkpoint_keys in
     utils.py of facebookresearch/ConvNeXt-V2).
 
-    Raises InputError where a kernel is not square.
+    Raises InputError if a kernel is not square.
     """
     dense = {}
     for key, array in state.items():

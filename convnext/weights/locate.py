@@ -1,6 +1,5 @@
-"""From the name of a source to a state dict: the Hugging Face Hub, safetensors, torch.save."""
+"""Finds and reads a state dict: from the Hugging Face Hub, safetensors or torch.save."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,9 +10,9 @@ import numpy as np
 import safetensors.numpy
 
 from convnext.errors import InputError, require
-from convnext.files import torch_save
+from convnext.files import text, torch_save
 
-# In a folder or repository, the first of these that is there.
+# Files of weights. Of those in a folder or repository, the first in this order is read.
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -21,49 +20,51 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-# Under which the average and the raw weights lie: official scripts, timm's.
+# Keys of a training checkpoint that hold the EMA and the raw weights: official scripts, timm's.
 EMA_KEYS = ("model_ema", "state_dict_ema")
 RAW_KEYS = ("model", "state_dict", "module")
 TIMEOUT = 10  # seconds until the Hub counts as out of reach
-MAX_TENSORS = 10_000  # each key is compared with all that there are; the largest model has 500
+MAX_TENSORS = 10_000  # every key is matched against the whole table; the largest model has 500
 
 
 def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
-    """A local file or folder, after a download where source is the id of a Hugging Face repository.
+    """Returns a local file or folder, and downloads it first if source is the id of a Hugging Face
+    repository.
 
-    The library's cache, token and offline mode are used (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE).
-    Raises InputError where there is nothing, or it cannot be reached.
+    Uses the cache, token and offline mode of huggingface_hub (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE).
+    Raises InputError if there is nothing, or if it cannot be reached.
     """
     path = Path(source).expanduser()
-    if os.path.exists(path):  # False, and no OSError, where the name is no name of a file
+    # os.path.exists returns False where Path.exists raises OSError: for a name too long for a file.
+    if os.path.exists(path):
         return path
     is_id = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source))
     if not is_id or path.suffix in SUFFIXES or path.parent.is_dir():
         raise InputError(
             f"no file or folder {str(source)[:200]}",
-            "a file of weights, a folder with "
-            "one, the workdir of a run, or a Hugging Face id such as facebook/convnext-tiny-224",
+            "a file of weights, a folder with one, the workdir of a run, or a Hugging Face id such "
+            "as facebook/convnext-tiny-224",
         )
     try:
         return _download(str(source), revision)
     except InputError:
         raise
-    except Exception as error:  # of whichever library is under huggingface_hub
+    except Exception as error:  # from whichever library huggingface_hub calls
         reason = " ".join(str(error).split())
         raise InputError(f"cannot download {source}: {reason}", "an id within reach") from error
 
 
 def _download(repository, revision):
-    """The folder in the cache that has the repository's configs and weights."""
+    """Returns the folder in the cache with the repository's configs and weights."""
     import huggingface_hub as hub
 
     try:
-        # list_repo_files would try six times, for half a minute.
+        # list_repo_files would try six times, which takes half a minute.
         info = hub.model_info(repository, revision=revision, timeout=TIMEOUT)
         names = [file.rfilename for file in info.siblings or ()]
     except hub.errors.HfHubHTTPError:  # the Hub has answered
         raise
-    except Exception:  # no network, or HF_HUB_OFFLINE: what the cache has is all there is
+    except Exception:  # no network, or HF_HUB_OFFLINE: only the cache is left
         names = None
 
     def is_there(name):
@@ -95,8 +96,8 @@ def _download(repository, revision):
 
 
 def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray]:
-    """The state dict in a file; of an official training checkpoint its average, where there is one
-    and weights is not "raw". Raises InputError where it cannot be read."""
+    """Reads the state dict in a file. From an official training checkpoint it takes the EMA, unless
+    there is none or weights is "raw". Raises InputError if the file cannot be read."""
     if path.name.endswith(".index.json"):
         state = {}
         for shard in _shards(path):
@@ -110,7 +111,7 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
 def _read_tensors(path, weights):
     if path.suffix != ".safetensors":
         state = unwrap(torch_save.read(path), weights)
-        # Tensors may be views of one storage, and there is no end to how many.
+        # A small file may hold any number of tensors that are views of one storage.
         size, limit = sum(array.nbytes for array in state.values()), path.stat().st_size
         require(size <= limit, f"the size of the tensors in {path}", size, f"its own, {limit}")
         return state
@@ -118,14 +119,14 @@ def _read_tensors(path, weights):
         raise InputError("weights is 'ema', but a safetensors file has one set", "'raw'")
     try:
         return safetensors.numpy.load_file(path)
-    except Exception as error:  # of safetensors, of the file system, of a dtype numpy has not
+    except Exception as error:  # of safetensors, the file system, or a dtype that numpy lacks
         raise InputError(
             f"cannot read the safetensors file {path}: {error}", "a whole one, of numbers"
         ) from error
 
 
 def _shards(index):
-    files = read_json(index).get("weight_map")
+    files = text.read_json(index).get("weight_map")
     ok = isinstance(files, dict) and all(map(_is_shard, files.values()))
     require(ok, f"weight_map of {index.name}", files, "an object of names of files beside it")
     return sorted(set(files.values()))
@@ -136,19 +137,19 @@ def _is_shard(name):
 
 
 def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
-    """The state dict: what torch.save stored, or what lies there under a key of a training script,
-    see `read_tensors`. Raises InputError where there is none."""
+    """Returns the state dict in what torch.save stored: the whole, or what a training script put
+    under one of its keys (see `read_tensors`). Raises InputError if there is none."""
     within = stored if isinstance(stored, Mapping) else {}
 
-    def found(keys):
+    def first_state(keys):
         states = (within.get(key) for key in keys)
         return next((state for state in states if isinstance(state, Mapping)), None)
 
-    average = found(EMA_KEYS)
-    if weights == "ema" and average is None:
+    ema = first_state(EMA_KEYS)
+    if weights == "ema" and ema is None:
         raise InputError(f"weights is 'ema', but there is no {' or '.join(EMA_KEYS)}", "'raw'")
-    state = average if weights != "raw" else None
-    state = found(RAW_KEYS) if state is None else state
+    state = ema if weights != "raw" else None
+    state = first_state(RAW_KEYS) if state is None else state
     state = stored if state is None else state
     if not isinstance(state, Mapping):
         raise InputError(f"a {type(state).__name__} is stored", "a dict of tensors")
@@ -158,14 +159,3 @@ def unwrap(stored: Any, weights: str | None = None) -> dict[str, np.ndarray]:
     if others:
         raise InputError(f"{', '.join(others[:4])} are no tensors", "a dict of tensors")
     return dict(state)
-
-
-def read_json(path: Path) -> dict:
-    """Raises InputError where the file holds no JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {error}", "a JSON object") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds no object", "a JSON object")
-    return value

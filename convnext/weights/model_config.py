@@ -1,11 +1,11 @@
-"""config.json, as transformers and timm write it, to the fields of a ConvNeXt, and back."""
+"""Conversion between the config.json of transformers or timm and the fields of a ConvNeXt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from convnext.errors import InputError, require
-from convnext.images.processor import FILTERS, ImageProcessor
+from convnext.images.processor import FILTERS, ImageProcessor, is_number
 from convnext.models.convnext import VARIANTS, ConvNeXt
 from convnext.training import losses
 
@@ -21,26 +21,26 @@ CONV_MLP = (
     "v2_pico",
     "v2_nano",
 )
-# What makes an architecture, beside the number of classes.
+# Fields that tell architectures apart, beside the number of classes.
 ARCHITECTURE = (
     "depths", "dims", "in_chans", "patch_size", "stem_norm", "use_grn", "layer_scale_init_value",
     "norm_eps", "head_norm_first", "head_hidden_size",
 )  # fmt: skip
 
-# Arguments of timm's ConvNeXt with one value only here; (): any, as it changes no number.
+# Arguments of timm's ConvNeXt, and the values that are accepted; (): any, as it changes no number.
 TIMM_ARGUMENTS = dict(
     num_classes=(), drop_rate=(), head_init_scale=(), conv_mlp=(), global_pool=("avg",),
     output_stride=(32,), kernel_sizes=(7, [7], [7, 7, 7, 7]), stem_type=("patch",),
     conv_bias=(True,), act_layer=("gelu",), norm_layer=("layernorm",),
 )  # fmt: skip
 
-MAX_SIZE = 65_536  # of all that is counted
+MAX_SIZE = 65_536  # of a depth, a width and every other count
 SIZES = f"a list of integers from 1 to {MAX_SIZE}"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a config.json says. `fields` are keywords of ConvNeXt, without num_classes."""
+    """Contents of a config.json. `fields` are keywords of ConvNeXt, without num_classes."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
@@ -48,13 +48,14 @@ class ModelConfig:
 
 
 def read(config: Mapping[str, Any]) -> ModelConfig:
-    """Raises InputError where the model is not a ConvNeXt, or has what none here has."""
+    """Reads a config.json. Raises InputError if the model is not a ConvNeXt, or has something that
+    ConvNeXt here does not have."""
     try:
         if "architecture" in config or "model_type" in config:
             is_timm = "architecture" in config
-            said = _read_timm(config) if is_timm else _read_transformers(config)
-            check(said.fields)
-            return said
+            model_config = _read_timm(config) if is_timm else _read_transformers(config)
+            check(model_config.fields)
+            return model_config
     except InputError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -71,7 +72,7 @@ def _read_transformers(config):
     model_type = config["model_type"]
     types = ("convnext", "convnextv2", "dinov3_convnext")
     if model_type not in types:
-        raise InputError(f"model_type is {model_type!r}", f"{', '.join(types)}")
+        raise InputError(f"model_type is {model_type!r}", ", ".join(types))
     if config.get("hidden_act", "gelu") != "gelu":
         raise InputError(f"hidden_act is {config['hidden_act']!r}", "'gelu'")
     is_v2, is_dinov3 = model_type == "convnextv2", model_type == "dinov3_convnext"
@@ -84,7 +85,7 @@ def _read_transformers(config):
             f"config.json has depths {depths}, hidden_sizes {dims} and num_stages {num_stages}",
             "three that agree",
         )
-    # ConvNextModel has 1e-6 in all norms but the last.
+    # ConvNextModel uses 1e-6 in all norms but the last, whatever layer_norm_eps is.
     final_norm_eps = config.get("layer_norm_eps", 1e-6 if is_dinov3 else 1e-12)
     gamma = None if is_v2 else config.get("layer_scale_init_value", 1e-6)
     fields = dict(
@@ -102,7 +103,7 @@ def _read_transformers(config):
 
 
 def check(fields: Mapping[str, Any]) -> None:
-    """Raises InputError for a keyword of ConvNeXt of which no model can be made."""
+    """Raises InputError for a value of a ConvNeXt field that no model can be built with."""
     for name, value in fields.items():
         match name:
             case "depths" | "dims":
@@ -115,9 +116,9 @@ def check(fields: Mapping[str, Any]) -> None:
             case "stem_norm" | "use_grn" | "head_norm_first" | "remat":
                 ok, accepted = isinstance(value, bool), "true or false"
             case "drop_path_rate" | "norm_eps" | "final_norm_eps":
-                ok, accepted = _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"
+                ok, accepted = is_number(value) and 0 <= value < 1, "a number from 0 to below 1"
             case "layer_scale_init_value":
-                ok, accepted = value is None or _is_number(value), "None, or a number"
+                ok, accepted = value is None or is_number(value), "None, or a number"
             case _:
                 continue
         require(ok, f"{name} of config.json", value, accepted)
@@ -131,17 +132,14 @@ def _are_sizes(values):
     return isinstance(values, list | tuple) and all(map(_is_size, values))
 
 
-def _is_number(value):
-    return type(value) in (int, float) and abs(value) < 3e38  # as float32 has it
-
-
 def _sizes(name, values):
     require(_are_sizes(values), f"{name} of config.json", values, SIZES)
     return tuple(values)
 
 
 def _labels(names):
-    """Of a list, or of an object with the keys "0", "1", ...; None where there are none."""
+    """Returns the names in a list, or in an object with the keys "0", "1", ...; None if there are
+    none."""
     if isinstance(names, Mapping):
         keys = sorted(names, key=int)
         accepted = "the numbers from 0 to the number of classes"
@@ -158,7 +156,8 @@ def _problem_type(config):
 
 
 def _timm_name(variant):
-    """timm's; in the same manner of the isotropic models, which timm has not."""
+    """Returns timm's name of a variant. The isotropic models, which timm lacks, get names of the
+    same form."""
     return f"convnextv2_{variant[3:]}" if variant.startswith("v2_") else f"convnext_{variant}"
 
 
@@ -172,7 +171,7 @@ def _read_timm(config):
     architectures = _architectures()
     if config["architecture"] not in architectures:
         raise InputError(
-            f"unknown architecture {config['architecture']!r}", f"{', '.join(architectures)}"
+            f"unknown architecture {config['architecture']!r}", ", ".join(architectures)
         )
     arguments = dict(config.get("model_args") or {})
     for name, accepted in TIMM_ARGUMENTS.items():
@@ -193,23 +192,23 @@ def _read_timm(config):
             f"model_args of config.json has {', '.join(unknown)}", f"{', '.join(sorted(known))}"
         )
     fields = {**architectures[config["architecture"]], **arguments}
-    # Earlier timm has one flat dict.
+    # Earlier versions of timm write one flat dict.
     details = {**(config.get("pretrained_cfg") or {}), **config}
     labels = _labels(details.get("label_names") or details.get("labels"))
     return ModelConfig(fields, labels, _problem_type(config))
 
 
 def variant_of(model: ConvNeXt) -> str | None:
-    """The name in VARIANTS, whatever the number of classes; None where there is none."""
-    found = (name for name in VARIANTS if not differences(model, ConvNeXt(**VARIANTS[name])))
-    return next(found, None)
+    """Returns the model's name in VARIANTS, whatever its number of classes, or None."""
+    variants = (name for name in VARIANTS if not differences(model, ConvNeXt(**VARIANTS[name])))
+    return next(variants, None)
 
 
 def differences(model: ConvNeXt, other: ConvNeXt) -> dict[str, tuple[Any, Any]]:
-    """The fields that make them different architectures, with the value of each."""
+    """Returns the fields in which two architectures differ, with both values."""
 
     def comparable(name, value):
-        if name == "layer_scale_init_value":  # what it was initialised with does not matter
+        if name == "layer_scale_init_value":  # only whether there is a LayerScale matters
             return value is not None
         return tuple(value) if name in ("depths", "dims") else value
 
@@ -224,7 +223,7 @@ def differences(model: ConvNeXt, other: ConvNeXt) -> dict[str, tuple[Any, Any]]:
 def transformers_config(
     model: ConvNeXt, labels: Sequence[str] | None, image_size: int, problem_type: str | None = None
 ) -> dict[str, Any]:
-    """The config.json with which transformers builds the same model."""
+    """Returns the config.json from which transformers builds the same model."""
     version = "V2" if model.use_grn else ""
     kind = "ForImageClassification" if model.num_classes else "Model"
     config = dict(
@@ -243,7 +242,7 @@ def transformers_config(
         dtype="float32",
     )
     if not model.use_grn:
-        # transformers has no LayerScale where it is 0, even if that is the value it begins with.
+        # transformers takes an initial value of 0 for "no LayerScale".
         is_off = model.layer_scale_init_value is None
         config["layer_scale_init_value"] = 0.0 if is_off else model.layer_scale_init_value or 1e-6
     if model.num_classes:
@@ -261,8 +260,8 @@ def timm_config(
     processor: ImageProcessor,
     problem_type: str | None = None,
 ) -> dict[str, Any]:
-    """The config.json with which timm builds the same model, also used for the formats whose
-    projects have none."""
+    """Returns the config.json from which timm builds the same model. It is also written for formats
+    whose projects have none."""
     variant = variant_of(model)
     base = variant or ("tiny" if model.stem_norm else "isotropic_base")
     arguments = dict(

@@ -1,7 +1,7 @@
-"""Weights of other projects: facebookresearch/ConvNeXt and its isotropic models, ConvNeXt-V2
-(fine-tuned and FCMAE), timm, transformers, torchvision, and of the runs of this one.
+"""Reads weights of facebookresearch/ConvNeXt (with the isotropic models), ConvNeXt-V2 (fine-tuned
+and FCMAE), timm, transformers, torchvision, and of this project's runs.
 
-The keys are in formats.py, the files config.json in model_config.py, the way out in save.py.
+formats.py has the keys, model_config.py the config.json, save.py writes weights for others.
 """
 
 import json
@@ -20,26 +20,27 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from convnext import sharding
 from convnext.data import imagenet
 from convnext.errors import InputError, require
+from convnext.files import text
 from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import VARIANTS, ConvNeXt, abstract_params, smallest_image
 from convnext.runs import checkpoint
-from convnext.training import losses
+from convnext.training import losses, steps
 from convnext.weights import formats, locate, model_config
 
-SLICED = (21841, 1000)  # a head of the first is cut to the classes of the second: ImageNet-22k, 1k
+SLICED = (21841, 1000)  # a head of ImageNet-22k can be cut to the classes of ImageNet-1k
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model with all that belongs to it."""
+    """A model with its parameters, labels and image processor."""
 
     model: ConvNeXt
     params: Any
-    labels: tuple[str, ...]  # of the classes; empty where there is no head
+    labels: tuple[str, ...]  # of the classes; empty without a head
     processor: ImageProcessor
-    problem_type: str | None  # see losses.PROBLEM_TYPES; None: not said
+    problem_type: str | None  # see losses.PROBLEM_TYPES; None: the source does not state it
     origin: str  # the source, and the project whose format it has
-    processor_origin: str  # the file that says the processor, or that none does
+    processor_origin: str  # the file that the processor was read from, or that there is none
 
 
 def from_pretrained(
@@ -53,68 +54,89 @@ def from_pretrained(
     revision: str | None = None,
     step: int | None = None,
 ) -> tuple[ConvNeXt, Any]:
-    """The model and its float32 parameters.
+    """Returns the model and its float32 parameters.
 
     source: a file of weights (.safetensors, or .pth, .pt, .bin by torch.save), a folder with one
     and its config.json, the workdir of a run, or the id of a Hugging Face repository. The project
-    that wrote it is recognised by the keys, the variant by their shapes and the config.json.
+    that wrote it is recognised by the keys, the variant by the shapes and the config.json.
 
-    dtype: what the model computes in; None: what a run did, else float32. num_classes: None keeps
-    the head; 0 takes it away; 1000 of a head of 21,841 takes the rows of these classes; any other
-    number makes a new head, drawn from `key` (of 0 where it is None) and scaled by head_init_scale.
-    weights: "ema" or "raw" of a run or of a training checkpoint, or of a run `"ema_<decay>"`, a
-    further average; None takes the (first) average where there is one. revision: branch, tag or
-    commit of the Hugging Face repository. step: of a run's checkpoint; None: its newest.
+    dtype: what the model computes in. None: what the run computed in, else float32.
+    num_classes: None keeps the head. 0 removes it. 1000 cuts a head of 21,841 classes to these
+    rows. Any other number makes a new head, drawn from `key` (None: jax.random.key(0)) and scaled
+    by head_init_scale.
+    weights: "ema" or "raw", of a run or a training checkpoint. `"ema_<decay>"` is a further EMA of
+    a run. None takes the (first) EMA if there is one.
+    revision: branch, tag or commit of the Hugging Face repository.
+    step: of a run's checkpoint. None: the newest.
 
-    Raises InputError where the source cannot be reached or read, is no ConvNeXt, or its weights and
-    the model's parameters do not correspond one to one; it then names them.
+    Raises InputError if the source cannot be reached or read, or is no ConvNeXt, or if its weights
+    and the model's parameters do not correspond one to one. The message names them.
     """
-    found = _read(source, weights, revision, step)
-    return _model(found, dtype, num_classes, head_init_scale, key)
+    _, model, params = _loaded(
+        source,
+        dtype=dtype,
+        num_classes=num_classes,
+        weights=weights,
+        head_init_scale=head_init_scale,
+        key=key,
+        revision=revision,
+        step=step,
+    )
+    return model, params
 
 
-def load(
-    source: str | os.PathLike,
-    *,
-    dtype: Any = jnp.float32,
-    num_classes: int | None = None,
-    weights: str | None = None,
-    head_init_scale: float = 1.0,
-    key: jax.Array | None = None,
-    revision: str | None = None,
-    step: int | None = None,
-) -> Pretrained:
-    """`from_pretrained`, with labels, image processor and problem type."""
-    found = _read(source, weights, revision, step)
-    model, params = _model(found, dtype, num_classes, head_init_scale, key)
-    names = _labels(found, model.num_classes)
-    processor, processor_origin = found.processor()
+def load(source: str | os.PathLike, **options: Any) -> Pretrained:
+    """Reads what `from_pretrained` reads, and labels, image processor and problem type. options are
+    the keywords of `from_pretrained`."""
+    contents, model, params = _loaded(source, **options)
+    processor, processor_origin = contents.processor()
     return Pretrained(
-        model, params, names, processor, found.problem_type, found.origin, processor_origin
+        model,
+        params,
+        _labels(contents, model.num_classes),
+        processor,
+        contents.problem_type,
+        contents.origin,
+        processor_origin,
     )
 
 
-def _model(found, dtype, num_classes, head_init_scale, key):
+def _loaded(
+    source,
+    *,
+    dtype=jnp.float32,
+    num_classes=None,
+    weights=None,
+    head_init_scale=1.0,
+    key=None,
+    revision=None,
+    step=None,
+):
+    contents = _read(source, weights, revision, step)
+    return contents, *_model(contents, dtype, num_classes, head_init_scale, key)
+
+
+def _model(contents, dtype, num_classes, head_init_scale, key):
     if num_classes is not None:
         is_count = type(num_classes) is int and num_classes >= 0
         require(is_count, "num_classes", num_classes, "an integer from 0 up, or None")
-    kept = found.num_classes if num_classes is None else num_classes
-    model = ConvNeXt(**found.fields).clone(
-        num_classes=kept or None, head_init_scale=head_init_scale,
-        dtype=dtype or found.fields.get("dtype", jnp.float32),
-    )  # fmt: skip
-    state = _fit(found, model, jax.random.key(0) if key is None else key)
+    kept = contents.num_classes if num_classes is None else num_classes
+    dtype = dtype or contents.fields.get("dtype", jnp.float32)
+    model = ConvNeXt(**contents.fields).clone(
+        num_classes=kept or None, head_init_scale=head_init_scale, dtype=dtype
+    )
+    state = _fit(contents, model, jax.random.key(0) if key is None else key)
     return model, unflatten_dict({k: jnp.asarray(v) for k, v in state.items()}, sep="/")
 
 
-def _labels(found, num_classes):
-    """What the source says; or ImageNet's, where the number fits; of a new head "LABEL_0", ..."""
+def _labels(contents, num_classes):
+    """Returns the source's labels, else ImageNet's if the number fits, else "LABEL_0", ..."""
     if not num_classes:
         return ()
-    is_sliced = (found.num_classes, num_classes) == SLICED
-    if num_classes == found.num_classes and found.labels:
-        return found.labels
-    if num_classes == found.num_classes or is_sliced:
+    is_sliced = (contents.num_classes, num_classes) == SLICED
+    if num_classes == contents.num_classes and contents.labels:
+        return contents.labels
+    if num_classes == contents.num_classes or is_sliced:
         names = imagenet.names(num_classes)
         if names:
             return names
@@ -124,37 +146,36 @@ def _labels(found, num_classes):
 def initial_params(
     source: str | os.PathLike, model: ConvNeXt, key: jax.Array, weights: str | None = None
 ) -> Any:
-    """The parameters of `source` for a model that is given, as numpy arrays. A head of another
-    number of classes is the one that model.init draws from `key`.
+    """Returns the parameters of `source` for a given model, as numpy arrays. If the numbers of
+    classes differ, the head is the one that model.init draws from `key`.
 
-    Raises InputError as `from_pretrained`, and where the model has another architecture.
+    Raises InputError as `from_pretrained` does, and if the model has another architecture.
     """
-    found = _read(source, weights)
-    theirs = ConvNeXt(**found.fields)
+    contents = _read(source, weights)
+    theirs = ConvNeXt(**contents.fields)
     differences = model_config.differences(theirs, model)
     if differences:
-        told = "; ".join(f"{name} {a}, not {b}" for name, (a, b) in differences.items())
-        flags = " ".join(f"'--config.model.{name}={a}'" for name, (a, _) in differences.items())
-        variant = model_config.variant_of(theirs)
-        mend = f"a config of {variant}, such as --config=configs/folder.py:{variant}"
-        raise InputError(
-            f"{source} is not of the config's architecture: {told}", f"{mend if variant else flags}"
-        )
-    return unflatten_dict(_fit(found, model, key), sep="/")
+        listed = "; ".join(f"{name} {a}, not {b}" for name, (a, b) in differences.items())
+        accepted = " ".join(f"'--config.model.{name}={a}'" for name, (a, _) in differences.items())
+        if variant := model_config.variant_of(theirs):
+            accepted = f"a config of {variant}, such as --config=configs/folder.py:{variant}"
+        raise InputError(f"{source} is not of the config's architecture: {listed}", accepted)
+    return unflatten_dict(_fit(contents, model, key), sep="/")
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a source holds, before it is made into a model."""
+class _Contents:
+    """Contents of a source, before a model is made of them."""
 
     origin: str
     state: formats.State
     fields: dict[str, Any]  # keywords of ConvNeXt
     labels: tuple[str, ...] | None
-    # And the file that says it; made when it is asked for: not all want one.
+    # The processor and the file that it was read from. A function, since `from_pretrained` must
+    # not fail on a processor that it does not return.
     processor: Callable[[], tuple[ImageProcessor, str]]
     problem_type: str | None
-    is_fcmae: bool = False  # the encoder of an autoencoder, without norm and head
+    is_fcmae: bool = False  # the encoder of an autoencoder, without final norm and head
 
     @property
     def num_classes(self) -> int:
@@ -180,41 +201,41 @@ def _read(source, weights, revision=None, step=None):
         name, state = formats.to_ours(locate.read_tensors(file, weights))
         config = {}
         if file.name in locate.WEIGHT_FILES and (file.parent / "config.json").is_file():
-            config = locate.read_json(file.parent / "config.json")
-        said = model_config.read(config) if config else model_config.ModelConfig()
-        found = _architecture(state)
-        fields = {**found, **said.fields}
+            config = text.read_json(file.parent / "config.json")
+        declared = model_config.read(config) if config else model_config.ModelConfig()
+        architecture = _architecture(state)
+        fields = {**architecture, **declared.fields}
         if name == "timm" and fields["patch_size"] != 4:  # timm dilates or drops stages then
-            raise InputError(f"patch_size is {fields['patch_size']}", "from timm 4")
-        # Before a model is made of them, for which there is no limit to the time.
-        accepted = f"{found['depths']}, as the weights have"
-        is_same = fields["depths"] == found["depths"]
+            raise InputError(f"patch_size is {fields['patch_size']}", "4, from timm")
+        # Checked here, since a model of the depths that a config.json asks for could take forever.
+        accepted = f"{architecture['depths']}, as the weights have"
+        is_same = fields["depths"] == architecture["depths"]
         require(is_same, "depths of config.json", fields["depths"], accepted)
     except InputError as error:
         where = "" if str(source) in str(error) else f"{source}: "
         raise InputError(f"{where}{error.problem}", error.accepted) from error
     if name == "transformers" and not config:
         fields["final_norm_eps"] = 1e-12
-    found = _Found(
+    contents = _Contents(
         origin=f"{source} ({name})",
         state=state,
         fields=fields,
-        labels=said.labels,
+        labels=declared.labels,
         processor=lambda: _processor(source, file, config),
-        problem_type=said.problem_type,
+        problem_type=declared.problem_type,
         is_fcmae=formats.is_autoencoder(state),
     )
-    if found.labels and found.num_classes not in (0, len(found.labels)):
+    if contents.labels and contents.num_classes not in (0, len(contents.labels)):
         raise InputError(
-            f"{found.origin} has names of {len(found.labels)} classes and a head of "
-            f"{found.num_classes}",
-            "as many",
+            f"{contents.origin} has names of {len(contents.labels)} classes and a head of "
+            f"{contents.num_classes}",
+            "a name for each class of the head",
         )
-    return found
+    return contents
 
 
 def _architecture(state):
-    """Keywords of ConvNeXt, from the shapes. What a damaged file lacks is left to `_fit`."""
+    """Returns keywords of ConvNeXt, from the shapes. `_fit` reports what a damaged file lacks."""
 
     def shape(key, axis, default):
         array = state.get(key)
@@ -228,7 +249,7 @@ def _architecture(state):
     for stage, block in sorted(expected - numbers):
         raise InputError(f"block {block} of stage {stage} is missing", "all blocks from 0")
     dims = tuple(shape(f"stage_{i}_block_0/dwconv/kernel", -1, 0) for i in range(len(depths)))
-    # No shape says it; timm's xxlarge has another one.
+    # No shape tells the eps of the norms, and timm's xxlarge has its own.
     alike = [v for v in VARIANTS.values() if (v["depths"], v["dims"]) == (depths, dims)]
     norm_eps = next((v["norm_eps"] for v in alike if "norm_eps" in v), 1e-6)
     has_gamma = any(re.search(r"_block_\d+/gamma$", key) for key in state)
@@ -263,8 +284,8 @@ def _processor(source, file, config):
 
 
 def _read_workdir(workdir, weights, step):
-    """A checkpoint of a run of this project."""
-    config = locate.read_json(workdir / "config.json")
+    """Reads a checkpoint of a run of this project."""
+    config = text.read_json(workdir / "config.json")
     try:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
         model_config.check(fields)
@@ -272,10 +293,10 @@ def _read_workdir(workdir, weights, step):
         class_names = tuple(json.loads((workdir / "classes.json").read_text(encoding="utf-8")))
         ok = all(isinstance(name, str) for name in class_names)
         require(ok, "classes.json", class_names, "names of classes")
+        mean, std = config["normalize"]["mean"], config["normalize"]["std"]
         processor = ImageProcessor(
-            size=config["image_size"], **config["preprocess"],
-            image_mean=config["normalize"]["mean"], image_std=config["normalize"]["std"],
-        )  # fmt: skip
+            size=config["image_size"], image_mean=mean, image_std=std, **config["preprocess"]
+        )
         num_classes = len(class_names)
         if problem_type == losses.REGRESSION:
             class_names, num_classes = None, fields["num_classes"] or 1
@@ -285,22 +306,21 @@ def _read_workdir(workdir, weights, step):
             f"{workdir} is no whole run: {type(error).__name__} {error}",
             "the workdir of a run, with checkpoints, config.json and classes.json",
         ) from error
-    averages = {"ema": decays[0]} if decays else {}
-    averages |= {f"ema_{decay}": decay for decay in decays}
-    accepted = ", ".join(["'raw'", *map(repr, averages)])
-    named = weights in (None, "raw", *averages)
-    require(named, f"weights of the run {workdir}", weights, accepted)
+    emas = steps.ema_by_name(decays)
+    accepted = ", ".join(["'raw'", *map(repr, emas)])
+    is_known = weights in (None, "raw", *emas)
+    require(is_known, f"weights of the run {workdir}", weights, accepted)
     step = checkpoint.sound_step(workdir, step)
-    params = checkpoint.restore_params(
+    variables = checkpoint.restore_variables(
         workdir,
         step,
-        abstract_params(model),
+        {"params": abstract_params(model)},
         sharding.replicated(sharding.make_mesh()),  # of all processes
-        ema_decay=averages.get(weights or "ema"),
+        ema_decay=emas.get(weights or "ema"),
     )
-    return _Found(
+    return _Contents(
         origin=f"the run {workdir} at step {step}",
-        state=flatten_dict(jax.device_get(params), sep="/"),
+        state=flatten_dict(jax.device_get(variables["params"]), sep="/"),
         fields=fields,
         labels=class_names,
         processor=lambda: (processor, str(workdir / "config.json")),
@@ -308,12 +328,12 @@ def _read_workdir(workdir, weights, step):
     )
 
 
-def _fit(found, model, key):
-    """The flat parameters of the model, each from the one of the source; a new head, and the norm
-    that an autoencoder does not have, drawn from the key."""
-    state, wanted = dict(found.state), model.num_classes or 0
-    new_head = found.num_classes != wanted
-    if (found.num_classes, wanted) == SLICED:
+def _fit(contents, model, key):
+    """Returns the model's flat parameters, each from its counterpart in the source. A new head, and
+    the final norm that an autoencoder lacks, are drawn from the key."""
+    state, wanted = dict(contents.state), model.num_classes or 0
+    new_head = contents.num_classes != wanted
+    if (contents.num_classes, wanted) == SLICED:
         rows, new_head = imagenet.rows_of_1k_in_22k(), False
         state["head/kernel"] = state["head/kernel"][:, rows]
         state["head/bias"] = state["head/bias"][rows]
@@ -321,15 +341,17 @@ def _fit(found, model, key):
         state = {key: value for key, value in state.items() if not key.startswith("head/")}
     try:
         abstract = flatten_dict(abstract_params(model), sep="/")
-    except Exception as error:  # of Flax or jax, which know no sizes of 0 and none above 2**63
-        raise InputError(f"{found.origin} makes no model: {error}", "one") from error
-    made = [
+    except Exception as error:  # of Flax or jax: a size of 0, or one above 2**63
+        raise InputError(
+            f"{contents.origin} makes no model: {error}", "sizes of which one can be made"
+        ) from error
+    drawn = [
         key
         for key in abstract.keys() - state.keys()
-        if (new_head and key.startswith("head/")) or (found.is_fcmae and key.startswith("norm/"))
+        if (new_head and key.startswith("head/")) or (contents.is_fcmae and key.startswith("norm/"))
     ]
     problems = {
-        "missing": sorted(abstract.keys() - state.keys() - {*made}),
+        "missing": sorted(abstract.keys() - state.keys() - {*drawn}),
         "unexpected": sorted(state.keys() - abstract.keys()),
         "misshapen": [
             f"{key} {np.shape(state[key])} instead of {abstract[key].shape}"
@@ -344,16 +366,16 @@ def _fit(found, model, key):
     }
     if any(problems.values()):
         raise InputError(
-            f"{found.origin} does not fit a model of depths {tuple(model.depths)}, dims "
+            f"{contents.origin} does not fit a model of depths {tuple(model.depths)}, dims "
             f"{tuple(model.dims)}: {formats.listed(problems)}",
             "all of its parameters, and no others",
         )
-    state.update(_fresh(model, key, made))
+    state.update(_fresh(model, key, drawn))
     return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 
 def _fresh(model, key, names):
-    """Some of the initial parameters, without making the others."""
+    """Returns these initial parameters, without computing the others."""
 
     def init(key):
         params = flatten_dict(model.init(key, smallest_image(model))["params"], sep="/")

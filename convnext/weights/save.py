@@ -1,4 +1,4 @@
-"""Weights for other projects: see pretrained.py for the way in."""
+"""Writes weights for other projects. pretrained.py reads them."""
 
 import dataclasses
 import importlib.util
@@ -15,14 +15,14 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
-from convnext.data import imagenet as label_sets
+from convnext.data import imagenet
 from convnext.errors import InputError, require
 from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import ConvNeXt, abstract_params
 from convnext.training import losses
 from convnext.weights import formats, model_config
 
-FORMATS = ("transformers", "timm", "official", "torchvision")
+EXPORT_FORMATS = ("transformers", "timm", "official", "torchvision")
 
 
 def save_pretrained(
@@ -37,24 +37,24 @@ def save_pretrained(
 ) -> None:
     """Writes model.safetensors, config.json and preprocessor_config.json.
 
-    format "transformers": for AutoModelForImageClassification.from_pretrained(folder) and
-    pipeline("image-classification"). "timm": for timm.create_model(`"local-dir:<folder>"`,
-    pretrained=True). "official": the keys of facebookresearch/ConvNeXt and ConvNeXt-V2, and where
-    torch is installed also model.pth, as their scripts read it. "torchvision": for
-    load_state_dict. labels: of the classes, by default those of ImageNet where the number fits.
-    processor: how images are prepared, by default ImageProcessor(); in the format of transformers
-    crop offsets are rounded down, as they are there.
+    format "transformers" is for AutoModelForImageClassification.from_pretrained(folder) and
+    pipeline("image-classification"). "timm" is for timm.create_model(`"local-dir:<folder>"`,
+    pretrained=True). "official" has the keys of facebookresearch/ConvNeXt and ConvNeXt-V2, and if
+    torch is installed also a model.pth for their scripts. "torchvision" is for load_state_dict.
+    labels: of the classes. None: ImageNet's, if the number fits.
+    processor: how images are prepared. None: ImageProcessor(). In the format of transformers crop
+    offsets are rounded down, as transformers does.
 
-    The numbers are written as they are. Raises InputError, before it writes, where the format
-    cannot hold the model, or params or labels are not the model's.
+    The numbers are written as they are. Raises InputError, before it writes, if the format cannot
+    hold the model, or if params or labels are not the model's.
     """
-    if format not in FORMATS:
-        raise InputError(f"format is {format!r}", f"{', '.join(FORMATS)}")
+    if format not in EXPORT_FORMATS:
+        raise InputError(f"format is {format!r}", ", ".join(EXPORT_FORMATS))
     accepted = (None, *losses.PROBLEM_TYPES)
     require(problem_type in accepted, "problem_type", problem_type, accepted)
     name = "isotropic" if format == "official" and not model.stem_norm else format
     if reason := formats.unsupported(model, name):
-        raise InputError(f"the format {format} has no models with {reason}", "another one")
+        raise InputError(f"the format {format} has no models with {reason}", "another format")
     processor = ImageProcessor() if processor is None else processor
     if format == "transformers":  # which knows no other
         processor = dataclasses.replace(processor, crop_rounding="floor")
@@ -76,7 +76,7 @@ def save_pretrained(
     texts = {"config.json": config}
     try:
         texts["preprocessor_config.json"] = processor.to_config()
-    except InputError:  # a crop that transformers does not have; timm's config.json says it too
+    except InputError:  # a crop that transformers lacks; timm's config.json has it, too
         if format == "transformers":
             raise
     try:
@@ -89,9 +89,9 @@ def save_pretrained(
 def _checked_labels(names, model):
     count = model.num_classes or 0
     if names is None:
-        return label_sets.names(count)
+        return imagenet.names(count)
     if len(names) != count:
-        raise InputError(f"{len(names)} labels for {count} classes", "one for each")
+        raise InputError(f"{len(names)} labels for {count} classes", "one label for each class")
     return tuple(map(str, names))
 
 
@@ -109,7 +109,7 @@ def _checked_params(params, model):
 
 
 def _write(folder, state, texts, with_torch):
-    """All files or none; what an earlier export left and this one does not have is removed."""
+    """Writes all files or none, and removes those of an earlier export that this one lacks."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         scratch = Path(scratch)

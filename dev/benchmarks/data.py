@@ -5,7 +5,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from convnext.data import folders, pipeline
+from convnext.data.batches import EvalBatches, TrainBatches
+from convnext.data.epochs import Epochs
 from convnext.images import augment, decode
 from convnext.images.randaugment import RandAugment
 from dev.benchmarks.measure import Cells, Peer, spread
@@ -29,7 +31,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         nbytes = write_images(Path(folder), arguments.images)
-        source = folders.of_classes(Path(folder))
+        source = folders.class_folders(Path(folder))
         cells = Cells(None)
         print(
             f"{len(source)} JPEG files of {SHAPE[1]}x{SHAPE[0]}, {nbytes / 1e3:.0f} kB on average"
@@ -102,13 +104,11 @@ def _milliseconds(function: Callable, items: Sequence, passes: int = 5) -> list[
 
 def _batches(source, size):
     """Those of the recipe."""
-    transform = partial(augment.train_transform, image_size=size, randaugment={})
+    transform = partial(augment.train, image_size=size, randaugment={})
     return {
-        "train": pipeline.TrainBatches(
-            source, transform, seed=0, num_epochs=1000, batch_size=BATCH_SIZE
-        ),
+        "train": TrainBatches(source, transform, Epochs(len(source), BATCH_SIZE, num_epochs=1000)),
         "eval": _Repeated(
-            source, partial(augment.eval_transform, image_size=size), batch_size=BATCH_SIZE
+            source, partial(augment.evaluate, image_size=size), batch_size=BATCH_SIZE
         ),
     }
 
@@ -149,22 +149,22 @@ def _by_workers(batches, rounds):
     return rates
 
 
-def _rate(batches: Iterable, workers: int) -> float:
+def _rate(batches: TrainBatches | EvalBatches, workers: int) -> float:
     """Images a second that reach the device, when the workers have started."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    made = pipeline.to_devices(batches, sharding, num_workers=workers)
+    placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     warm, count = 10, 50
-    for _ in islice(made, warm):
-        pass
-    begin = time.perf_counter()
-    for _ in islice(made, count):
-        pass
-    rate = count * BATCH_SIZE / (time.perf_counter() - begin)
-    made.close()
-    return rate
+    with pipeline.Feed(placed, workers) as feed:
+        is_training = isinstance(batches, TrainBatches)
+        made = feed.train(batches) if is_training else feed.evaluate(batches)
+        for _ in islice(made, warm):
+            pass
+        begin = time.perf_counter()
+        for _ in islice(made, count):
+            pass
+        return count * BATCH_SIZE / (time.perf_counter() - begin)
 
 
-class _Repeated(pipeline.EvalBatches):
+class _Repeated(EvalBatches):
     """The batches of an evaluation, again and again."""
 
     def __len__(self) -> int:

@@ -31,10 +31,14 @@ def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None
                 ms = spread(milliseconds(jax.jit(function), *inputs))
                 floor = max(bytes_ / copy_rate(bytes_ // 2), macs / product) * 1e3
                 cells.add(
-                    layer=layer, shape="x".join(map(str, shape)), dtype=arguments.dtype,
-                    direction=direction, implementation=implementation, ms=ms,
+                    layer=layer,
+                    shape="x".join(map(str, shape)),
+                    dtype=arguments.dtype,
+                    direction=direction,
+                    implementation=implementation,
+                    ms=ms,
                     **{"floor ms": floor},
-                )  # fmt: skip
+                )
                 if layer == "depthwise":
                     recorded.append((side * side, direction, implementation, ms[1]))
     if arguments.record:
@@ -98,6 +102,11 @@ def record(device, arguments, recorded):
         row["ms"][implementation] = round(ms, 4)
     timings = json.loads(path.read_text())
     name = device.pop("platform")
-    timings[name] = {**device, "dtype": arguments.dtype, "batch_size": arguments.batch_size[-1],
-                     "variant": arguments.variant, "rows": list(rows.values())}  # fmt: skip
+    timings[name] = {
+        **device,
+        "dtype": arguments.dtype,
+        "batch_size": arguments.batch_size[-1],
+        "variant": arguments.variant,
+        "rows": list(rows.values()),
+    }
     path.write_text(json.dumps(timings, indent=1) + "\n")

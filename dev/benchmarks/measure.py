@@ -97,8 +97,11 @@ class Peer:
     def __init__(self, python: str, module: str, **request: Any):
         self.process = subprocess.Popen(
             [python, "-m", f"dev.benchmarks.{module}", json.dumps(request)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self.versions: dict[str, str] = self._answer()
 
     def measure(self) -> dict[str, Any]:

@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from convnext import sharding
 from convnext.errors import InputError, require
 from convnext.kernels import outline
-from convnext.models.convnext import ConvNeXt
-from convnext.runs import memory, plan
-from convnext.training import optimizer, steps
+from convnext.models.convnext import ConvNeXt, macs
+from convnext.runs import plan
+from convnext.training import losses, optimizer, steps
 from dev.benchmarks.measure import SECONDS, Cells, Peer, matmul_rate, milliseconds, spread
 
 NORMALIZE = partial(steps.normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -51,9 +53,15 @@ def _measure_model(model, mode, batch_size, peak, arguments):
     labels = rng.integers(0, model.num_classes, batch_size, dtype=np.int32)
     run, compiled, seconds = program(model, mode, images, labels)
     peer = arguments.peer and Peer(
-        arguments.peer_python, "peer", project=arguments.peer, mode=mode, dtype=arguments.dtype,
-        batch_size=batch_size, image_size=size, fields=peer_fields(model),
-    )  # fmt: skip
+        arguments.peer_python,
+        "peer",
+        project=arguments.peer,
+        mode=mode,
+        dtype=arguments.dtype,
+        batch_size=batch_size,
+        image_size=size,
+        fields=peer_fields(model),
+    )
     ours, theirs = [], {}
     for _ in range(arguments.rounds):
         time.sleep(1)  # the peer's threads spin a while before they sleep
@@ -62,12 +70,12 @@ def _measure_model(model, mode, batch_size, peak, arguments):
             theirs.setdefault(variant, []).append(times)
     ms = list(chain(*ours))
     middle = statistics.median(ms)
-    macs = plan.macs(model, size) * batch_size * (3 if mode == "training" else 1)
+    work = macs(model, size) * batch_size * (3 if mode == "training" else 1)
     cell = {
         "ms": spread(ms),
         "images/s": batch_size / middle * 1e3,
-        "GMAC/s": macs / middle / 1e6,
-        "of peak": macs / middle * 1e3 / peak,
+        "GMAC/s": work / middle / 1e6,
+        "of peak": work / middle * 1e3 / peak,
         "memory GB": _memory(compiled),
         "compile s": seconds,
     }
@@ -75,8 +83,11 @@ def _measure_model(model, mode, batch_size, peak, arguments):
         peer.close()
         flat = {variant: list(chain(*rounds)) for variant, rounds in theirs.items()}
         best = min(flat, key=lambda variant: statistics.median(flat[variant]))
-        cell |= {f"{arguments.peer} ms": spread(flat[best]), "its best": best,
-                 "its versions": " ".join(map(" ".join, peer.versions.items()))}  # fmt: skip
+        cell |= {
+            f"{arguments.peer} ms": spread(flat[best]),
+            "its best": best,
+            "its versions": " ".join(map(" ".join, peer.versions.items())),
+        }
         pairs = zip(theirs[best], ours, strict=True)
         cell["ratio"] = spread([statistics.median(b) / statistics.median(a) for b, a in pairs])
     return cell
@@ -115,16 +126,39 @@ def program(
 
 
 def training(
-    model: ConvNeXt, image_size: int, ema_decays: Sequence[float] = (), **options: Any
+    model: ConvNeXt,
+    image_size: int,
+    ema_decays: Sequence[float] = (),
+    gathered: jax.sharding.Sharding | None = None,
+    **options: Any,
 ) -> tuple[Callable, Callable]:
-    """init(key) and train_step(state, batch), see `program`. `options` are of steps.train_step."""
+    """Makes init(key) and train_step(state, batch), see `program`. `options` are `mix`, `erase`,
+    and fields of steps.Update."""
     tx = optimizer.adamw(lambda step: 1e-3, weight_decay=0.05, b1=0.9, b2=0.999, eps=1e-8)
-    init = partial(steps.init, model=model, tx=tx, image_size=image_size, ema_decays=ema_decays)
-    options = {"mix": lambda key, x, y: (x, jax.nn.one_hot(y, model.num_classes)), **options}
+    mix = options.pop("mix", lambda key, x, y: (x, jax.nn.one_hot(y, model.num_classes)))
+    erase = options.pop("erase", lambda key, images: images)
+
+    # As tasks/classification.py has them, which would need the packages that read images.
+    def prepare(keys, batch):
+        mix_key, erase_key = keys
+        images, targets = mix(mix_key, erase(erase_key, NORMALIZE(batch["image"])), batch["label"])
+        return {"image": images, "target": targets}
+
+    def loss(variables, batch, key):
+        logits = model.apply(variables, batch["image"], train=True, rngs={"dropout": key})
+        return losses.loss(logits, batch["target"]).mean(), ({}, {})
+
+    def init(key):
+        variables = model.init(key, jnp.zeros((1, image_size, image_size, model.in_chans)))
+        return steps.start(variables, tx=tx, ema_decays=ema_decays)
+
     train_step = partial(
-        steps.train_step, model=model, tx=tx, normalize=NORMALIZE, key=jax.random.key(1),
-        ema_decays=ema_decays, **options,
-    )  # fmt: skip
+        steps.train_step,
+        task=SimpleNamespace(prepare=prepare, loss=loss, parts_in_turn=False),
+        update=steps.Update(tx, ema_decays, **options),
+        key=jax.random.key(1),
+        gathered=gathered,
+    )
     return init, train_step
 
 
@@ -133,7 +167,7 @@ def lowered(
 ) -> tuple[jax.stages.Lowered, Any, Any]:
     """A training step on batch_size images a device, to be compiled for a mesh that need not be at
     hand; the state's shapes, and their sharding."""
-    rows, whole = sharding.of_batch(mesh), sharding.replicated(mesh)
+    rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     init, train_step = training(model, image_size, gathered=whole, **options)
     state = jax.eval_shape(init, jax.random.key(0))
     shape = (mesh.size * batch_size, image_size, image_size, model.in_chans)
@@ -141,7 +175,7 @@ def lowered(
         "image": jax.ShapeDtypeStruct(shape, np.uint8),
         "label": jax.ShapeDtypeStruct(shape[:1], np.int32),
     }
-    of_state = sharding.of_state(state, mesh)
+    of_state = sharding.state_sharding(state, mesh)
     step = jax.jit(
         train_step, in_shardings=(of_state, rows), out_shardings=(of_state, whole), donate_argnums=0
     )
@@ -151,19 +185,33 @@ def lowered(
 def _memory(compiled):
     """GB at most: measured where the device says it, else what the program was planned with."""
     measured = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return (measured or sum(memory.planned(compiled).values())) / 1e9
+    return (measured or sum(plan.planned(compiled).values())) / 1e9
 
 
 def _check_peer_has(model, name, peer):
-    require(len(model.depths) == 4 and model.stem_norm, "--peer", f"{peer}, for {name}",
-            "a model of four stages, with a norm after the stem")  # fmt: skip
+    require(
+        len(model.depths) == 4 and model.stem_norm,
+        "--peer",
+        f"{peer}, for {name}",
+        "a model of four stages, with a norm after the stem",
+    )
     only_timm = model.head_norm_first or model.head_hidden_size
     require(peer == "timm" or not only_timm, "--peer", f"{peer}, for {name}", "timm for this model")
 
 
 def peer_fields(model):
-    names = ("depths", "dims", "num_classes", "in_chans", "patch_size", "use_grn", "drop_path_rate",
-             "layer_scale_init_value", "head_norm_first", "head_hidden_size")  # fmt: skip
+    names = (
+        "depths",
+        "dims",
+        "num_classes",
+        "in_chans",
+        "patch_size",
+        "use_grn",
+        "drop_path_rate",
+        "layer_scale_init_value",
+        "head_norm_first",
+        "head_hidden_size",
+    )
     return {name: getattr(model, name) for name in names}
 
 

@@ -27,10 +27,13 @@ def transformers_model(fields):
 
     version = "V2" if fields["use_grn"] else ""
     config = getattr(transformers, f"ConvNext{version}Config")(
-        depths=fields["depths"], hidden_sizes=fields["dims"], num_labels=fields["num_classes"],
-        num_channels=fields["in_chans"], patch_size=fields["patch_size"],
+        depths=fields["depths"],
+        hidden_sizes=fields["dims"],
+        num_labels=fields["num_classes"],
+        num_channels=fields["in_chans"],
+        patch_size=fields["patch_size"],
         drop_path_rate=fields["drop_path_rate"],
-    )  # fmt: skip
+    )
     model = getattr(transformers, f"ConvNext{version}ForImageClassification")(config)
     return _Logits(model)
 
@@ -61,8 +64,9 @@ def main(request):
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-        lr=1e-3, fused=True,
-    )  # fmt: skip
+        lr=1e-3,
+        fused=True,
+    )
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=request["dtype"] == "bfloat16")
 
     def logits(forward):

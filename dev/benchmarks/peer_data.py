@@ -24,11 +24,14 @@ def main(request):
     size = request["image_size"]
     transforms = {
         "train": create_transform(
-            size, is_training=True, auto_augment="rand-m9-mstd0.5-inc1",
-            interpolation="bicubic", re_prob=0.25,
+            size,
+            is_training=True,
+            auto_augment="rand-m9-mstd0.5-inc1",
+            interpolation="bicubic",
+            re_prob=0.25,
         ),
         "eval": create_transform(size, interpolation="bicubic", crop_pct=0.875),
-    }  # fmt: skip
+    }
     paths = sorted(Path(request["folder"]).glob("*/*.jpg"))
     answer({name: metadata.version(name) for name in ("timm", "torchvision", "pillow")})
     for _ in sys.stdin:

@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 
 from convnext.errors import require
 from convnext.kernels import outline
-from convnext.models.convnext import ConvNeXt
-from convnext.runs import memory
+from convnext.models.convnext import ConvNeXt, activations
+from convnext.runs import plan
 from convnext.training import erasing, mixup
 from dev.benchmarks import collectives, models, tpu
 from dev.benchmarks.collectives import REDUCTIONS, Collective
@@ -78,7 +78,7 @@ def _cell(name, model, devices, fsdp, topology, arguments):
         "fsdp": fsdp,
         "images a device": rows,
         "parameters MB": sum(4 * leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6,
-        "state MB a device": memory.of_a_device(state, of_state) / 1e6,
+        "state MB a device": plan.device_bytes(state, of_state) / 1e6,
         **_exchanged(compiled, state.params, (size, size, model.in_chans)),
         **cells,
         "compile s": time.perf_counter() - begin,
@@ -87,13 +87,19 @@ def _cell(name, model, devices, fsdp, topology, arguments):
 
 def _lowered(model, devices, fsdp, arguments):
     mesh = Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"))
-    mix = partial(mixup.mix, num_classes=model.num_classes, group_size=arguments.group_size,
-                  mesh=mesh)  # fmt: skip
+    mix = partial(
+        mixup.mix, num_classes=model.num_classes, group_size=arguments.group_size, mesh=mesh
+    )
     with outline.compiling_for("tpu"):  # without the layers that are for CPUs only
         return models.lowered(
-            model, mesh, arguments.batch_size // mesh.size, arguments.image_size, mix=mix,
-            erase=erasing.erase, ema_decays=(0.9999,),
-        )  # fmt: skip
+            model,
+            mesh,
+            arguments.batch_size // mesh.size,
+            arguments.image_size,
+            mix=mix,
+            erase=erasing.erase,
+            ema_decays=(0.9999,),
+        )
 
 
 def _exchanged(compiled, params, image):
@@ -141,17 +147,25 @@ def _planned(lowered, topology):
             raise
         fits = f"no: at least {_share(float(needed[1]) * 2**30, topology)}"
         return None, {"arguments GB": "", "temporary GB": "", "fits": fits}
-    plan = memory.planned(compiled)
+    parts = plan.planned(compiled)
     return compiled, {
-        "arguments GB": plan["arguments"] / 1e9,
-        "temporary GB": plan["temporary"] / 1e9,
-        "fits": _share(sum(plan.values()), topology),
+        "arguments GB": parts["arguments"] / 1e9,
+        "temporary GB": parts["temporary"] / 1e9,
+        "fits": _share(sum(parts.values()), topology),
     }
 
 
 def _estimated(state, of_state, model, rows, topology, arguments):
-    parts = memory.estimate(state, of_state, model=model, image_size=arguments.image_size,
-                            rows=rows, rows_at_once=rows)  # fmt: skip
+    size = arguments.image_size
+    parts = plan.estimate(
+        state,
+        of_state,
+        dtype=model.dtype,
+        row_bytes=size**2 * model.in_chans * (1 + 4),
+        activations=activations(model, size),
+        rows=rows,
+        rows_at_once=rows,
+    )
     total = sum(parts.values())
     return {
         "arguments GB": parts["state"] / 1e9,

@@ -41,14 +41,18 @@ def benchmark(model: ConvNeXt, name: str, arguments: argparse.Namespace) -> None
             begin = time.perf_counter()
             plan = step.compile().memory_analysis()
             cells.add(
-                model=name, topology=arguments.topology, remat=str(model.remat),
+                model=name,
+                topology=arguments.topology,
+                remat=str(model.remat),
                 dtype=arguments.dtype,
-                **{"batch a chip": batch_size,
-                   "arguments GB": plan.argument_size_in_bytes / 1e9,
-                   "donated GB": plan.alias_size_in_bytes / 1e9,
-                   "temporary GB": plan.temp_size_in_bytes / 1e9,
-                   "compile s": time.perf_counter() - begin},
-            )  # fmt: skip
+                **{
+                    "batch a chip": batch_size,
+                    "arguments GB": plan.argument_size_in_bytes / 1e9,
+                    "donated GB": plan.alias_size_in_bytes / 1e9,
+                    "temporary GB": plan.temp_size_in_bytes / 1e9,
+                    "compile s": time.perf_counter() - begin,
+                },
+            )
 
 
 def chips_of(topology: str) -> Sequence[jax.Device]:
@@ -69,8 +73,11 @@ def chips_of(topology: str) -> Sequence[jax.Device]:
 
 def facts(chips: Sequence[jax.Device]) -> dict[str, str]:
     """What takes the place of those of the device at hand."""
-    return dict(platform="tpu", device=f"{chips[0].device_kind}, not at hand",
-                libtpu=metadata.version("libtpu"))  # fmt: skip
+    return dict(
+        platform="tpu",
+        device=f"{chips[0].device_kind}, not at hand",
+        libtpu=metadata.version("libtpu"),
+    )
 
 
 def _layers(model, chip, cells, arguments):
@@ -87,8 +94,13 @@ def _layers(model, chip, cells, arguments):
                 for implementation, functions in depthwise.IMPLEMENTATIONS.items():
                     cost = jax.jit(functions[direction]).lower(*inputs).compile().cost_analysis()
                     cells.add(
-                        layer="depthwise", shape="x".join(map(str, shape)), dtype=arguments.dtype,
-                        direction=direction, implementation=implementation,
-                        **{"at least ms": cost["optimal_seconds"] * 1e3,
-                           "GB": cost["bytes accessed"] / 1e9},
-                    )  # fmt: skip
+                        layer="depthwise",
+                        shape="x".join(map(str, shape)),
+                        dtype=arguments.dtype,
+                        direction=direction,
+                        implementation=implementation,
+                        **{
+                            "at least ms": cost["optimal_seconds"] * 1e3,
+                            "GB": cost["bytes accessed"] / 1e9,
+                        },
+                    )

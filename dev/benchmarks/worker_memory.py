@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from convnext.data import pipeline
+from convnext.data.batches import Example, TrainBatches
+from convnext.data.epochs import Epochs
 from dev.benchmarks.measure import Cells
 
 
@@ -31,8 +33,8 @@ class Noise:
         return {"image": image, "label": np.int32(0)}
 
 
-def unchanged(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image
+def unchanged(example: Example, rng: np.random.Generator) -> Example:
+    return example
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
@@ -40,20 +42,22 @@ def benchmark(arguments: argparse.Namespace) -> None:
     placed = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     for num_workers in arguments.workers:
         source = Noise(4 * arguments.batch_size, arguments.image_size)
-        batches = pipeline.TrainBatches(
-            source, unchanged, seed=0, num_epochs=1000, batch_size=arguments.batch_size
-        )
+        epochs = Epochs(len(source), arguments.batch_size, num_epochs=1000)
         before = _shared()
-        made = pipeline.to_devices(batches, placed, num_workers=num_workers)
-        next(made)
-        private, shared = _when_full()
-        made.close()
+        with pipeline.Feed(placed, num_workers) as feed:
+            made = feed.train(TrainBatches(source, unchanged, epochs))
+            next(made)
+            private, shared = _when_full()
         each = [private / num_workers / 1e9, (shared - before) / num_workers / 1e9]
         cells.add(
-            batch=arguments.batch_size, workers=num_workers,
-            **{"private GB a worker": each[0], "shared GB a worker": each[1],
-               "GB of all": sum(each) * num_workers},
-        )  # fmt: skip
+            batch=arguments.batch_size,
+            workers=num_workers,
+            **{
+                "private GB a worker": each[0],
+                "shared GB a worker": each[1],
+                "GB of all": sum(each) * num_workers,
+            },
+        )
 
 
 def _when_full():

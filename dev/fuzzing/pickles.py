@@ -181,8 +181,15 @@ def _reference(rng, depth):
     parts = (_value(rng, depth) for _ in range(3))
     kind, key, size = (part if rng.random() < 0.3 else b"" for part in parts)
     dtype = _global("torch FloatStorage")
-    return (b"(" + (kind or _text("storage")) + dtype + (key or _text("0")) + b"N"
-            + (size or b"K\x10") + b"tQ")  # fmt: skip
+    return (
+        b"("
+        + (kind or _text("storage"))
+        + dtype
+        + (key or _text("0"))
+        + b"N"
+        + (size or b"K\x10")
+        + b"tQ"
+    )
 
 
 def _bent_tensor(rng, depth):
@@ -277,11 +284,17 @@ class _Plain(pickle._Unpickler):
 
     def find_class(self, module, name):
         known = dict(
-            OrderedDict=OrderedDict, Size=tuple, Namespace=dict, FloatStorage="<f4",
-            ByteStorage="u1", _rebuild_tensor_v2=_plain_tensor, dtype=lambda *_: None,
-            _rebuild_parameter=lambda data, *_: data, ndarray=None,
+            OrderedDict=OrderedDict,
+            Size=tuple,
+            Namespace=dict,
+            FloatStorage="<f4",
+            ByteStorage="u1",
+            _rebuild_tensor_v2=_plain_tensor,
+            dtype=lambda *_: None,
+            _rebuild_parameter=lambda data, *_: data,
+            ndarray=None,
             _reconstruct=lambda *_: None,
-        )  # fmt: skip
+        )
         return known[name]
 
     def persistent_load(self, reference):

@@ -121,8 +121,13 @@ def _pickled(state):
         strides = tuple(step // array.itemsize for step in array.strides)
         tensors[name] = _Global(
             "torch._utils\n_rebuild_tensor_v2",
-            _Storage(str(number), array.size), 0, array.shape, strides, False, OrderedDict(),
-        )  # fmt: skip
+            _Storage(str(number), array.size),
+            0,
+            array.shape,
+            strides,
+            False,
+            OrderedDict(),
+        )
     stream = io.BytesIO()
     _Pickler(stream, protocol=2).dump({"model": tensors, "epoch": 3})
     return stream.getvalue(), storages
@@ -187,9 +192,12 @@ class _PlainUnpickler(pickle._Unpickler):
 
     def find_class(self, module, name):
         known = dict(
-            _rebuild_tensor_v2=_plain_tensor, OrderedDict=OrderedDict, FloatStorage="<f4",
-            HalfStorage="<f2", DoubleStorage="<f8",
-        )  # fmt: skip
+            _rebuild_tensor_v2=_plain_tensor,
+            OrderedDict=OrderedDict,
+            FloatStorage="<f4",
+            HalfStorage="<f2",
+            DoubleStorage="<f8",
+        )
         return known[name]
 
     def persistent_load(self, reference):

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 import train as train_command
 from tests.browser.conftest import SCHEMES, WIDTHS
 from tests.helpers import synthetic_runs
-from tests.test_train import small
+from tests.helpers.runs import small
 from tools import report as report_command
 from tools.reporting import page as report_page
 

@@ -162,7 +162,7 @@ def test_a_source_of_a_million_files_travels_to_a_worker_in_tens_of_megabytes():
 
 
 def test_files_of_the_same_content_are_found_whatever_their_names(root):
-    source = folders.of_classes(root / "train")
+    source = folders.class_folders(root / "train")
     cat, dog, *_ = paths(source)[0], paths(source)[3]
     assert cat.read_bytes() == dog.read_bytes()
     assert folders.duplicate(source) == (cat, dog)

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from convnext.data import in_memory, pipeline, sources
+from convnext.data import in_memory, sources
+from convnext.data.batches import EvalBatches, TrainBatches
+from convnext.data.epochs import Epochs
 from convnext.images import augment
-from convnext.training import losses
 from tests.helpers.inputs import refused
 
 
@@ -92,12 +93,12 @@ def test_cifars_config_takes_whole_images_from_the_archive(cifar10):
     config = importlib.import_module("configs.cifar10").get_config()
     config.data.root = cifar10
     train, test = sources.load(**config.data)
-    assert sources.check_num_classes(train, config.model.num_classes, losses.SINGLE_LABEL) == 10
-    transform = partial(augment.eval_transform, image_size=config.image_size, **config.preprocess)
-    batch = pipeline.EvalBatches(test, transform, batch_size=4)[0]
+    assert len(train.class_names) == config.model.num_classes == 10
+    transform = partial(augment.evaluate, image_size=config.image_size, **config.preprocess)
+    batch = EvalBatches(test, transform, batch_size=4)[0]
     np.testing.assert_array_equal(batch["image"][:3], test.images)
-    transform = partial(augment.train_transform, image_size=config.image_size, **config.augment)
-    batch = pipeline.TrainBatches(train, transform, seed=0, num_epochs=1, batch_size=20)[0]
+    transform = partial(augment.train, image_size=config.image_size, **config.augment)
+    batch = TrainBatches(train, transform, Epochs(len(train), 20, num_epochs=1))[0]
     assert batch["image"].shape == (20, 32, 32, 3) and sorted(batch["label"]) == sorted(
         train.labels
     )

@@ -119,7 +119,7 @@ def test_a_split_of_tfds_without_labels_is_refused_by_its_name(prepared):
 
 
 def test_what_is_validated_on_without_being_named_has_labels(prepared):
-    refused("moths has nothing to validate on: its test has no labels; accepted: "
+    refused("moths has no validation images: its test has no labels; accepted: "
             "--config.data.val_fraction, or --config.data.val_split with the name of a split with "
             "labels", sources.load, "moths", prepared)  # fmt: skip
     train, val = sources.load("moths", prepared, val_fraction=0.3)
@@ -192,7 +192,7 @@ def test_a_split_of_parquet_without_labels_is_refused(write, label):
                   "test-00000-of-00001": {4: label, 5: label}})  # fmt: skip
     refused(f"{root}/test {UNLABELLED.format(label)}1", sources.load, "parquet", root,
             val_split="test")  # fmt: skip
-    refused("parquet has nothing to validate on: its test has no labels; acc", sources.load,
+    refused("parquet has no validation images: its test has no labels; acc", sources.load,
             "parquet", root)  # fmt: skip
     train, val = sources.load("parquet", root, val_fraction=0.3)
     assert (len(train), len(val)) == (2, 1)

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnext.data import folders, imagenet, in_memory, sources
+from convnext import hosts
+from convnext.data import folders, in_memory, sources
 from convnext.errors import InputError
-from convnext.training import losses
+from tests.helpers import numbered
 from tests.helpers.inputs import refused
 
 
@@ -22,7 +23,7 @@ def test_a_source_without_a_validation_part_is_split_at_random(monkeypatch):
     images = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     whole = in_memory.Arrays(images, np.arange(50, dtype=np.int32) % 5, list("abcde"))
     monkeypatch.setattr(sources.arrayrecord, "load", lambda root: (whole, None))
-    refused("arrayrecord has nothing to validate on; accepted: --config.data.val_fraction",
+    refused("arrayrecord has no validation images; accepted: --config.data.val_fraction",
             sources.load, "arrayrecord", "x")  # fmt: skip
     train, val = sources.load("arrayrecord", "x", val_fraction=0.2)
     found = [[int(part[i]["image"][0, 0, 0]) for i in range(len(part))] for part in (train, val)]
@@ -37,66 +38,43 @@ def test_a_fraction_is_between_0_and_1(fraction):
             "folder", "x", val_fraction=fraction)  # fmt: skip
 
 
-def test_the_first_label_is_of_an_image_that_can_be_read():
-    class Damaged(in_memory.Arrays):
-        def __getitem__(self, index):
-            if index < 2:
-                raise InputError(f"cannot read {index}")
-            return super().__getitem__(index)
-
-    images, labels = np.zeros((3, 2, 2, 3), np.uint8), np.array([5, 6, 7], np.int32)
-    assert sources.first_label(Damaged(images, labels, [])) == 7
-    with pytest.raises(InputError, match="cannot read 1"):
-        sources.first_label(Damaged(images[:2], labels[:2], []))
+def labelled(labels):
+    images = np.zeros((len(labels), 4, 4, 3), np.uint8)
+    return sources.Labelled(in_memory.Arrays(images, labels, ["a", "b", "c"]), "training image")
 
 
-def test_the_number_of_classes_is_the_datas():
-    train, _ = sources.load("digits")
-    assert sources.check_num_classes(train, None, losses.SINGLE_LABEL) == 10
-    assert sources.check_num_classes(train, 10, losses.SINGLE_LABEL) == 10
-    with pytest.raises(InputError, match="model.num_classes is 1000; accepted: 10"):
-        sources.check_num_classes(train, 1000, losses.SINGLE_LABEL)
+@pytest.mark.parametrize("label", [-1, 3, None])
+def test_a_label_that_is_of_no_class_is_refused_by_its_image(label):
+    source = labelled([np.int32(0), np.int32(2), label])
+    assert [int(source[index]["label"]) for index in (0, 1)] == [0, 2]
+    refused(f"the label of training image 2 is {label}; accepted: 0 to 2, of the 3 classes",
+            source.__getitem__, 2)  # fmt: skip
 
 
-def test_a_regression_has_as_many_outputs_as_a_label_has_numbers():
-    train, _ = sources.load("digits")
-    assert sources.check_num_classes(train, None, losses.REGRESSION) == 1
-    with pytest.raises(InputError, match="num_classes is 10 in a regression; accepted: 1, as"):
-        sources.check_num_classes(train, 10, losses.REGRESSION)
+def test_labels_of_several_numbers_are_left_as_they_are():
+    row = np.array([0, -7.5, 9], np.float32)
+    np.testing.assert_array_equal(labelled([row])[0]["label"], row)
 
 
-SYNSETS = imagenet.synsets("1k")
+def test_joined_sources_follow_one_another():
+    parts = [numbered.source(count, numbered.Counted) for count in (3, 0, 1, 5)]
+    joined = sources.Joined(parts)
+    assert len(joined) == 9 and joined.class_names == ["a", "b", "c"]
+    assert [int(joined[i]["image"][0, 0, 0]) for i in range(9)] == [0, 1, 2, 0, 0, 1, 2, 3, 4]
+    assert [part.read for part in parts] == [[0, 1, 2], [], [0], [0, 1, 2, 3, 4]]
+    assert [joined.part(index) for index in range(9)] == [0, 0, 0, 2, 3, 3, 3, 3, 3]
+    assert joined.parts().tolist() == [0, 0, 0, 2, 3, 3, 3, 3, 3]
 
 
-@pytest.mark.parametrize(
-    "found, labels, message",
-    [
-        ("ab", "abc", "the set lacks class 'c'; accepted: the 3 classes 'a' to 'c'"),
-        ("abcd", "abc", "the set has the unknown class 'd'; accepted: the 3 classes"),
-        ("acb", "abc", "or another order: class 1 is 'c' there and 'b' here; accepted: the same"),
-        ("xyz", "abc", "other classes than W, or another order: class 0 is 'x' there and 'a' here"),
-        ("xy", "abc", "the set has 2 classes and W 3; accepted: as many"),
-        ("ab", ["LABEL_0"], "the set has 2 classes and W 1; accepted: as many"),
-        (SYNSETS[:2] + SYNSETS[3:] + SYNSETS[2:3], SYNSETS, "another order: class 2 is 'n0149"),
-        (SYNSETS, "abc", "the set has 1,000 classes and W 3; accepted"),
-    ],
-)
-def test_classes_that_weights_do_not_have_are_named(found, labels, message):
-    with pytest.raises(InputError, match=message):
-        sources.check_labels(list(found), list(labels), "the set", "W")
-
-
-@pytest.mark.parametrize(
-    "found, labels",
-    [
-        ("abc", "abc"),
-        ("ab", ["LABEL_0", "LABEL_1"]),  # weights without names
-        (SYNSETS, imagenet.names(1000)),  # folders of synsets, labels in words
-        (SYNSETS, SYNSETS),
-    ],
-)
-def test_classes_that_weights_have_are_accepted(found, labels):
-    sources.check_labels(list(found), list(labels), "the set", "W")
+def test_a_source_that_another_process_does_not_have_is_named(monkeypatch):
+    compared = []
+    monkeypatch.setattr(hosts, "require_same", lambda values: compared.append(values()))
+    train, val = numbered.source(3), numbered.source(2)
+    sources.require_same(train=train, val=val)
+    expected = {"train": sources.fingerprint(train), "val": sources.fingerprint(val)}
+    assert compared == [expected]
+    monkeypatch.undo()
+    sources.require_same(train=None)  # a process alone compares nothing
 
 
 def files(root="a", names=(b"0.jpg", b"1.jpg", b"2.jpg"), labels=(0, 0, 1), classes=("cat", "dog")):
@@ -124,6 +102,10 @@ def test_a_source_in_memory_is_known_by_all_of_its_pixels():
     images[1234, 4, 4, 2] ^= 1
     changed = in_memory.Arrays(images, source.labels, source.class_names)
     assert sources.fingerprint(changed) != sources.fingerprint(source)
+
+
+def test_what_stands_around_a_source_does_not_change_what_it_is_known_by():
+    assert sources.fingerprint(sources.Labelled(files(), "image")) == sources.fingerprint(files())
 
 
 class Stream:

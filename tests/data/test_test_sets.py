@@ -34,8 +34,9 @@ def root(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["val", "sketch"])
 def test_a_set_of_all_classes_has_their_indices_as_labels(root, name):
-    parts, classes = test_sets.load(name, root)
-    assert list(parts) == [""] and classes is None
+    found = test_sets.load(name, root)
+    parts = found.parts
+    assert found.name == name and list(parts) == [""] and found.classes is None
     assert [int(parts[""][index]["label"]) for index in (0, 281, 999)] == [0, 281, 999]
     assert len(parts[""]) == 1000 and parts[""].class_names[281] == "n02123045"  # the tabby
 
@@ -53,7 +54,8 @@ def test_classes_of_v2_are_numbers_not_words(root):
 
 @pytest.mark.parametrize("name", ["a", "r"])
 def test_labels_of_a_and_r_are_of_their_200_classes(root, name):
-    parts, classes = test_sets.load(name, root)
+    found = test_sets.load(name, root)
+    parts, classes = found.parts, found.classes
     assert len(classes) == 200 and list(parts[""].labels) == list(range(200))
     folder = parts[""].path(7).parent.name
     assert SYNSETS[classes[7]] == folder

@@ -13,9 +13,10 @@ import jax
 import pytest
 
 from convnext import VARIANTS, ConvNeXt
+from convnext.data import pipeline
 from convnext.errors import InputError
 from convnext.kernels import depthwise
-from convnext.runs import memory
+from convnext.models.convnext import activations
 from convnext.training import erasing, mixup
 from dev import benchmark
 from dev.benchmarks import data, layers, measure, models, scaling, tpu, worker_memory
@@ -67,7 +68,7 @@ def test_each_cell_of_a_model_is_printed_and_appended(tmp_path, capsys):
 
 
 def test_layers_are_measured_in_each_direction_and_may_be_recorded(tmp_path, monkeypatch):
-    recorded = tmp_path / "depthwise.json"
+    recorded = tmp_path / "timings.json"
     recorded.write_text('{"tpu": 1}')
     monkeypatch.setattr(depthwise, "__file__", str(tmp_path / "depthwise.py"))
     layers.benchmark(TINY, "tiny", options(json=tmp_path / "cells.jsonl", record=True))
@@ -129,7 +130,7 @@ def test_a_model_that_the_peer_does_not_have_is_refused(peer, model, accepted):
 
 def test_the_benchmark_needs_no_packages_but_those_of_the_model():
     code = (
-        "import sys; from tools import benchmark; "
+        "import sys; from dev import benchmark; "
         "print(sorted({'safetensors', 'PIL', 'cv2', 'grain', 'ml_collections', 'tensorboardX', "
         "'matplotlib', 'huggingface_hub'} & sys.modules.keys()))"
     )
@@ -155,11 +156,11 @@ def test_the_data_benchmark_times_real_jpegs_and_writes_its_figures(tmp_path, mo
 def test_the_memory_of_workers_is_given_for_each(monkeypatch, capsys):
     asked = []
 
-    def to_devices(batches, placed, num_workers):
+    def by_thread(parts, first, num_workers, **_):
         asked.append(num_workers)
-        yield {}
+        return pipeline._by_thread(parts, first)
 
-    monkeypatch.setattr(worker_memory.pipeline, "to_devices", to_devices)
+    monkeypatch.setattr(pipeline, "_by_workers", by_thread)
     monkeypatch.setattr(worker_memory, "_when_full", lambda: (3e9, 6e9))
     monkeypatch.setattr(worker_memory, "_shared", lambda: 0)
     benchmark.main(["workers", "--batch_size=8", "--image_size=4", "--workers", "2", "3"])
@@ -182,7 +183,7 @@ def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypat
         return images, jax.nn.one_hot(labels, num_classes)
 
     monkeypatch.setattr(mixup, "mix", one_hot)  # which takes longer to compile than this model
-    monkeypatch.setattr(erasing, "erase", None)
+    monkeypatch.setattr(erasing, "erase", lambda key, images: images)
     path = tmp_path / "cells.jsonl"
     arguments = argparse.Namespace(
         topology=None, estimate=False, devices=[4], fsdp=[1, 4], batch_size=12, group_size=6,
@@ -203,7 +204,7 @@ def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypat
     assert whole["sent MB a device"] == pytest.approx(2 * 3 / 4 * size / 1e6, rel=0.05)
     # Of 3 images of a device, as bytes and as floats; the state of fsdp = 4 is gathered.
     assert whole["arguments GB"] == pytest.approx((4 * size + 5 * 4) / 1e9)
-    kept = 3 * memory.activations(TINY, 8)
+    kept = 3 * activations(TINY, 8)
     assert whole["temporary GB"] == pytest.approx((size + 3 * 8 * 8 * 3 * 5 + kept) / 1e9)
     assert split["temporary GB"] == pytest.approx(whole["temporary GB"] + size / 1e9)
     in_all = whole["arguments GB"] + whole["temporary GB"]

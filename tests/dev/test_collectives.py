@@ -13,6 +13,7 @@ from convnext.kernels import outline
 from convnext.training import erasing, mixup, optimizer, steps
 from dev.benchmarks import collectives
 from dev.benchmarks.collectives import REDUCTIONS, Array, Collective
+from tests.helpers import classifiers
 
 # Every array of examples has a size that 5 divides; no parameter has.
 ROWS, SIZE = 8 * 10, 16
@@ -27,18 +28,18 @@ def program(fsdp, stages, accumulation_steps, remat, clip_norm, group_size, plat
     """The step as train.py binds it, compiled for eight CPU devices but with the layers that
     `platform` has; the state's shapes; their sharding."""
     model = MODEL.clone(depths=MODEL.depths[:stages], dims=MODEL.dims[:stages], remat=remat)
-    tx = optimizer.adamw(optimizer.warmup_cosine(10, 5, peak_lr=4e-3, warmup_epochs=1),
+    tx = optimizer.adamw(optimizer.schedule(50, 10, peak_lr=4e-3, warmup_epochs=1),
                          num_steps=50, clip_norm=clip_norm)  # fmt: skip
-    init = partial(steps.init, model=model, tx=tx, image_size=SIZE, ema_decays=(0.9999,))
+    init = partial(classifiers.init, model=model, tx=tx, image_size=SIZE, ema_decays=(0.9999,))
     state = jax.eval_shape(init, jax.random.key(0))
     mesh = sharding.make_mesh(fsdp=fsdp)
-    by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
-    state_sharding = sharding.of_state(state, mesh)
+    by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    state_sharding = sharding.state_sharding(state, mesh)
     how = dict(group_size=group_size) if group_size else dict(mixup_alpha=0.0, cutmix_alpha=0.0)
     step = jax.jit(
-        partial(steps.train_step, model=model, tx=tx,
+        partial(classifiers.train_step, model=model, tx=tx,
                 normalize=partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)),
-                erase=erasing.erase if group_size else None,
+                erase=erasing.erase if group_size else (lambda key, images: images),
                 mix=partial(mixup.mix, num_classes=7, mesh=mesh, **how),
                 key=jax.random.key(1), ema_decays=(0.9999,),
                 accumulation_steps=accumulation_steps, gathered=replicated),
@@ -147,9 +148,9 @@ def test_the_new_state_takes_the_place_of_the_old_one(fsdp, options, platform):
 def test_a_state_is_born_split():
     tx = optimizer.adamw(lambda step: 1e-3)
     model = MODEL.clone(depths=(1,), dims=(128,))
-    init = partial(steps.init, model=model, tx=tx, image_size=SIZE, ema_decays=(0.9999,))
+    init = partial(classifiers.init, model=model, tx=tx, image_size=SIZE, ema_decays=(0.9999,))
     abstract = jax.eval_shape(init, jax.random.key(0))
-    state_sharding = sharding.of_state(abstract, sharding.make_mesh(fsdp=8))
+    state_sharding = sharding.state_sharding(abstract, sharding.make_mesh(fsdp=8))
     compiled = jax.jit(init, out_shardings=state_sharding).lower(jax.random.key(0)).compile()
     expected = bytes_on_a_device(abstract, state_sharding)
     assert expected == pytest.approx(nbytes(abstract) / 8, rel=0.02)

@@ -15,12 +15,12 @@ def test_a_run_that_is_killed_and_damaged_ends_as_one_left_alone(tmp_path, capsy
     assert counts["kills"] == 3 and counts["kills before the run went on"] == 1
     assert counts["kills that landed in a save"] >= 1
     assert counts["resumes above step 0 after a kill"] == 2
-    assert counts["damaged checkpoints set aside"] == 1
+    assert counts["damaged checkpoints moved"] == 1
     assert soak.too_few_of(counts) == [
         "fewer than 20 kills: 3", "fewer than 15 resumes above step 0 after a kill: 2",
         "fewer than 3 kills that landed in a save: "
         f"{counts['kills that landed in a save']}",
-        "fewer than 2 damaged checkpoints set aside: 1",
+        "fewer than 2 damaged checkpoints moved: 1",
     ]  # fmt: skip
     metrics = tmp_path / "soaked" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace('"train/loss": ', '"train/loss": 1', 1))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext import ConvNeXt, ImageProcessor, sharding
+from convnext import ConvNeXt, ImageProcessor
 from convnext.data import in_memory
 from convnext.errors import InputError
 from convnext.evaluation import evaluate as evaluation
@@ -69,7 +69,7 @@ def assert_scores(result, expected):
 
 
 def evaluate(found, source, **options):
-    return evaluation.evaluate(found, {"": source}, batch_size=8, **options)[""]
+    return evaluation.evaluate(found, {"": source}, batch_size=8, **options).mean
 
 
 def test_every_example_counts_once_and_as_it_should(found, source):
@@ -144,10 +144,13 @@ def test_images_without_a_class_are_refused_and_other_numbers_are_not(found, sou
 
 def test_several_parts_have_a_mean_and_the_count_of_all(found, source):
     few = in_memory.Arrays(source.images[:4], source.labels[:4], NAMES)
-    results = evaluation.evaluate(found, {"fog/1": source, "fog/2": few}, batch_size=8)
-    assert list(results) == ["", "fog/1", "fog/2"]
-    assert results[""]["count"] == 25
-    assert results[""]["top1"] == (results["fog/1"]["top1"] + results["fog/2"]["top1"]) / 2
+    result = evaluation.evaluate(found, {"fog/1": source, "fog/2": few}, batch_size=8)
+    assert list(result.parts) == ["fog/1", "fog/2"]
+    assert result.parts["fog/1"] == evaluate(found, source)
+    assert result.parts["fog/2"] == evaluate(found, few)
+    assert result.mean["count"] == 25
+    top1 = [part["top1"] for part in result.parts.values()]
+    assert result.mean["top1"] == (top1[0] + top1[1]) / 2
 
 
 def test_a_processor_that_training_has_not_is_refused(found, source):
@@ -160,9 +163,7 @@ def test_a_processor_that_training_has_not_is_refused(found, source):
 
 
 def test_features_are_those_of_the_model_without_its_head(found, source):
-    mesh = sharding.make_mesh()
-    batches = evaluation.batches(source, found.processor, mesh, batch_size=8)
-    given = evaluation.features(MODEL, found.params, found.processor, mesh, batches)
+    given = evaluation.features(found, source, batch_size=8)
     x = (np.float32(cropped(source)) / 255 - found.processor.image_mean) / found.processor.image_std
     maps = MODEL.apply({"params": found.params}, np.float32(x), method="features")
     np.testing.assert_allclose(given["features"], maps["pooler_output"], rtol=1e-4, atol=1e-5)
@@ -170,10 +171,10 @@ def test_features_are_those_of_the_model_without_its_head(found, source):
 
 
 def test_a_probe_of_the_images_that_it_learned_knows_them(found, source):
-    result = evaluation.probe(found, source, source, name="linear", batch_size=8)
+    result = evaluation.probe(found, source, source, name="linear", batch_size=8).mean
     assert result["count"] == 21 and result["top1"] > 0.6  # chance is 0.17
     # 20 of 21 neighbours vote, but the nearest, the image itself, has the most weight by far.
-    result = evaluation.probe(found, source, source, name="knn", batch_size=8)
+    result = evaluation.probe(found, source, source, name="knn", batch_size=8).mean
     assert result["class_accuracy"]["g"] is None
 
 

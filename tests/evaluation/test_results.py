@@ -62,7 +62,7 @@ def test_a_loss_that_is_not_finite_is_null_in_json(tmp_path):
     "content, message",
     [
         (b"model,top1\nx,1\n", "has the columns model, top1; accepted: a new file, or one with"),
-        (b"", "has the columns ; accepted"),
+        (b"", "has no columns; accepted"),
         (b"\xff\xfe\x00", "cannot read .*results.csv"),
     ],
 )

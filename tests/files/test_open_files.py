@@ -5,7 +5,7 @@ import resource
 import pytest
 from PIL import Image
 
-from convnext.data import arrayrecord, folders, pipeline
+from convnext.data import arrayrecord, batches, folders
 from convnext.errors import RunError
 from convnext.files import open_files
 from convnext.runs import cli
@@ -66,11 +66,11 @@ def test_more_shards_than_can_be_open_are_refused_as_they_are_loaded(images, tmp
 def test_too_many_open_files_are_no_image_to_be_left_out(images, tmp_path, few):
     prepare.prepare(images, tmp_path / "out", images_per_shard=1)
     recorded, _ = arrayrecord.load(str(tmp_path / "out"))
-    files = folders.of_classes(images)
+    files = folders.class_folders(images)
     few()
     for source in (files, recorded):
         with pytest.raises(RunError, match="too many open files: .*; accepted: .* ulimit -n"):
-            pipeline._readable(source, 0, max_bad_images=3)
+            batches._readable(source, range(len(source)), 0, max_bad_images=3)
 
 
 def test_other_errors_are_left_to_the_caller():

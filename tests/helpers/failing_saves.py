@@ -49,7 +49,7 @@ def main(workdir: Path, fault: str, on_save_error: str) -> None:
                       "read_only": read_only}[fault]  # fmt: skip
     state = {"noise": jnp.asarray(np.random.default_rng(0).random(300_000, np.float32))}
     with (
-        checkpoint.Checkpoints(workdir, keep=2, best_metric="val/top1",
+        checkpoint.Checkpoints(workdir, keep=2, best="val/top1",
                                on_save_error=on_save_error) as checkpoints,
         logs.Log(workdir, start_step=0, num_steps=90, batch_size=1, config={},
                  every_steps=1) as log,

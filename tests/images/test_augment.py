@@ -231,3 +231,18 @@ def test_randaugment_fills_with_the_mean_as_timm_rounds_it(monkeypatch, given, f
     monkeypatch.setattr(augment, "RandAugment", made)
     augment.train_transform(gradient(8, 8), rng(), image_size=8, randaugment={}, **given)
     assert fills == [fill] and all(type(level) is int for level in fills[0])
+
+
+def test_of_an_example_the_image_is_transformed_and_the_rest_is_kept():
+    image = gradient(20, 30)
+    example = {"image": image, "label": np.int32(3), "size": (20, 30)}
+    trained = augment.train(example, rng(), image_size=8)
+    np.testing.assert_array_equal(
+        trained.pop("image"), augment.train_transform(image, rng(), image_size=8)
+    )
+    evaluated = augment.evaluate(example, image_size=8, crop_pct=0.5)
+    np.testing.assert_array_equal(
+        evaluated.pop("image"), augment.eval_transform(image, image_size=8, crop_pct=0.5)
+    )
+    assert trained == evaluated == {"label": 3, "size": (20, 30)}
+    assert example["image"] is image

@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict
 import convnext
 from convnext import VARIANTS, Backbone, ConvNeXt
 from convnext.kernels import outline, pointwise
-from convnext.models.convnext import GRN, Block, abstract_params
+from convnext.models.convnext import Block, abstract_params, macs
+from tests.helpers.places import Padded, Tall
 
 # With 1,000 classes. Computed from facebookresearch/ConvNeXt and ConvNeXt-V2, and from timm.
 PARAMETERS = {
@@ -48,6 +49,15 @@ PARAMETERS_22K = {
     "xlarge": 392_900_177,
 }
 
+# GMACs in convolutions and linear layers, computed from the official code.
+GMACS = {
+    ("tiny", 224): 4.456, ("small", 224): 8.684, ("base", 224): 15.355, ("large", 224): 34.361,
+    ("xlarge", 224): 60.921, ("tiny", 288): 7.365, ("xlarge", 288): 100.705,
+    ("tiny", 384): 13.092, ("base", 384): 45.122, ("large", 384): 100.978, ("xlarge", 384): 179.029,
+    ("tiny", 512): 23.275, ("isotropic_small", 224): 4.286, ("isotropic_base", 224): 16.896,
+    ("isotropic_large", 224): 59.699, ("large_mlp", 224): 34.364,
+}  # fmt: skip
+
 
 def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -72,6 +82,12 @@ def test_tiny_has_182_tensors_all_float32_whatever_the_model_computes_in():
     params = abstract_params(ConvNeXt(**VARIANTS["tiny"], dtype=jnp.bfloat16))
     assert len(jax.tree.leaves(params)) == 182
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name, image_size", GMACS)
+def test_gmacs_are_those_of_the_official_code(name, image_size):
+    model = ConvNeXt(**VARIANTS[name])
+    assert round(macs(model, image_size) / 1e9, 3) == GMACS[name, image_size]
 
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "pretrained"
@@ -107,30 +123,6 @@ def test_without_classes_the_output_is_the_input_of_the_head(references, num_cla
     assert relative_error(logits, references[name]) < 1e-5
 
 
-def test_grn_of_a_map_of_zeros_has_a_finite_gradient():
-    grn = GRN()
-    params = {"gamma": jnp.full((3,), 0.5), "beta": jnp.full((3,), 0.1)}
-
-    def total(x):
-        return (grn.apply({"params": params}, x) * jnp.arange(3)).sum()
-
-    x = jnp.ones((2, 4, 4, 3)).at[..., 1].set(0).at[1].set(0)  # one channel, one image
-    gradient = jax.grad(total)(x)
-    assert jnp.isfinite(gradient).all()
-    np.testing.assert_allclose(gradient[1], jnp.broadcast_to(jnp.arange(3.0), (4, 4, 3)))
-
-
-def test_grn_scales_by_the_norm_over_its_mean_and_keeps_the_input():
-    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
-    gamma, beta = np.float32([0.5, -1, 2, 0]), np.float32([0.1, 0.2, 0, -0.3])
-    norms = np.sqrt(np.square(np.float64(x)).sum(axis=(1, 2), keepdims=True))
-    expected = x + gamma * x * norms / (norms.mean(axis=-1, keepdims=True) + 1e-6) + beta
-    params = {"gamma": gamma, "beta": beta}
-    np.testing.assert_allclose(GRN().apply({"params": params}, x), expected, rtol=1e-5, atol=1e-6)
-    fresh = GRN().init(jax.random.key(0), x)["params"]
-    np.testing.assert_array_equal(GRN().apply({"params": fresh}, x), x)
-
-
 @pytest.mark.parametrize("norm", ["stem_norm", "final_norm"])
 def test_an_eps_acts_where_it_is_given(norm):
     """On a nearly constant input the eps decides: x / sqrt(var + eps)."""
@@ -151,7 +143,7 @@ def test_an_eps_acts_where_it_is_given(norm):
     assert ((ratio > 0.01) & (ratio < 0.9)).all()
 
 
-def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
+def test_in_bfloat16_the_last_norm_computes_in_float32():
     model = ConvNeXt(depths=(1,), dims=(4,), patch_size=2, dtype="bfloat16",
                      residual_dtype="bfloat16")  # fmt: skip
     image = jax.random.normal(jax.random.key(0), (1, 4, 4, 3))
@@ -160,11 +152,6 @@ def test_in_bfloat16_the_last_norm_and_grn_compute_in_float32():
     assert features["stage1"].dtype == jnp.bfloat16
     pooled = features["pooler_output"]
     assert pooled.dtype == jnp.float32 and (pooled != pooled.astype(jnp.bfloat16)).any()
-
-    x = jax.random.normal(jax.random.key(2), (2, 5, 5, 4)).astype(jnp.bfloat16)
-    params = {"gamma": jnp.linspace(-1, 1, 4), "beta": jnp.linspace(0, 1, 4)}
-    expected = GRN().apply({"params": params}, x.astype(jnp.float32)).astype(jnp.bfloat16)
-    np.testing.assert_array_equal(GRN().apply({"params": params}, x), expected)
 
 
 @pytest.mark.parametrize("on_cpu, remat", [(True, False), (False, False), (True, True)])
@@ -180,7 +167,8 @@ def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, remat, mon
         changed = model.clone(**changes)
 
         def loss(params):
-            logits, maps = changed.apply({"params": params}, images, with_features=True)
+            logits = changed.apply({"params": params}, images)
+            maps = changed.apply({"params": params}, images, method="features")
             added = maps["stage1"].astype(jnp.float32) - maps["stem"].astype(jnp.float32)
             return jnp.square(logits).sum(), added
 
@@ -275,11 +263,128 @@ def test_a_backbone_of_defaults_has_the_four_stages():
     assert list(Backbone(**VARIANTS["tiny"]).strides.values()) == [4, 8, 16, 32]
 
 
+def test_every_variant_has_a_backbone_that_takes_its_parameters(params_of):
+    for name, fields in VARIANTS.items():
+        model = ConvNeXt(**fields, in_chans=1, remat=True)
+        backbone = model.backbone(out_features=("stage1",))
+        assert backbone.remat and backbone.out_features == ("stage1",)
+        params, own = params_of(model), params_of(backbone)
+        head = {"norm", "norm_pre", "pre_logits", "head"}
+        assert own == {key: value for key, value in params.items() if key not in head}, name
+        assert 0 < macs(backbone, 224) == macs(model.clone(num_classes=0, head_hidden_size=0), 224)
+
+
+def test_a_backbone_has_no_fields_of_a_head():
+    for name in ("num_classes", "final_norm_eps", "head_init_scale", "head_hidden_size"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            Backbone(**VARIANTS["tiny"], **{name: None})
+
+
 @pytest.mark.parametrize("names", [("stage5",), ("stage1", "norm"), ()])
 def test_a_map_that_is_not_there_is_named(names):
     backbone = Backbone(**VARIANTS["tiny"], out_features=names)
     with pytest.raises(ValueError, match="accepted: some of stem, stage1, stage2, stage3, stage4"):
         abstract_params(backbone)
+
+
+VERSIONS = {"v1": {}, "v2": dict(use_grn=True, layer_scale_init_value=None)}
+
+
+def backbone_and_params(version, **fields):
+    """Two stages, of strides 4 and 8; no parameter is what it begins with."""
+    backbone = Backbone(depths=(1, 2), dims=(6, 8), **VERSIONS[version], **fields)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(0.2, 0.4, x.shape), x.dtype), abstract_params(backbone)
+    )
+    return backbone, params
+
+
+def maps_and_gradients(backbone, params, images, weights, places=None):
+    """The maps, and the gradients of their weighted sum by the parameters and by the images."""
+
+    @jax.jit
+    def run(params, images, places):
+        def loss(params, images):
+            maps = backbone.apply({"params": params}, images, places=places)
+            return sum((maps[name] * weights[name]).sum() for name in maps), maps
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, images)
+
+    (by_params, by_images), maps = run(params, images, places)
+    return maps, by_params, by_images
+
+
+def assert_near(ours, exact):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+        assert a.shape == b.shape
+        assert jnp.abs(a - b).max() <= 2e-5 * jnp.abs(b).max()
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_images_on_a_larger_canvas_are_what_they_are_alone(version, remat):
+    backbone, params = backbone_and_params(version, remat=remat)
+    rng = np.random.default_rng(1)
+    sizes = [(16, 24), (32, 8)]
+    canvas = rng.normal(size=(2, 32, 24, 3)).astype(np.float32)  # noise beyond the images
+    weights = {
+        name: np.zeros((2, 32 // stride, 24 // stride, backbone.channels[name]), np.float32)
+        for name, stride in backbone.strides.items()
+    }
+    alone = []
+    for i, (height, width) in enumerate(sizes):
+        part = {
+            name: rng.normal(size=(1, height // s, width // s, backbone.channels[name]))
+            for name, s in backbone.strides.items()
+        }
+        for name, s in backbone.strides.items():
+            weights[name][i, : height // s, : width // s] = part[name][0]
+        image = canvas[i : i + 1, :height, :width]
+        alone.append(maps_and_gradients(backbone.clone(remat=False), params, image, part))
+
+    places = Padded(jnp.array(sizes), (32, 24))
+    maps, by_params, by_canvas = maps_and_gradients(backbone, params, canvas, weights, places)
+    for i, ((height, width), (exact, _, by_image)) in enumerate(zip(sizes, alone, strict=True)):
+        inside = {
+            name: maps[name][i : i + 1, : height // s, : width // s]
+            for name, s in backbone.strides.items()
+        }
+        assert_near(inside, exact)
+        assert_near(by_canvas[i : i + 1, :height, :width], by_image)
+        assert not by_canvas[i, height:].any() and not by_canvas[i, :, width:].any()
+    assert_near(by_params, jax.tree.map(jnp.add, alone[0][1], alone[1][1]))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_patches_below_one_another_are_the_image_that_they_make_up(version):
+    backbone, params = backbone_and_params(version)
+    image = np.random.default_rng(1).normal(size=(1, 16, 8, 3)).astype(np.float32)
+    exact, _, _ = maps_and_gradients(backbone, params, image, {"stage1": 1, "stage2": 1})
+    # Of 2x2 patches those on the right, the lower one first; nothing is seen of those on the left.
+    tall = np.concatenate([image[:, 8:], image[:, :8]], axis=1)
+    places = Tall(jnp.array([[3, 1]]), grid=(2, 2), side=8)
+    maps = jax.jit(backbone.apply)({"params": params}, tall, places=places)
+    for name, half in ("stage1", 2), ("stage2", 1):
+        together = jnp.concatenate([maps[name][:, half:], maps[name][:, :half]], axis=1)
+        assert_near(together, exact[name])
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_model_without_places_is_the_program_that_it_was(remat):
+    backbone, params = backbone_and_params("v2", remat=remat)
+    images = jnp.zeros((2, 16, 16, 3))
+
+    def program(*places):
+        def total(params):
+            maps = backbone.apply({"params": params}, images, True, *places)
+            return sum(value.sum() for value in maps.values())
+
+        return jax.jit(jax.grad(total)).lower(params).as_text()
+
+    assert program() == program(None)
+    sizes = jnp.full((2, 2), 16)
+    assert program() != program(Padded(sizes, (16, 16)))
 
 
 def test_initial_weights_are_those_of_the_paper():

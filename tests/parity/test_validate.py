@@ -14,7 +14,17 @@ from timm.utils import accuracy
 
 import eval as eval_command
 from convnext.data import imagenet as labels
-from tests.test_eval import exported, imagenet  # noqa: F401
+from tests.helpers import imagenets
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return imagenets.write_weights(tmp_path_factory.mktemp("exported") / "timm")
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    return imagenets.write(tmp_path_factory.mktemp("imagenet"))
 
 
 def validated(folder, data, *, size, real=None, valid=None):
@@ -51,7 +61,7 @@ def validated(folder, data, *, size, real=None, valid=None):
 
 @pytest.mark.parametrize("size", [32, 45])
 @pytest.mark.parametrize("name", ["val", "real", "a"])
-def test_results_are_timms_to_the_image(exported, imagenet, tmp_path, name, size):  # noqa: F811
+def test_results_are_timms_to_the_image(exported, imagenet, tmp_path, name, size):
     options = {}
     if name == "real":  # timm wants as many entries as there are images
         options["real"] = tmp_path / "real.json"

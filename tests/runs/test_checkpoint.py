@@ -14,24 +14,25 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from convnext.runs import checkpoint
 from convnext import hosts, sharding
-from convnext.training import mixup, optimizer, steps
 from convnext.errors import InputError, RunError
+from convnext.runs import checkpoint
+from convnext.training import mixup, optimizer, steps
+from tests.helpers import classifiers
+from tests.helpers.compiling import QUICK
 from tests.helpers.inputs import refused
 from tests.helpers.processes import together
-from dev.benchmarks.collectives import QUICK
 
 
 @pytest.fixture(scope="module")
 def run(tiny_model, batch):
     """init, a compiled step, and an unchanging batch."""
     model = tiny_model.clone(drop_path_rate=0.5)
-    tx = optimizer.adamw(optimizer.warmup_cosine(4, 5, peak_lr=5e-3, warmup_epochs=1))
-    init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
+    tx = optimizer.adamw(optimizer.schedule(20, 4, peak_lr=5e-3, warmup_epochs=1))
+    init = partial(classifiers.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
     init = jax.jit(init, compiler_options=QUICK)
     step = partial(
-        steps.train_step,
+        classifiers.train_step,
         model=model,
         tx=tx,
         normalize=partial(steps.normalize, mean=(0.5,) * 3, std=(0.2,) * 3),
@@ -46,11 +47,11 @@ def run(tiny_model, batch):
 def shape_and_place(init, fsdp=1):
     mesh = sharding.make_mesh(fsdp=fsdp)
     abstract = jax.eval_shape(init, jax.random.key(0))
-    return abstract, sharding.of_state(abstract, mesh)
+    return abstract, sharding.state_sharding(abstract, mesh)
 
 
-def opened(workdir, keep=3, **keywords):
-    return checkpoint.Checkpoints(workdir, keep=keep, best_metric="val_ema/top1", **keywords)
+def opened(workdir, keep=3, best="val_ema/top1", **keywords):
+    return checkpoint.Checkpoints(workdir, keep=keep, best=best, **keywords)
 
 
 SMALL_STATE = {"params": np.arange(3.0)}
@@ -96,13 +97,14 @@ def test_the_parameters_or_an_average_are_read_alone(run, tmp_path):
     init, step = run
     state = step(step(init(jax.random.key(0))))
     save(tmp_path, state)
-    abstract = jax.eval_shape(init, jax.random.key(0)).params
+    abstract = jax.eval_shape(init, jax.random.key(0)).variables
     place = sharding.replicated(sharding.make_mesh())
-    assert_equal(checkpoint.restore_params(tmp_path, 2, abstract, place), state.params)
-    average = checkpoint.restore_params(tmp_path, 2, abstract, place, ema_decay=0.99)
-    assert_equal(average, state.ema_params["0.99"])
+    raw = checkpoint.restore_variables(tmp_path, 2, abstract, place)
+    assert_equal(raw, {"params": state.params})
+    average = checkpoint.restore_variables(tmp_path, 2, abstract, place, ema_decay=0.99)
+    assert_equal(average, {"params": state.ema_params["0.99"]})
     with pytest.raises(InputError, match="ema_params/0.5/.* is missing there"):
-        checkpoint.restore_params(tmp_path, 2, abstract, place, ema_decay=0.5)
+        checkpoint.restore_variables(tmp_path, 2, abstract, place, ema_decay=0.5)
 
 
 def test_a_step_is_sound_or_refused(run, tmp_path):
@@ -117,10 +119,10 @@ def test_a_step_is_sound_or_refused(run, tmp_path):
         checkpoint.sound_step(tmp_path, 1)
 
 
-@pytest.mark.parametrize("lowest, best", [(False, "2"), (True, "1")])
-def test_the_latest_and_the_best_are_kept(tmp_path, lowest, best):
+@pytest.mark.parametrize("score, best", [("val_ema/top1", "2"), ("-val_ema/top1", "1")])
+def test_the_latest_and_the_best_are_kept(tmp_path, score, best):
     scores = {1: 0.3, 2: 0.9, 3: math.nan, 4: 0.5, 5: None, 6: 0.4}
-    with opened(tmp_path, keep=2, lowest=lowest) as checkpoints:
+    with opened(tmp_path, keep=2, best=score) as checkpoints:
         for step, value in scores.items():
             metrics = None if value is None else {"val_ema/top1": value, "val/loss": 1.0}
             checkpoints.save(step, {"a": jnp.zeros(1)}, metrics=metrics)
@@ -153,15 +155,14 @@ def test_the_checkpoint_of_another_model_is_refused_by_name(
     save(tmp_path, run[1](run[0](jax.random.key(0))))
     before = sorted(path.name for path in tmp_path.rglob("*"))
     model = tiny_model.clone(**change)
-    tx = optimizer.adamw(optimizer.warmup_cosine(4, 5, peak_lr=5e-3, warmup_epochs=1))
-    init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
+    tx = optimizer.adamw(optimizer.schedule(20, 4, peak_lr=5e-3, warmup_epochs=1))
+    init = partial(classifiers.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
     abstract, place = shape_and_place(init)
     with pytest.raises(InputError, match=f"holds another model: {message}"):
         restore(tmp_path, abstract, place)
+    whole = sharding.replicated(sharding.make_mesh())
     with pytest.raises(InputError, match="holds another model: ema_params/0.99/"):
-        checkpoint.restore_params(
-            tmp_path, 1, abstract.params, sharding.replicated(sharding.make_mesh()), ema_decay=0.99
-        )
+        checkpoint.restore_variables(tmp_path, 1, abstract.variables, whole, ema_decay=0.99)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
@@ -224,7 +225,7 @@ def make_a_file_of_it(folder):
         (make_a_file_of_it, ".*Not a directory"),
     ],
 )
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(run, three, damage, message):
+def test_a_damaged_checkpoint_is_moved_and_the_one_before_it_taken(run, three, damage, message):
     workdir, states = three
     damage(workdir / "checkpoints" / "3")
     assert checkpoint.latest_step(workdir) == 2
@@ -233,7 +234,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(run, thre
         assert checkpoints.latest_step == 2
         assert_equal(checkpoints.restore(*shape_and_place(run[0])), states[1])
         checkpoints.save(3, states[2])
-    assert len(said) == 1 and re.search(f"step 3 is set aside in .*damaged/3: {message}", said[0])
+    assert len(said) == 1 and re.search(f"step 3 is moved to .*damaged/3: {message}", said[0])
     assert (workdir / "damaged" / "3").exists() and checkpoint.latest_step(workdir) == 3
 
 
@@ -301,9 +302,9 @@ def test_a_checkpoint_is_read_once_by_a_process(tmp_path, monkeypatch):
     assert checkpoint.latest_step(tmp_path) == 1
 
 
-@pytest.mark.parametrize("lowest, best", [(False, ["2", "5", "6"]), (True, ["3", "5", "6"])])
-def test_scores_that_come_after_a_save_count_in_the_choice_of_the_best(tmp_path, lowest, best):
-    named = partial(checkpoint.Checkpoints, tmp_path, keep=2, best_metric="score", lowest=lowest)
+@pytest.mark.parametrize("score, best", [("score", ["2", "5", "6"]), ("-score", ["3", "5", "6"])])
+def test_scores_that_come_after_a_save_count_in_the_choice_of_the_best(tmp_path, score, best):
+    named = partial(checkpoint.Checkpoints, tmp_path, keep=2, best=score)
     with named() as checkpoints:
         assert not checkpoints.latest_has_scores
         checkpoints.save(1, SMALL_STATE, metrics={"score": 0.5})
@@ -335,7 +336,7 @@ def test_of_an_older_checkpoint_only_the_small_files_are_read(run, tmp_path, mon
     with opened(tmp_path, report=said.append) as checkpoints:
         assert checkpoints.latest_step == 3
         checkpoints.save(4, state)
-    assert len(said) == 1 and re.search("step 2 is set aside .* metrics/metrics has", said[0])
+    assert len(said) == 1 and re.search("step 2 is moved to .*: metrics/metrics has", said[0])
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "3", "4"]
 
 
@@ -417,7 +418,7 @@ def test_a_save_fails_where_it_does_in_another_process(tmp_path, monkeypatch, pl
         checkpoints.save(4, state)
         checkpoints.save(5, state)
     message = "the checkpoint of step 4 could not be saved: process 1: no room"
-    assert said == [f"{message}; the run goes on, as on_save_error says"]
+    assert said == [f"{message}; the run continues, as on_save_error says"]
     assert checkpoint.latest_step(tmp_path) == 5
     left = list(errors)
     message = message.replace("4", "6")

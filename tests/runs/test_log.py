@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext.runs import log as logs
+from convnext import hosts
 from convnext.errors import InputError
+from convnext.runs import log as logs
 from tests.helpers.inputs import refused
 
 
@@ -81,7 +82,7 @@ def test_only_a_host_far_ahead_of_its_devices_waits(tmp_path):
             return 0.0
 
     with open_log(tmp_path, every_steps=100) as log:
-        for step in range(1, logs.STEPS_AHEAD + 4):
+        for step in range(1, hosts.STEPS_BEHIND + 4):
             log.step(step, {"loss": Value(step)})
     assert waited == [1, 2, 3]
 
@@ -137,7 +138,7 @@ def test_images_that_are_left_out_are_counted_once_and_named(tmp_path, capsys):
         train(log, (5, 6))
     lines = logs.read(tmp_path / "metrics.jsonl")
     assert [line.get("data/bad_images") for line in lines] == [None, 2.0, 2.0]
-    assert capsys.readouterr().out.count("left out: cannot read a.jpg\n") == 1
+    assert capsys.readouterr().out.count("skipped: cannot read a.jpg\n") == 1
 
 
 def test_lines_past_the_checkpoint_are_cut_off_and_written_again(tmp_path):
@@ -169,6 +170,17 @@ def test_an_evaluation_is_added_to_the_line_of_the_step_that_a_run_goes_on_from(
         lines = logs.read(stopped / "metrics.jsonl")
         assert lines[every_steps == 2].pop("val/loss") is None
         assert without_timing(lines) == without_timing(logs.read(straight / "metrics.jsonl"))
+
+
+def test_what_the_line_of_the_step_that_a_run_goes_on_from_has_is_not_printed_again(
+    tmp_path, capsys
+):
+    with open_log(tmp_path, every_steps=1) as log:
+        train(log, (1, 2), evaluate_at=(2,))
+    capsys.readouterr()
+    with open_log(tmp_path, start_step=2) as log:
+        log.add({"val/top1": 0.2, "val/loss": 0.5})
+    assert capsys.readouterr().out == "step 2/6 val/loss 0.5\n"
 
 
 def test_a_run_that_begins_again_keeps_what_was_there(tmp_path):
@@ -275,6 +287,21 @@ def test_every_process_knows_which_images_were_left_out_before(tmp_path, monkeyp
             assert log.bad_images == {"a": 2}
         kept = json.loads((tmp_path / "bad_images.json").read_text())
         assert kept == ({"a": 2, "b": 4} if process else {"a": 2})
+
+
+def test_a_process_other_than_0_writes_and_prints_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with open_log(tmp_path, wandb_project="digits") as log:
+        log.print("hello")
+        for step in log.timed(range(1, 7)):
+            train(log, [step], evaluate_at=(3,))
+            log.bad_image("cannot read a.jpg")
+        with log.paused("checkpoint"):
+            log.to_disk()
+        log.save("classes.json", [])
+        log.save_curves()
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+    assert log.bad_images == {"cannot read a.jpg": 1}
 
 
 def batches_of(log, steps, bad):

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from convnext.runs import profiling
 from convnext.errors import InputError
+from convnext.runs import profiling
 
 
 def test_a_range_of_steps_is_read_as_in_python():
@@ -25,20 +25,3 @@ def test_the_steps_of_the_range_are_traced_and_no_others(tmp_path, monkeypatch):
     run = profiling.traced(train_step, steps=range(2, 4), folder=tmp_path)
     assert [int(run(step, jnp.int32(step))) for step in range(1, 5)] == [1, 2, 3, 4]
     assert calls == [1, tmp_path, 2, 3, "stop", 4]
-
-
-def test_programs_are_cached_in_the_workdir_unless_told_otherwise(tmp_path, monkeypatch):
-    before = jax.config.jax_compilation_cache_dir
-    try:
-        jax.config.update("jax_compilation_cache_dir", None)
-        profiling.cache_compiled_programs(tmp_path)  # eight CPU devices
-        assert jax.config.jax_compilation_cache_dir is None
-        monkeypatch.setattr(jax, "device_count", lambda: 1)
-        jax.config.update("jax_compilation_cache_dir", before)
-        profiling.cache_compiled_programs(tmp_path)
-        assert jax.config.jax_compilation_cache_dir == before  # tests/conftest.py says where
-        jax.config.update("jax_compilation_cache_dir", None)
-        profiling.cache_compiled_programs(tmp_path)
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)

@@ -7,10 +7,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import jax
 import pytest
 
-from convnext.runs import workdirs
 from convnext.errors import InputError
+from convnext.runs import workdirs
 from convnext.runs.log import Log
 from tests.helpers.inputs import refused
 from tests.helpers.processes import together
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys
 from pathlib import Path
-from convnext import workdirs
+from convnext.runs import workdirs
 with workdirs.locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
@@ -45,7 +46,7 @@ def test_a_second_run_in_a_workdir_is_refused_until_the_first_is_killed(tmp_path
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_where_there_are_no_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatch, number):
+def test_where_there_are_no_locks_a_run_continues_and_says_so(tmp_path, monkeypatch, number):
     """No file takes the place of a lock: it would outlive its holder, and a run be refused."""
 
     def flock(file, operation):
@@ -56,8 +57,8 @@ def test_where_there_are_no_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatc
     with workdirs.locked(tmp_path, said.append), workdirs.locked(tmp_path, said.append):
         pass
     assert said == 2 * [
-        f"{tmp_path} cannot be locked ({os.strerror(number)}): the run goes on, and nothing keeps "
-        "a second one out of it"
+        f"{tmp_path} cannot be locked ({os.strerror(number)}): the run continues, and nothing "
+        "keeps a second one out of it"
     ]
 
 
@@ -69,7 +70,7 @@ BEFORE = {"seed": 0, "model": {"dims": (8, 16), "remat": False}, "log": {"every_
           "data": {"root": "a", "name": "folder"}, "gone": 1}  # fmt: skip
 
 
-def test_what_a_run_may_go_on_with_is_reported(tmp_path):
+def test_what_a_run_may_resume_with_is_reported(tmp_path):
     write_config(tmp_path, BEFORE)
     after = {"seed": 0, "model": {"dims": (8, 16), "remat": True}, "log": {"every_steps": 7},
              "data": {"root": "b", "name": "folder"}, "new": 2}  # fmt: skip
@@ -105,12 +106,21 @@ def test_other_classes_are_refused(tmp_path):
             ("cat", "dog", "owl"))  # fmt: skip
 
 
+def test_where_a_task_has_no_classes_the_recipe_tells_the_runs_apart(tmp_path):
+    write_config(tmp_path, {"task": "classification"})
+    (tmp_path / "classes.json").write_text('["cat", "dog"]')
+    message = "of another recipe: task is 'maps' and was 'classification'; accepted: the values"
+    refused(message, workdirs.check_config, tmp_path, {"task": "maps"}, None)
+    (tmp_path / "config.json").unlink()
+    workdirs.check_config(tmp_path, {"task": "maps"}, None)
+
+
 @pytest.mark.parametrize("name", ["config.json", "classes.json"])
 def test_a_damaged_file_is_named(tmp_path, name):
     for text, message in {
         "{": r"cannot read \S+/NAME: Expecting property .*; accepted: what the run wrote, or no ",
         "\xff": r"cannot read \S+/NAME: .*decode",
-        "3": r"/NAME is 'int'; accepted: a (dict|list), in JSON",
+        "3": r"/NAME holds a value of type int, not (dict|list); accepted: what the run wrote",
     }.items():
         (tmp_path / name).write_text(text, encoding="latin-1")
         refused(message.replace("NAME", name), workdirs.check_config, tmp_path, BEFORE, ["cat"])
@@ -168,3 +178,20 @@ def test_a_process_that_cannot_write_is_named_in_all(monkeypatch, tmp_path):
     for error in said:
         assert isinstance(error, InputError)
         assert f"process 0: not allowed in {tmp_path}; accepted: a folder" in str(error)
+
+
+def test_programs_are_cached_in_the_workdir_unless_told_otherwise(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        workdirs.cache_compiled_programs(tmp_path)  # eight CPU devices
+        assert jax.config.jax_compilation_cache_dir is None
+        monkeypatch.setattr(jax, "device_count", lambda: 1)
+        jax.config.update("jax_compilation_cache_dir", before)
+        workdirs.cache_compiled_programs(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == before  # tests/conftest.py says where
+        jax.config.update("jax_compilation_cache_dir", None)
+        workdirs.cache_compiled_programs(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

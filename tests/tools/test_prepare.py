@@ -55,7 +55,7 @@ def test_a_file_of_an_archive_that_is_too_large_is_left_out(tmp_path, monkeypatc
     monkeypatch.setattr(archives, "MAX_BYTES", 9000)
     prepare.prepare(source, tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "left out: the size of a.tar/rose/2.jpg is" in printed
+    assert "skipped: the size of a.tar/rose/2.jpg is" in printed
     assert "train: 1 images in 1 shards" in printed
 
 
@@ -65,7 +65,7 @@ def test_a_damaged_image_is_reported_and_left_out(folder, tmp_path, capsys):
     prepare.prepare(folder, tmp_path / "out")
     printed = capsys.readouterr().out
     assert f"cannot read the image {path}" in printed.replace("\n", "")
-    assert "1 damaged images left out" in printed
+    assert "1 damaged images skipped" in printed
     train, _ = sources.load("arrayrecord", str(tmp_path / "out"))
     assert [value for value, _ in summary(train)][:4] == [0, 10, 30, 40]
 
@@ -181,7 +181,7 @@ def test_imagenets_archives_are_one_source(tmp_path):
 
 def test_a_source_without_a_validation_part_can_keep_one(folder, tmp_path):
     prepare.prepare(folder / "train", tmp_path / "one")
-    with pytest.raises(InputError, match="has nothing to validate on"):
+    with pytest.raises(InputError, match="has no validation images"):
         sources.load("arrayrecord", str(tmp_path / "one"))
     prepare.prepare(folder / "train", tmp_path / "two", val_fraction=0.25)
     train, val = sources.load("arrayrecord", str(tmp_path / "two"))
@@ -193,8 +193,8 @@ def test_what_cannot_be_prepared_is_refused(tmp_path):
             tmp_path.__class__("/no/such"), tmp_path / "out")  # fmt: skip
     empty = tmp_path / "empty.tar"
     empty.write_bytes(tar({"notes.txt": b"no image"}))
-    refused("--source is .*empty.tar'; accepted: one with images", prepare.prepare, empty,
-            tmp_path / "out")  # fmt: skip
+    refused("--source is .*empty.tar'; accepted: a folder or archive with images",
+            prepare.prepare, empty, tmp_path / "out")  # fmt: skip
 
 
 def test_shards_that_are_not_there_are_refused(folder, tmp_path):
@@ -208,7 +208,7 @@ def test_shards_that_are_not_there_are_refused(folder, tmp_path):
     del index["splits"]["train"]
     (out / "val-00000.array_record").write_bytes(b"")
     (out / arrayrecord.INDEX).write_text(json.dumps(index))
-    refused(f"{out} has no split to train on; ", sources.load, "arrayrecord", str(out))
+    refused(f"{out} has no training split; ", sources.load, "arrayrecord", str(out))
 
 
 @pytest.fixture

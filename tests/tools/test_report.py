@@ -17,7 +17,7 @@ from convnext.images import augment
 from convnext.weights import pretrained
 from tests.helpers import synthetic_runs
 from tests.helpers.inputs import refused
-from tests.test_train import small
+from tests.helpers.runs import small
 from tools import report as report_command
 from tools.reporting import figures, page, predictions, runs, tables
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convnext.training import erasing
-from dev.benchmarks.collectives import QUICK
+from tests.helpers.compiling import QUICK
 
 COUNT, SIZE = 4000, 24
 

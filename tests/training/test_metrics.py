@@ -20,7 +20,7 @@ MASK = np.array([1, 1, 1, 0], np.float32)
 
 
 def test_sums_are_over_the_unmasked_examples():
-    sums = metrics.accuracy(LOGITS, LABELS, MASK)
+    sums = metrics.sums(LOGITS, LABELS, MASK)
     log_sum = math.log(sum(math.exp(x) for x in LOGITS[0]))
     assert float(sums["loss"]) == pytest.approx(3 * log_sum - 9 - 3 - 2, rel=1e-6)
     assert (sums["top1"], sums["top5"], sums["count"]) == (1, 2, 3)
@@ -28,25 +28,25 @@ def test_sums_are_over_the_unmasked_examples():
 
 def test_a_padded_row_may_be_anything():
     logits = np.where(MASK[:, None] > 0, LOGITS, np.nan)
-    padded, clean = (metrics.accuracy(x, LABELS, MASK) for x in (logits, LOGITS))
+    padded, clean = (metrics.sums(x, LABELS, MASK) for x in (logits, LOGITS))
     assert padded == clean
 
 
 def test_with_few_classes_top5_is_all():
-    sums = metrics.accuracy(LOGITS[:, :3], np.array([0, 1, 2, 0]), MASK)
+    sums = metrics.sums(LOGITS[:, :3], np.array([0, 1, 2, 0]), MASK)
     assert (sums["top1"], sums["top5"]) == (1, 3)
 
 
 def test_several_labels_count_where_the_highest_logit_is_one_of_them():
     labels = np.zeros((4, 7), np.float32)
     labels[0, [0, 1]] = labels[1, [1, 3]] = labels[2, 2] = 1
-    sums = metrics.accuracy(LOGITS, labels, MASK, problem_type=losses.MULTI_LABEL)
+    sums = metrics.sums(LOGITS, labels, MASK, problem_type=losses.MULTI_LABEL)
     assert (sums["top1"], sums["top5"], sums["count"]) == (1, 2, 3)
 
 
 def test_a_regression_has_a_mean_absolute_error():
     logits, labels = np.float32([[1], [5], [2], [9]]), np.array([2, 3, 2, 0])
-    sums = metrics.accuracy(logits, labels, MASK, problem_type=losses.REGRESSION)
+    sums = metrics.sums(logits, labels, MASK, problem_type=losses.REGRESSION)
     assert sums == {"loss": 5, "mae": 3, "count": 3}
     assert metrics.means(sums) == {"loss": 5 / 3, "mae": 1, "count": 3}
 
@@ -86,3 +86,32 @@ def test_outputs_are_of_each_example():
     np.testing.assert_array_equal(each["prediction"][:3], 0)
     softmax = math.exp(9) / sum(math.exp(x) for x in LOGITS[0])
     np.testing.assert_allclose(each["confidence"][:3], softmax, rtol=1e-6)
+
+
+def test_the_first_average_is_reported_and_each_further_one_has_its_decay_in_its_name():
+    assert metrics.prefixes(()) == ["val"] and metrics.reported_prefix(()) == "val"
+    assert metrics.prefixes((0.99, 0.9)) == ["val", "val_ema", "val_ema_0.9"]
+    assert metrics.reported_prefix((0.99, 0.9)) == "val_ema"
+
+
+def test_small_tables_are_whole():
+    matrix = np.array([[5.0, 0.0], [12.0, 30.0]])
+    assert metrics.confusion_table(matrix, ["a", "long"]) == (
+        "        a long\n   a    5    .\nlong   12   30"
+    )
+
+
+def test_large_tables_are_the_most_frequent_mistakes():
+    matrix = np.diag(np.full(30, 50.0))
+    matrix[3, 7], matrix[9, 2] = 4, 6
+    names = [f"c{i}" for i in range(30)]
+    assert metrics.confusion_table(matrix, names) == (
+        "     6 of c9 taken for c2\n     4 of c3 taken for c7"
+    )
+
+
+def test_names_of_classes_are_no_commands_of_a_terminal():
+    names = ["\x1b[2J", *"bcdefghijklmnopqrstu"]
+    for count in (2, 21):
+        table = metrics.confusion_table(np.ones((count, count)), names[:count])
+        assert "\x1b" not in table and r"\x1b[2J" in table

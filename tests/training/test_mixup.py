@@ -8,6 +8,7 @@ from convnext import sharding
 from convnext.errors import InputError
 from convnext.training import losses, mixup
 from dev.benchmarks import collectives
+from tests.helpers.compiling import QUICK
 
 N, K, SIZE = 12, 5, 16
 
@@ -200,7 +201,7 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
     images = rng.normal(size=(32, 6, 6, 3)).astype(np.float32)
     labels = rng.integers(0, K, 32)
     mesh = sharding.make_mesh()
-    by_batch: NamedSharding = sharding.of_batch(mesh)
+    by_batch: NamedSharding = sharding.batch_sharding(mesh)
 
     def mix(images, labels):
         return mixup.mix(
@@ -209,8 +210,8 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
         )  # fmt: skip
 
     jitted = jax.jit(mix, in_shardings=(by_batch, by_batch), out_shardings=by_batch)
-    on_eight = jitted.lower(images, labels).compile(compiler_options=collectives.QUICK)
-    on_one = jax.jit(mix, compiler_options=collectives.QUICK)
+    on_eight = jitted.lower(images, labels).compile(compiler_options=QUICK)
+    on_one = jax.jit(mix, compiler_options=QUICK)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
         on_eight(*jax.device_put((images, labels), by_batch)), on_one(images, labels),
@@ -222,7 +223,7 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
 @pytest.mark.usefixtures("uncached")
 def test_each_device_goes_on_with_its_own_rows_where_groups_do_not_fit_them():
     mesh = sharding.make_mesh()
-    by_batch = sharding.of_batch(mesh)
+    by_batch = sharding.batch_sharding(mesh)
 
     def layer(images, labels, weights):
         mixed, _ = mixup.mix(jax.random.key(7), images, labels, num_classes=K, group_size=16,

@@ -9,9 +9,14 @@ from jax.sharding import Mesh
 
 from convnext import sharding
 from convnext.data import in_memory, pipeline
+from convnext.data.batches import TrainBatches
+from convnext.data.epochs import Epochs
 from convnext.images import augment
+from convnext.task import Evaluation, add, append, joined
+from convnext.tasks import classification
 from convnext.training import erasing, losses, metrics, mixup, optimizer, steps
-from dev.benchmarks.collectives import QUICK
+from tests.helpers import classifiers
+from tests.helpers.compiling import QUICK
 
 quick_jit = partial(jax.jit, compiler_options=QUICK)
 NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -23,9 +28,9 @@ LABELS_ONLY = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.
 def parts(tiny_model):
     """Model with drop path, optimizer, and the state before the first update."""
     model = tiny_model.clone(drop_path_rate=0.5)
-    schedule = optimizer.warmup_cosine(10, 5, peak_lr=5e-3, warmup_epochs=1)
+    schedule = optimizer.schedule(50, 10, peak_lr=5e-3, warmup_epochs=1)
     tx = optimizer.adamw(schedule)
-    init = partial(steps.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
+    init = partial(classifiers.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
     return model, tx, quick_jit(init)
 
 
@@ -33,7 +38,7 @@ def step_function(parts, **changes):
     model, tx, _ = parts
     keywords = dict(model=model, tx=tx, normalize=NORMALIZE, mix=LABELS_ONLY,
                     key=jax.random.key(1), ema_decays=DECAYS)  # fmt: skip
-    return partial(steps.train_step, **(keywords | changes))
+    return partial(classifiers.train_step, **(keywords | changes))
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +120,12 @@ def test_the_averages_follow_their_definition(parts, one_device):
 def test_a_slow_average_moves_by_a_ten_thousandth_to_the_last_digit(parts, ema_warmup):
     params = jax.tree.map(jnp.ones_like, parts[2](jax.random.key(0)).params)
     tx = optimizer.adamw(lambda step: 0.0)
-    state = steps.start(params, tx=tx, ema_decays=(0.9999,)).replace(step=jnp.int32(2_000_000))
+    state = steps.start({"params": params}, tx=tx, ema_decays=(0.9999,)).replace(
+        step=jnp.int32(2_000_000)
+    )
     zeros = jax.tree.map(jnp.zeros_like, params)
     state = state.replace(ema_params={"0.9999": zeros})
-    state = steps.update(state, zeros, tx=tx, ema_decays=(0.9999,), ema_warmup=ema_warmup)
+    state = steps.Update(tx, (0.9999,), ema_warmup).apply(state, zeros, {})
     assert_close(state.ema_params["0.9999"], jax.tree.map(lambda p: 1e-4 * p, params), 1e-6, 0)
 
 
@@ -133,10 +140,8 @@ def test_averages_may_warm_up(parts, batch):
         expected = jax.tree.map(blend, state.params if t == 0 else expected, state.params)
     for ema_params in state.ema_params.values():
         assert_close(ema_params, expected, rtol=1e-5)
-    late = steps.update(
-        state.replace(step=jnp.int32(31)), state.params, tx=parts[1], ema_decays=(0.9,),
-        ema_warmup=True,
-    )  # fmt: skip
+    update = steps.Update(parts[1], ema_decays=(0.9,), ema_warmup=True)
+    late = update.apply(state.replace(step=jnp.int32(31)), state.params, {})
     expected = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, state.ema_params["0.9"], late.params)
     assert_close(late.ema_params["0.9"], expected, rtol=1e-5)
 
@@ -146,14 +151,14 @@ def test_a_linear_probe_learns_the_head_alone(parts, batch):
     pattern = "^(?!head/)"
     tx = optimizer.adamw(lambda step: 1e-2, frozen=pattern)
     probe = quick_jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
-    probe = probe.lower(steps.start(params, tx=tx), batch).compile()
-    state, values = probe(steps.start(params, tx=tx), batch)
+    probe = probe.lower(steps.start({"params": params}, tx=tx), batch).compile()
+    state, values = probe(steps.start({"params": params}, tx=tx), batch)
     for name, before in params.items():
         for a, b in zip(*map(jax.tree.leaves, (before, state.params[name])), strict=True):
             assert np.array_equal(a, b) == (name != "head")
     whole = quick_jit(step_function(parts, ema_decays=()))
-    whole = whole.lower(steps.start(params, tx=parts[1]), batch).compile()
-    _, of_all = whole(steps.start(params, tx=parts[1]), batch)
+    whole = whole.lower(steps.start({"params": params}, tx=parts[1]), batch).compile()
+    _, of_all = whole(steps.start({"params": params}, tx=parts[1]), batch)
     assert 0 < values["grad_norm"] < of_all["grad_norm"]
     # A backward pass is two thirds of an update.
     assert probe.cost_analysis()["flops"] < 0.5 * whole.cost_analysis()["flops"]
@@ -227,8 +232,8 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
         expected.append(reference(expected[-1][0], batch))
     for fsdp in fsdps:
         mesh = sharding.make_mesh(fsdp=fsdp)
-        state_sharding = sharding.of_state(expected[0][0], mesh)
-        by_batch, replicated = sharding.of_batch(mesh), sharding.replicated(mesh)
+        state_sharding = sharding.state_sharding(expected[0][0], mesh)
+        by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         step = quick_jit(
             partial(plain, model=parts[0].clone(remat=remat), gathered=replicated),
             in_shardings=(state_sharding, by_batch),
@@ -253,29 +258,30 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch)
     # The sampler's loops take as long to compile as the model; test_mixup.py has them.
     monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
     model = parts[0].clone(depths=(2,), dims=(8,))
-    init = partial(steps.init, model=model, tx=parts[1], image_size=12, ema_decays=DECAYS)
+    init = partial(classifiers.init, model=model, tx=parts[1], image_size=12, ema_decays=DECAYS)
     start = quick_jit(init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     labels = np.arange(40, dtype=np.int32) % 5
     images = rng.integers(0, 50, (40, 12, 12, 3), dtype=np.uint8)
     images += 50 * labels[:, None, None, None].astype(np.uint8)
     source = in_memory.Arrays(images, labels, "abcde")
-    transform = partial(augment.train_transform, image_size=12, affine_degrees=20.0)
-    batches = pipeline.TrainBatches(source, transform, seed=0, num_epochs=25, batch_size=16)
+    transform = partial(augment.train, image_size=12, affine_degrees=20.0)
+    batches = TrainBatches(source, transform, Epochs(len(source), 16, num_epochs=25))
 
     def losses_on(data, fsdp):
         devices = np.array(jax.devices()[: data * fsdp]).reshape(data, fsdp)
         mesh = Mesh(devices, ("data", "fsdp"))
-        whole, rows = sharding.replicated(mesh), sharding.of_batch(mesh)
-        state_sharding = sharding.of_state(start, mesh)
+        whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+        state_sharding = sharding.state_sharding(start, mesh)
         step = step_function(parts, model=model, erase=partial(erasing.erase, prob=0.5),
                              mix=partial(mixup.mix, num_classes=5, group_size=8, mesh=mesh),
                              gathered=whole)  # fmt: skip
         jitted = quick_jit(step, in_shardings=(state_sharding, rows),
                            out_shardings=(state_sharding, whole))  # fmt: skip
         state, values = jax.device_put(start, state_sharding), []
-        compiled = jitted.lower(state, next(pipeline.to_devices(batches, rows))).compile()
-        for batch in pipeline.to_devices(batches, rows):
+        feed = pipeline.Feed(rows)
+        compiled = jitted.lower(state, next(feed.train(batches))).compile()
+        for batch in feed.train(batches):
             with jax.transfer_guard("disallow"):
                 state, scalars = compiled(state, batch)
             values.append(float(scalars["loss"]))
@@ -335,51 +341,115 @@ def test_evaluation_counts_every_example_once_whatever_the_batch_size(
         "val_ema/top1": float((real["label"] == 0).mean()),
         "val_ema/top5": 1.0,
     }
-    eval_step = quick_jit(partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE))
-    weights = {"val": tiny_params, "val_ema": jax.tree.map(jnp.zeros_like, tiny_params)}
+    evaluation = classifiers.evaluation(tiny_model, NORMALIZE)
+    eval_step = quick_jit(partial(steps.eval_step, measure=evaluation.measure))
+    zeros = jax.tree.map(jnp.zeros_like, tiny_params)
+    weights = {"val": {"params": tiny_params}, "val_ema": {"params": zeros}}
     for size in (16, 8, 4):
         batches = [
             {name: value[i : i + size] for name, value in batch.items()} for i in range(0, 16, size)
         ]
-        scores = metrics.scores(steps.evaluate(eval_step, weights, batches))
-        assert scores == pytest.approx(expected, rel=1e-5)
+        totals = steps.evaluate(eval_step, evaluation, weights, batches)
+        assert steps.scores(evaluation, totals) == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_evaluation_drops_no_paths(tiny_model, tiny_params, batch):
     def measured(drop_path_rate):
         model = tiny_model.clone(drop_path_rate=drop_path_rate)
-        step = partial(steps.eval_step, model=model, normalize=NORMALIZE)
-        return quick_jit(step)(tiny_params, batch)
+        measure = classifiers.evaluation(model, NORMALIZE).measure
+        return quick_jit(partial(steps.eval_step, measure=measure))({"params": tiny_params}, batch)
 
     jax.tree.map(np.testing.assert_array_equal, measured(0.9), measured(0.0))
 
 
+def test_a_classifier_counts_its_confusions_in_the_same_pass(tiny_model, tiny_params, batch):
+    measure = partial(
+        classification.measure, model=tiny_model, normalize=NORMALIZE,
+        problem_type=losses.SINGLE_LABEL, has_matrix=True,
+    )  # fmt: skip
+    found = quick_jit(measure)({"params": tiny_params}, batch)["confusion"]
+    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(batch["image"]))
+    expected = np.zeros((5, 5), int)
+    np.add.at(expected, (batch["label"][:13], logits.argmax(axis=1)[:13]), 1)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == jnp.int32
+
+
 def test_weights_are_named_by_the_order_of_the_decays(parts):
     state = parts[2](jax.random.key(0)).replace(params="p", ema_params={"0.9": "a", "0.99": "b"})
-    assert steps.weights(state, (0.99, 0.9)) == {"val": "p", "val_ema": "b", "val_ema_0.9": "a"}
-    assert steps.weights(state, ()) == {"val": "p"}
+    state = state.replace(others={"batch_stats": "s"})
+    update = steps.Update(None, (0.99, 0.9))
+    weights = {
+        "val": {"params": "p", "batch_stats": "s"},
+        "val_ema": {"params": "b", "batch_stats": "s"},
+        "val_ema_0.9": {"params": "a", "batch_stats": "s"},
+    }
+    assert list(update.weights(state).items()) == list(weights.items())
+    assert (update.best("top1"), update.best("-loss")) == ("val_ema/top1", "-val_ema/loss")
+    assert list(steps.Update(None).weights(state)) == ["val"]
+    assert steps.Update(None).best("top1") == "val/top1"
 
 
-def test_what_is_said_of_each_example_is_in_order_and_knows_its_index(
-    tiny_model, tiny_params, batch
-):
-    eval_step = quick_jit(
-        partial(steps.eval_step, model=tiny_model, normalize=NORMALIZE, measure=metrics.outputs)
-    )
+def test_rows_are_kept_in_order_without_those_of_mask_0(tiny_model, tiny_params, batch):
+    def measure(variables, batch):
+        logits = tiny_model.apply(variables, NORMALIZE(batch["image"]))
+        return metrics.outputs(logits, batch["label"], batch["mask"]) | {"index": batch["index"]}
+
     masked = {**batch, "mask": batch["mask"] * (np.arange(16) != 5)}  # one that cannot be read
+    index = np.array([*range(13), -1, -1, -1], np.int32)
+    index[:8] = index[:8][::-1]  # as with groups, where they come in another order
+    masked = {name: np.concatenate([x[:8][::-1], x[8:]]) for name, x in masked.items()}
+    masked["index"] = index
     batches = [{name: value[i : i + 8] for name, value in masked.items()} for i in (0, 8)]
-    said = steps.collect(eval_step, tiny_params, batches)
+    evaluation = Evaluation(None, None, measure, combine=append, scores=joined)
+    eval_step = quick_jit(partial(steps.eval_step, measure=measure))
+    totals = steps.evaluate(eval_step, evaluation, {"": {"params": tiny_params}}, batches)
+    rows = evaluation.scores(totals[""])
     logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(batch["image"]))
-    assert said["index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
-    np.testing.assert_array_equal(said["label"], batch["label"][said["index"]])
-    np.testing.assert_array_equal(said["prediction"], logits.argmax(axis=1)[said["index"]])
-    probabilities = jax.nn.softmax(logits).max(axis=1)[said["index"]]
-    np.testing.assert_allclose(said["confidence"], probabilities, rtol=1e-5)
+    assert rows["index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
+    np.testing.assert_array_equal(rows["label"], batch["label"][rows["index"]])
+    np.testing.assert_array_equal(rows["prediction"], logits.argmax(axis=1)[rows["index"]])
+    probabilities = jax.nn.softmax(logits).max(axis=1)[rows["index"]]
+    np.testing.assert_allclose(rows["confidence"], probabilities, rtol=1e-5)
+
+
+ADDING = Evaluation(None, None, None)
+
+
+def multiply(variables, batch):
+    return np.float32(variables * batch)
 
 
 def test_an_evaluation_is_stopped_between_batches_and_has_no_totals_then():
-    batches = iter(range(1, 6))
-    add = lambda params, batch: params * batch  # noqa: E731
-    assert steps.evaluate(add, {"val": 10.0}, batches, iter([False, False, True]).__next__) is None
+    batches, stops = iter(range(1, 6)), iter([False, False, True]).__next__
+    assert steps.evaluate(multiply, ADDING, {"val": 10.0}, batches, stops) is None
     assert list(batches) == [4, 5]
-    assert steps.evaluate(add, {"val": 10.0}, range(1, 6)) == {"val": 150}
+    assert steps.evaluate(multiply, ADDING, {"val": 10.0}, range(1, 6)) == {"val": 150}
+
+
+def test_an_evaluation_does_not_wait_for_the_batch_at_hand():
+    """What a batch gives is combined when two further ones are on their way."""
+    seen = []
+
+    def combine(total, result):
+        seen.append((int(result), asked))
+        return 0
+
+    evaluation = Evaluation(None, None, None, combine=combine)
+    asked = 0
+
+    def batch(number):
+        nonlocal asked
+        asked = number
+        return number
+
+    identity = lambda variables, batch: np.int32(batch)  # noqa: E731
+    steps.evaluate(identity, evaluation, {"val": {}}, map(batch, range(1, 6)))
+    assert seen == [(1, 3), (2, 4), (3, 5), (4, 5), (5, 5)]
+
+
+def test_sums_of_an_evaluation_are_as_wide_as_they_need_to_be():
+    result = {"loss": np.float32(16777217.0), "count": np.int32(2**31 - 1)}
+    total = add(add(None, result), {"loss": np.float32(1.0), "count": np.int32(1)})
+    assert total == {"loss": 16777217.0, "count": 2**31}
+    assert (total["loss"].dtype, total["count"].dtype) == (np.float64, np.int64)

@@ -34,13 +34,6 @@ def test_a_safetensors_file_has_no_averages():
         locate.read_tensors(FOLDER / "torchvision.safetensors", "ema")
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000])
-def test_what_is_no_json_object_is_named(content, tmp_path):
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(InputError, match=r"config\.json"):
-        locate.read_json(tmp_path / "config.json")
-
-
 def test_an_index_may_name_files_of_torch(tmp_path):
     shutil.copy(FOLDER / "official_v2.pt", tmp_path / "part.bin")
     index = tmp_path / "pytorch_model.bin.index.json"

@@ -381,7 +381,11 @@ def test_an_unknown_architecture_is_refused(tmp_path):
             "of config.json is 'nope'; accepted",
         ),
         ("timm_convnext_atto", {"model_args": [1]}, "config.json is malformed"),
-        ("timm_convnext_atto", {"model_args": {"patch_size": 8}}, "patch_size is 8; accepted from"),
+        (
+            "timm_convnext_atto",
+            {"model_args": {"patch_size": 8}},
+            "patch_size is 8; accepted: 4, from",
+        ),
         ("transformers_ConvNext", {"id2label": {"0": "a"}}, "names of 1 classes and a head of 5"),
         # A V2 file for a V1 model.
         ("transformers_ConvNextV2", {"model_type": "convnext"}, "missing stage_0_block_0/gamma"),

@@ -1,12 +1,18 @@
-"""The curves of a run, or of several in the same plots."""
+"""Curves of a run, or of several runs in the same plots."""
 
 from collections.abc import Iterator, Sequence
 
+from convnext.training import metrics
 from tools.reporting import figures, tables
 from tools.reporting.runs import Run, names
 
-SCORES = {"loss": "Loss", "top1": "Top-1", "top5": "Top-5", "mae": "Mean absolute error",
-          "ece": "Calibration error"}  # fmt: skip
+SCORES = {
+    "loss": "Loss",
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "mae": "Mean absolute error",
+    "ece": "Calibration error",
+}
 TRAINING = {
     "train/lr": "Learning rate",
     "train/images_per_second": "Images per second",
@@ -17,14 +23,14 @@ GREY = figures.NUM_COLOURS
 
 
 def plots(runs: Sequence[Run]) -> Iterator[figures.Plot]:
-    """Of each kind of value that any of the runs has logged. The weights of one run have a colour
-    each; of several runs, a run has one, and its weights are told apart by their dashes."""
+    """Yields a plot of each kind of value that any of the runs has logged. With one run each of its
+    weights has a colour. With several each run has a colour, and dashes tell its weights apart."""
     run_names, alone = names(runs), len(runs) == 1
     run_colours = [figures.Curve(name, (), i) for i, name in enumerate(run_names, 1) if not alone]
     for score in ("loss", runs[0].score):
         curves, dashes = [], {}
         for number, (name, run) in enumerate(zip(run_names, runs, strict=True), 1):
-            for curve in _of_score(run, score):
+            for curve in _score_curves(run, score):
                 dashes[curve.label] = figures.Curve(curve.label, (), GREY, curve.dash)
                 label = curve.label if alone else f"{name}, {curve.label}"
                 colour = curve.colour if alone else number
@@ -42,22 +48,22 @@ def plots(runs: Sequence[Run]) -> Iterator[figures.Plot]:
 
 
 def colours(run: Run) -> dict[str, int]:
-    """Of the weights of one run, by prefix."""
-    return {"val": 2} | {prefix: min(1 + 2 * i, 7) for i, prefix in enumerate(run.averages())}
+    """Returns {prefix: colour} of the weights of one run."""
+    return {metrics.RAW: 2} | {prefix: min(1 + 2 * i, 7) for i, prefix in enumerate(run.emas())}
 
 
-def _of_score(run, score):
-    """Of the weights, and the loss of training."""
+def _score_curves(run, score):
+    """Yields a curve for each of a run's weights, and one for the training loss."""
     if score == "loss" and (points := run.series("train/loss")):
         yield figures.Curve("training", points, GREY, "faint")
     for prefix, weights in run.weights().items():
-        dash = {"val": "dashed", "val_ema": "solid"}.get(prefix, "dotted")
+        dash = {metrics.RAW: "dashed", metrics.EMA: "solid"}.get(prefix, "dotted")
         if points := run.series(f"{prefix}/{score}"):
             yield figures.Curve(weights, points, colours(run)[prefix], dash)
 
 
 def _plot(name, title, curves, legend, **keywords):
-    """None where nothing was logged."""
+    """Yields the plot, if anything was logged."""
     curves = [curve for curve in curves if curve.points]
     if not curves:
         return

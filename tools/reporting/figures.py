@@ -1,7 +1,7 @@
-"""Plots as SVG that goes into a page: text stays text, and colours are the page's.
+"""Plots as SVG for a page. Text stays text, and the colours are the page's.
 
-Drawn with a stand-in for each colour, which the page's custom property replaces: --ink, --muted,
---grid, --series-1 to --series-8. So the plots follow the theme of the page.
+Each colour is drawn as a stand-in, which is then replaced with a custom property of the page:
+--ink, --muted, --grid, --series-1 to --series-8. So the plots follow the theme of the page.
 """
 
 import io
@@ -14,6 +14,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from convnext.runs.plots import share_range
 
 NUM_COLOURS = 8
 STAND_INS = {"ink": "#0101a1", "muted": "#0101a2", "grid": "#0101a3"} | {
@@ -39,25 +41,26 @@ STYLE = {
     "ytick.labelsize": 10.5,
     "lines.linewidth": 1.7,
 }
-POINTS = 400  # of a curve that are drawn; of one with more, STRETCHES
+POINTS = 400  # a curve with more points is drawn as STRETCHES
 STRETCHES = 100
-RIGHT, WRONG = (0x2B, 0x6C, 0xB8), (0xD4, 0x5A, 0x12)  # of a confusion matrix; seen on both themes
+# Colours of a confusion matrix, which can be seen on both themes.
+RIGHT, WRONG = (0x2B, 0x6C, 0xB8), (0xD4, 0x5A, 0x12)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a plot."""
+    """A line in a plot."""
 
     label: str
     points: Sequence[tuple[int, float]]  # (step, value); NaN leaves a gap
     colour: int  # 1 to NUM_COLOURS
-    dash: str = "solid"  # of DASHES
-    among_others: bool = False  # of its kind: what it ranges over would hide them
+    dash: str = "solid"  # one of DASHES
+    among_others: bool = False  # of other runs, which a shaded range would hide
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a reliability diagram shows of the same model with other weights."""
+    """Weights of a model in a reliability diagram."""
 
     label: str
     colour: int
@@ -66,7 +69,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of the page, with what it says in words and as a table."""
+    """A figure of the page, with a description in words and a table."""
 
     name: str
     title: str
@@ -86,7 +89,8 @@ DASHES = {
 
 
 def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Markup:
-    """Values over steps. is_share: of 1, whose upper end is what one looks at."""
+    """Draws values over steps. is_share: the values are shares of 1, and the axis shows the upper
+    end."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.9, 3.0), layout="constrained")
         axis = figure.subplots()
@@ -101,9 +105,10 @@ def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Mark
             values += mean[np.isfinite(mean)].tolist()
         highest = max(values, default=0)
         if is_share:
-            axis.set_ylim(max(0, min(0.9, 1 - 4 * (1 - highest))), 1)
+            axis.set_ylim(share_range(highest))
         elif values and min(values) > 0 and highest > 20 * np.median(values):
-            axis.set_yscale("log")  # a few updates have gradients of a hundred times the norm
+            # The gradients of a few updates have a hundred times the usual norm.
+            axis.set_yscale("log")
         whole = FuncFormatter(lambda x, _: f"{x:,.0f}")
         if highest >= 1000:
             axis.yaxis.set_major_formatter(whole)
@@ -114,8 +119,8 @@ def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Mark
 
 
 def stretches(points: Sequence[tuple[int, float]]) -> np.ndarray:
-    """[4, n]: step, lowest, mean and highest value. Of more than POINTS points, of each of
-    STRETCHES parts of them, NaN where none is finite."""
+    """Returns [4, n]: step, lowest, mean and highest value. More than POINTS points are summarised
+    in STRETCHES parts, with NaN for a part without finite values."""
     x, y = np.array(points, float).T
     if len(points) <= POINTS:
         return np.stack([x, y, y, y])
@@ -129,18 +134,19 @@ def stretches(points: Sequence[tuple[int, float]]) -> np.ndarray:
 
 
 def reliability(name: str, weights: Sequence[Weights]) -> Markup:
-    """Accuracy over confidence; below, the share of the images in each part of [0, 1]."""
+    """Draws accuracy over confidence, and below it the share of the images in each part of
+    [0, 1]."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(5.6, 5.0), layout="constrained")
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         above.plot([0, 1], [0, 1], color=STAND_INS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        for number, of_weights in enumerate(weights):
-            sums, colour = of_weights.sums, STAND_INS[f"series-{of_weights.colour}"]
+        for number, each in enumerate(weights):
+            sums, colour = each.sums, STAND_INS[f"series-{each.colour}"]
             filled = sums["count"] > 0
             count = sums["count"][filled]
             x, y = sums["confidence"][filled] / count, sums["hits"][filled] / count
             above.plot(x, y, color=colour, linewidth=1.2, gid=f"data-{number}")
-            # A point of few images says little.
+            # A point that few images are behind is small.
             above.scatter(x, y, color=colour, s=4 + 50 * np.sqrt(count / count.sum()), zorder=3)
             edges = np.linspace(0, 1, len(sums["count"]) + 1)
             below.stairs(sums["count"] / count.sum(), edges, color=colour, linewidth=1.4)
@@ -152,15 +158,15 @@ def reliability(name: str, weights: Sequence[Weights]) -> Markup:
 def overview(
     name: str, labels: np.ndarray, predictions: np.ndarray, num_classes: int, largest: int = 200
 ) -> tuple[Markup, int]:
-    """The whole confusion matrix as a picture, of at most `largest` rows; each stands for so many
-    classes, which is returned too. labels and predictions: int [N]."""
+    """Draws the whole confusion matrix as a picture of at most `largest` rows. Returns the picture
+    and the number of classes that a row stands for. labels and predictions: int [N]."""
     step = -(-num_classes // largest)
     size = -(-num_classes // step)
     hits, mistakes = np.zeros((2, size, size))
     right = labels == predictions
     np.add.at(hits, (labels[right] // step, predictions[right] // step), 1)
     np.add.at(mistakes, (labels[~right] // step, predictions[~right] // step), 1)
-    # Shades by the logarithm: one mistake must be seen beside a hundred.
+    # Shades follow the logarithm, so that one mistake can be seen beside a hundred.
     shade = lambda m: np.log1p(m) / max(np.log1p(m.max()), 1e-9)  # noqa: E731
     picture = np.zeros((size, size, 4), np.uint8)
     is_right = shade(hits) >= shade(mistakes)
@@ -170,26 +176,27 @@ def overview(
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name, "axes.grid": False}):
         figure = Figure(figsize=(5.6, 5.4), layout="constrained")
         axis = figure.subplots()
-        axis.imshow(picture, interpolation="none", gid="data-0",
-                    extent=(0, size * step, size * step, 0))  # fmt: skip
-        axis.set(xlabel="predicted class, by number", ylabel="label, by number",
-                 xlim=(0, num_classes), ylim=(num_classes, 0))  # fmt: skip
+        extent = (0, size * step, size * step, 0)
+        axis.imshow(picture, interpolation="none", gid="data-0", extent=extent)
+        axis.set(xlabel="predicted class, by number", ylabel="label, by number")
+        axis.set(xlim=(0, num_classes), ylim=(num_classes, 0))
         for ticks in (axis.xaxis, axis.yaxis):
             ticks.set_major_locator(MaxNLocator(5, integer=True))
         return _svg(figure, name), step
 
 
 def _svg(figure: Figure, name: str) -> Markup:
-    """The <svg> alone, with ids that begin with `name`. What it shows is said beside it."""
+    """Returns the `<svg>` alone, with ids that begin with `name`. It is hidden from screen readers,
+    as the page describes it beside the drawing."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     text = file.getvalue()
-    # Its style rule would hold for the whole page.
+    # The style rule of an SVG would apply to the whole page.
     unwanted = r"<metadata>.*?</metadata>|<style.*?</style>"
     text = re.sub(unwanted, "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(?<= id=")|(?<=url\(#)|(?<=xlink:href="#)', f"{name}-", text)
-    # The family is the page's.
+    # The font family is the page's.
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for variable, stand_in in STAND_INS.items():

@@ -1,4 +1,4 @@
-"""The page: what there is to say of a run, put into report.html.jinja."""
+"""Page of a run, rendered from report.html.jinja."""
 
 import base64
 import io
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from convnext.runs import environment
+from convnext.training.metrics import EMA, RAW
 from tools.reporting import curves, figures, tables
 from tools.reporting.predictions import Findings
 from tools.reporting.runs import Run, names
@@ -20,16 +21,19 @@ PICTURE = 256  # pixels, side of a picture, at most
 
 
 def render(run: Run, findings: Findings, others: Sequence[Run] = ()) -> str:
-    """The page of a run, whose curves lie in the same plots as those of others. The others are of
+    """Returns the page of a run, with the curves of others in the same plots. The others must have
     the same problem type."""
     templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     templates.filters |= {"text": tables.text, "picture": _picture}
-    mistakes = None if findings.labels is None else tables.confusions(
-        findings.labels, findings.predictions
-    )  # fmt: skip
+    mistakes = None
+    if findings.labels is not None:
+        mistakes = tables.confusions(findings.labels, findings.predictions)
     return templates.get_template("report.html.jinja").render(
         css=Markup((FOLDER / "report.css").read_text()),
         run=run,
@@ -48,7 +52,7 @@ def render(run: Run, findings: Findings, others: Sequence[Run] = ()) -> str:
 
 
 def _picture(image: np.ndarray) -> str:
-    """As a URI that holds it."""
+    """Returns the image as a data URI."""
     picture, file = Image.fromarray(image), io.BytesIO()
     picture.thumbnail((PICTURE, PICTURE))
     picture.save(file, format="WEBP", quality=85, method=4)
@@ -56,24 +60,25 @@ def _picture(image: np.ndarray) -> str:
 
 
 def _comparison(runs):
-    """The scores that the runs logged, and the fields in which their configs differ."""
+    """Returns the scores that the runs logged, and the fields in which their configs differ."""
     rows = []
     for name, run in zip(names(runs), runs, strict=True):
-        of = run.score
-        last = {prefix: run.series(f"{prefix}/{of}")[-1:] for prefix in ("val", "val_ema")}
-        rows.append({
-            "name": name,
-            "step": run.logged_step,
-            "num_steps": run.num_steps,
-            "raw": last["val"][0][1] if last["val"] else None,
-            "ema": last["val_ema"][0][1] if last["val_ema"] else None,
-            "best": run.best(f"{run.reported}/{of}"),
-        })  # fmt: skip
+        last = {prefix: run.series(f"{prefix}/{run.score}")[-1:] for prefix in (RAW, EMA)}
+        rows.append(
+            {
+                "name": name,
+                "step": run.logged_step,
+                "num_steps": run.num_steps,
+                "raw": last[RAW][0][1] if last[RAW] else None,
+                "ema": last[EMA][0][1] if last[EMA] else None,
+                "best": run.best(f"{run.reported}/{run.score}"),
+            }
+        )
     return {"names": names(runs), "rows": rows, "differences": tables.differences(runs)}
 
 
 def _classes(run, findings, mistakes):
-    """The confusion matrix, the mistakes by their number, and the worst classes."""
+    """Returns the confusion matrix, the most frequent mistakes, and the worst classes."""
     labels, predictions = findings.labels, findings.predictions
     num_classes = len(findings.class_names)
     shown = tables.confused_classes(num_classes, mistakes)
@@ -96,7 +101,7 @@ def _classes(run, findings, mistakes):
 
 
 def _calibration(run, findings):
-    """Confidence beside accuracy, of all weights."""
+    """Returns the plot of accuracy over confidence, for all weights."""
     weights = [
         figures.Weights(
             label, curves.colours(run)[prefix], findings.totals[prefix]["of_confidence"]
@@ -104,14 +109,16 @@ def _calibration(run, findings):
         for prefix, label in run.weights().items()
     ]
     scores = tables.scores(findings.totals, run.weights())
+    errors = [f"{row['weights']}: calibration error {row['ece']:.4f}." for row in scores]
+    columns = ("images", "mean confidence", "accuracy")
     return figures.Plot(
         name="reliability",
         title="Accuracy over confidence",
         svg=figures.reliability("reliability", weights),
-        description="Accuracy over confidence, which are equal on the diagonal. "
-        + " ".join(f"{row['weights']}: calibration error {row['ece']:.4f}." for row in scores),
-        legend=[figures.Curve(w.label, (), w.colour) for w in weights],
-        header=["confidence", *(f"{w.label}, {column}" for w in weights
-                                for column in ("images", "mean confidence", "accuracy"))],
-        rows=tables.of_confidence([w.sums for w in weights]),
-    )  # fmt: skip
+        description=" ".join(
+            ["Accuracy over confidence, which are equal on the diagonal.", *errors]
+        ),
+        legend=[figures.Curve(each.label, (), each.colour) for each in weights],
+        header=["confidence", *(f"{each.label}, {c}" for each in weights for c in columns)],
+        rows=tables.confidence_rows([each.sums for each in weights]),
+    )

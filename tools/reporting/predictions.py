@@ -1,4 +1,4 @@
-"""What the weights of a run say of its validation images."""
+"""Predictions of a run's weights for its validation images."""
 
 import json
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from convnext import sharding
 from convnext.data import sources
 from convnext.errors import InputError, require
 from convnext.evaluation import activation, evaluate
 from convnext.runs import checkpoint
-from convnext.training import losses, metrics, steps
+from convnext.tasks import classification
+from convnext.training import losses, metrics
 from convnext.weights import pretrained
 from tools.reporting.runs import Run
 
 MISTAKES = 24  # in the gallery
-PICTURE = 192  # pixels, side that smaller images are enlarged to
+PICTURE = 192  # pixels; images with a smaller side are enlarged to it
 
 
 @dataclass(frozen=True)
@@ -38,61 +38,62 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Findings:
-    """Of the weights after `step`."""
+    """Scores, predictions and mistakes of the weights after `step`."""
 
     step: int
     num_params: int
     class_names: tuple[str, ...]
     totals: Mapping[str, Mapping[str, Any]]  # sums of metrics.details, by prefix ("val", ...)
-    # Of each image, int [N], by the weights that are reported; None where it has no single label.
+    # int [N], of the weights that are reported; None if images have no single label.
     labels: np.ndarray | None
     predictions: np.ndarray | None
     mistakes: tuple[Mistake, ...]  # the most confident first
 
 
 def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int | None) -> Findings:
-    """Evaluates the newest checkpoint of a run, raw and averaged, on its validation images.
+    """Evaluates the newest checkpoint of a run, raw and EMA, on its validation images.
 
-    data_root and num_workers: in place of the run's, where not None. Raises InputError where there
-    is no checkpoint, the data cannot be found or is of other classes.
+    data_root and num_workers: None takes the run's. Raises InputError if there is no checkpoint, or
+    if the data cannot be found or has other classes.
     """
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(batch_size, mesh)
     step = checkpoint.latest_step(run.workdir)
     if not step:
         raise InputError(f"no checkpoint in {run.workdir}", "a run that has saved one")
     source = _source(run, data_root)
-    # The step is said, so that all are of the same where the run goes on meanwhile.
+    # The step is fixed, so that all weights are of one step even if the run is still training.
     load = partial(pretrained.load, run.workdir, step=step, dtype=run.config["model"]["dtype"])
-    found = {"val": load(weights="raw")}
-    for prefix, decay in zip(run.averages(), run.config["ema_decays"], strict=True):
-        found[prefix] = load(weights=f"ema_{decay}")
-    reported = found[run.reported]
+    models = {metrics.RAW: load(weights="raw")}
+    for prefix, decay in zip(run.emas(), run.config["ema_decays"], strict=True):
+        models[prefix] = load(weights=f"ema_{decay}")
+    reported = models[run.reported]
 
-    batches = partial(
-        evaluate.batches, source, reported.processor, mesh, batch_size=batch_size,
+    options = dict(
+        batch_size=batch_size,
         num_workers=run.config["num_workers"] if num_workers is None else num_workers,
-        max_bad_images=run.config["max_bad_images"], problem_type=run.problem_type,
-    )  # fmt: skip
-    eval_step = partial(evaluate.eval_step, reported.model, reported.processor, mesh)
-    totals = steps.evaluate(
-        eval_step(partial(metrics.details, problem_type=run.problem_type)),
-        {prefix: weights.params for prefix, weights in found.items()},
-        batches(),
+        max_bad_images=run.config["max_bad_images"],
     )
-    said, mistakes = {}, ()
+    weights = {prefix: {"params": each.params} for prefix, each in models.items()}
+    details = classification.evaluation(reported, source)
+    totals = evaluate.totals(details, weights, **options)
+    rows, mistakes = {}, ()
     if run.problem_type == losses.SINGLE_LABEL:
-        said = steps.collect(eval_step(metrics.outputs), reported.params, batches())
-        mistakes = _mistakes(said, source, reported)
+        outputs = classification.rows(reported, source, _outputs)
+        weights = {"": {"params": reported.params}}
+        rows = outputs.scores(evaluate.totals(outputs, weights, **options)[""])
+        mistakes = _mistakes(rows, source, reported)
     return Findings(
         step=step,
         num_params=sum(leaf.size for leaf in jax.tree.leaves(reported.params)),
         class_names=reported.labels,
         totals=totals,
-        labels=said.get("label"),
-        predictions=said.get("prediction"),
+        labels=rows.get("label"),
+        predictions=rows.get("prediction"),
         mistakes=mistakes,
     )
+
+
+def _outputs(logits, batch):
+    return metrics.outputs(logits, batch["label"], batch["mask"])
 
 
 def _source(run, data_root):
@@ -102,16 +103,15 @@ def _source(run, data_root):
     except InputError as error:
         raise InputError(
             f"the data of {run.workdir} cannot be read: {error.problem}",
-            "--data_root, where it lies now",
+            "--data_root=DIR, the folder where it lies now",
         ) from error
     if run.problem_type != losses.REGRESSION:
         pairs = list(zip_longest(source.class_names, _class_names(run.workdir)))
         for index, (here, there) in enumerate(pairs):
             accepted = f"{there!r}, as in the run {run.workdir}"
             require(here == there, f"class {index} of the data", here, accepted)
-    size = run.config["val_size"]
-    require(len(source) == size, "the number of validation images", len(source),
-            f"{size}, as in the run")  # fmt: skip
+    count, size = len(source), run.config["val_size"]
+    require(count == size, "the number of validation images", count, f"{size}, as in the run")
     return source
 
 
@@ -119,16 +119,18 @@ def _class_names(workdir: Path):
     try:
         return json.loads((workdir / "classes.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{workdir}/classes.json: {error}", "that of a run") from error
+        raise InputError(
+            f"{workdir}/classes.json: {error}", "the file as a run writes it"
+        ) from error
 
 
-def _mistakes(said, source, reported):
-    """The most confident ones, with the map of what they were taken for."""
-    wrong = np.flatnonzero(said["prediction"] != said["label"])
-    worst = wrong[np.argsort(-said["confidence"][wrong], kind="stable")][:MISTAKES]
+def _mistakes(rows, source, reported):
+    """Returns the most confident mistakes, with the map of the class that each was taken for."""
+    wrong = np.flatnonzero(rows["prediction"] != rows["label"])
+    worst = wrong[np.argsort(-rows["confidence"][wrong], kind="stable")][:MISTAKES]
     if not worst.size:
         return ()
-    indices, predictions = said["index"][worst], said["prediction"][worst]
+    indices, predictions = rows["index"][worst], rows["prediction"][worst]
     preprocess = partial(reported.processor.preprocess, [source[i]["image"] for i in indices])
     images = preprocess(do_rescale=False, do_normalize=False).astype(np.uint8)
     heat = jax.jit(partial(activation.class_activation, model=reported.model))(
@@ -138,12 +140,12 @@ def _mistakes(said, source, reported):
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     return tuple(
         Mistake(
-            index=int(said["index"][at]),
-            label=int(said["label"][at]),
-            prediction=int(said["prediction"][at]),
-            confidence=float(said["confidence"][at]),
+            index=int(rows["index"][row]),
+            label=int(rows["label"][row]),
+            prediction=int(rows["prediction"][row]),
+            confidence=float(rows["confidence"][row]),
             image=image,
-            overlay=activation.overlay(image, map_of_it),
+            overlay=activation.overlay(image, heat_map),
         )
-        for at, image, map_of_it in zip(worst, images, np.asarray(heat), strict=True)
+        for row, image, heat_map in zip(worst, images, np.asarray(heat), strict=True)
     )

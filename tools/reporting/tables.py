@@ -1,4 +1,4 @@
-"""The tables of a report, as plain data: lists of rows."""
+"""Tables of a report, as plain data: lists of rows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ import numpy as np
 from convnext.training import metrics
 from tools.reporting.runs import Run
 
-LARGEST = 30  # classes that a confusion matrix is written out for
-BLOCK = 15  # classes of the block that stands for a larger one
-LISTED = 20  # confusions, and classes
-ROWS = 150  # of the values of a curve
-# Rows of the paper's Table 5 (https://arxiv.org/abs/2201.03545), in its order, and what else one
-# asks of a recipe: field of the config, name.
+LARGEST = 30  # classes, up to which a confusion matrix is written out
+BLOCK = 15  # classes of a larger matrix that are written out
+LISTED = 20  # confusions, and worst classes
+ROWS = 150  # of the table of a curve
+# Rows of the paper's Table 5 (https://arxiv.org/abs/2201.03545), in its order, and further fields
+# of a recipe: field of the config, name.
 RECIPE = {
     "Data": {
         "data.name": "data set",
-        "train_size": "images to train on",
-        "val_size": "images to validate on",
+        "train_size": "training images",
+        "val_size": "validation images",
         "image_size": "image size, pixels",
     },
     "Model": {
@@ -61,7 +61,7 @@ RECIPE = {
 
 
 def text(value: Any) -> str:
-    """A value of a config or a score, for people."""
+    """Formats a value of a config, or a score, for people."""
     if value is None or value is False:
         return "none" if value is None else "no"
     if value is True:
@@ -74,19 +74,19 @@ def text(value: Any) -> str:
 
 
 def recipe(run: Run) -> dict[str, list[tuple[str, str]]]:
-    """{"Data": [("data set", "digits"), ...], ...}, of the fields that the run has."""
+    """Returns {"Data": [("data set", "digits"), ...], ...} of the fields that the run has."""
+    values = run.fields
     return {
-        title: [(name, text(run.fields[field])) for field, name in group.items()
-                if field in run.fields]
+        title: [(name, text(values[field])) for field, name in group.items() if field in values]
         for title, group in RECIPE.items()
-    }  # fmt: skip
+    }
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """(field, its value in each run) of the fields of the configs that differ."""
+    """Returns the fields in which the configs differ, with the value in each run."""
     fields = [run.fields for run in runs]
-    names = dict.fromkeys(name for of_run in fields for name in of_run)
-    rows = [(name, [of_run.get(name) for of_run in fields]) for name in names]
+    names = dict.fromkeys(name for values in fields for name in values)
+    rows = [(name, [values.get(name) for values in fields]) for name in names]
     return [(name, [text(v) for v in values]) for name, values in rows if _differ(values)]
 
 
@@ -95,25 +95,25 @@ def _differ(values):
 
 
 def scores(totals: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> list[dict]:
-    """{"weights": "raw", "loss": 0.1, "top1": 0.9, ..., "ece": 0.02} of each."""
+    """Returns {"weights": "raw", "loss": 0.1, "top1": 0.9, ..., "ece": 0.02} for each weights."""
     rows = []
-    for prefix, of_weights in totals.items():
-        means = metrics.means(of_weights)
+    for prefix, sums in totals.items():
+        means = metrics.means(sums)
         means.pop("count")
-        if "of_confidence" in of_weights:
-            means["ece"] = metrics.calibration_error(of_weights["of_confidence"])
+        if "of_confidence" in sums:
+            means["ece"] = metrics.calibration_error(sums["of_confidence"])
         rows.append({"weights": names[prefix], **means})
     return rows
 
 
 def logged(curves: Sequence[Sequence[tuple[int, float]]], most: int = ROWS) -> list[list[str]]:
-    """A row for each step, [step, value of each curve]; of more than `most` steps evenly spread
-    ones, and the last."""
+    """Returns a row for each step, [step, value of each curve]. Of more than `most` steps it takes
+    `most` that are evenly spread, the last included."""
     steps = sorted({step for points in curves for step, _ in points})
     if len(steps) > most:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]
     values = [dict(points) for points in curves]
-    return [[f"{step:,}", *(_value(of_curve.get(step)) for of_curve in values)] for step in steps]
+    return [[f"{step:,}", *(_value(curve.get(step)) for curve in values)] for step in steps]
 
 
 def _value(value):
@@ -122,9 +122,9 @@ def _value(value):
     return "not finite" if math.isnan(value) else f"{value:.5g}"
 
 
-def of_confidence(weights: Sequence[Mapping[str, np.ndarray]]) -> list[list[str]]:
-    """A row for each part of [0, 1] that has images: its ends; of each of the weights the number of
-    images, their mean confidence and their accuracy. weights: sums of_confidence."""
+def confidence_rows(weights: Sequence[Mapping[str, np.ndarray]]) -> list[list[str]]:
+    """Returns a row for each part of [0, 1] that has images: its ends, and for each weights the
+    number of images, their mean confidence and their accuracy. weights: sums of_confidence."""
     edges = np.linspace(0, 1, metrics.CONFIDENCE_BINS + 1)
     rows = []
     for part, ends in enumerate(pairwise(edges)):
@@ -133,18 +133,19 @@ def of_confidence(weights: Sequence[Mapping[str, np.ndarray]]) -> list[list[str]
             continue
         row = [f"{ends[0]:.3f} to {ends[1]:.3f}"]
         for sums, count in zip(weights, counts, strict=True):
-            shares = [f"{sums[name][part] / count:.4f}" if count else ""
-                      for name in ("confidence", "hits")]  # fmt: skip
+            totals = sums["confidence"][part], sums["hits"][part]
+            shares = [f"{total / count:.4f}" if count else "" for total in totals]
             row += [f"{count:,}", *shares]
         rows.append(row)
     return rows
 
 
-# Of a confusion matrix only what is not 0 is ever made: it has num_classes**2 places.
+# A confusion matrix has num_classes**2 places, so only those that are not 0 are ever stored.
 
 
 def confusions(labels: np.ndarray, predictions: np.ndarray) -> list[tuple[int, int, int]]:
-    """(label, prediction, count) of all mistakes, the most frequent first. Both int [N]."""
+    """Returns (label, prediction, count) of all mistakes, the most frequent first. labels and
+    predictions: int [N]."""
     wrong = labels != predictions
     pairs = np.stack([labels[wrong], predictions[wrong]], axis=1)
     pairs, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -153,7 +154,7 @@ def confusions(labels: np.ndarray, predictions: np.ndarray) -> list[tuple[int, i
 
 
 def confused_classes(num_classes: int, mistakes: Sequence[tuple[int, int, int]]) -> list[int]:
-    """All classes, or of many those BLOCK that occur in the most frequent mistakes."""
+    """Returns all classes, or of more than LARGEST up to BLOCK of the most frequent mistakes."""
     if num_classes <= LARGEST:
         return list(range(num_classes))
     kept: set[int] = set()
@@ -164,8 +165,8 @@ def confused_classes(num_classes: int, mistakes: Sequence[tuple[int, int, int]])
 
 
 def matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[int]) -> list[dict]:
-    """A row for each of the classes: {"label", "cells": [(count, share of the label's, whether it
-    is right)], "others": count of other predictions}."""
+    """Returns a row for each class: {"label", "cells": [(count, share of the label's images,
+    whether it is right)], "others": count of other predictions}."""
     rows = []
     for label in classes:
         predicted = predictions[labels == label]
@@ -181,14 +182,21 @@ def matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[int]) 
 def worst_classes(
     of_class: Mapping[str, np.ndarray], mistakes: Sequence[tuple[int, int, int]]
 ) -> list[dict]:
-    """{"label", "count", "accuracy", "taken_for", "times"} of the LISTED classes with the lowest
-    accuracy; taken_for is the most frequent mistake, None where there is none."""
+    """Returns {"label", "count", "accuracy", "taken_for", "times"} of the LISTED classes with the
+    lowest accuracy. taken_for is the most frequent mistake, or None."""
     accuracy = metrics.class_accuracy(of_class)
     most_frequent = {label: (prediction, n) for label, prediction, n in reversed(mistakes)}
     order = [k for k in np.argsort(accuracy, kind="stable").tolist() if of_class["count"][k]]
     rows = []
     for label in order[:LISTED]:
         taken_for, times = most_frequent.get(label, (None, 0))
-        rows.append({"label": label, "count": int(of_class["count"][label]), "times": times,
-                     "accuracy": float(accuracy[label]), "taken_for": taken_for})  # fmt: skip
+        rows.append(
+            {
+                "label": label,
+                "count": int(of_class["count"][label]),
+                "times": times,
+                "accuracy": float(accuracy[label]),
+                "taken_for": taken_for,
+            }
+        )
     return rows

@@ -1,0 +1,186 @@
+"""Batches on the host, as functions of their number alone.
+
+A batch is a function of (seed, step), and an example in it of (seed, epoch, index), whatever the
+number of workers and processes: a run resumes from the number of its last step alone.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import jax
+import numpy as np
+
+from convnext.data.epochs import Epochs
+from convnext.errors import InputError, require
+from convnext.task import Source
+
+Example = dict[str, Any]
+
+
+class TrainBatches:
+    """Batches of the transformed examples of a run, by the updates made before: {name: [n, ...]},
+    and bad int32 [n].
+
+    n is the batch size, or this process's `rows` of it. With max_bad_images the next example of the
+    group stands in for one that cannot be read, whose index is `bad`, -1 otherwise.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Callable[[Example, np.random.Generator], Example],
+        epochs: Epochs,
+        *,
+        rows: slice = slice(None),
+        max_bad_images: int = 0,
+    ):
+        self.source, self.transform, self.epochs = source, transform, epochs
+        self.rows, self.max_bad_images = rows, max_bad_images
+        self.num_rows = len(range(epochs.batch_size)[rows])
+        self._members = _members(epochs.groups, len(source))
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        return self.part(step, slice(None))
+
+    def part(self, step: int, rows: slice) -> dict[str, np.ndarray]:
+        """Returns these of the n rows of a batch."""
+        epochs, indices = (each[self.rows][rows].tolist() for each in self.epochs[step])
+        return _stacked([self._example(*each) for each in zip(epochs, indices, strict=True)])
+
+    def row_nbytes(self) -> int:
+        """Bytes of a row, in the group where they are the most. One example of each is read."""
+        rng = np.random.default_rng(0)
+        return max(
+            _nbytes(self.transform(_first(self.source, members), rng)) for members in self._members
+        )
+
+    def _example(self, epoch, index):
+        if self.epochs.groups is None:
+            members, place = self._members[0], index
+        else:
+            members = self._members[self.epochs.groups[index]]
+            place = int(np.searchsorted(members, index))
+        example, found = _readable(self.source, members, place, self.max_bad_images)
+        rng = np.random.default_rng((self.epochs.seed, epoch, index))
+        bad = np.int32(-1 if found == index else index)
+        return {**self.transform(example, rng), "bad": bad}
+
+
+class EvalBatches:
+    """Batches of every transformed example once, in order: {name: [n, ...]}, mask float32 [n],
+    index int32 [n], the number of an example in its source, and bad int32 [n].
+
+    groups, int [examples]: a batch has examples of one group, group after group. The last batch of
+    a group is filled up with blank examples of mask 0 and index -1. With max_bad_images a blank one
+    also takes the place of an example that cannot be read, whose index is `bad`, -1 otherwise.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Callable[[Example], Example],
+        *,
+        batch_size: int,
+        groups: np.ndarray | None = None,
+        rows: slice = slice(None),
+        max_bad_images: int = 0,
+    ):
+        require(batch_size > 0, "batch_size", batch_size, "1 and more")
+        self.source, self.transform = source, transform
+        self.batch_size, self.rows, self.max_bad_images = batch_size, rows, max_bad_images
+        self.num_rows = len(range(batch_size)[rows])
+        self._members = _members(groups, len(source))
+        # (group, its batch) of each batch.
+        self._numbers = [
+            (group, number)
+            for group, members in enumerate(self._members)
+            for number in range(-(-len(members) // batch_size))
+        ]
+        self._blanks: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, batch: int) -> dict[str, np.ndarray]:
+        return self.part(batch, slice(None))
+
+    def part(self, batch: int, rows: slice) -> dict[str, np.ndarray]:
+        """Returns these of the n rows of a batch."""
+        group, number = self._numbers[batch]
+        first = number * self.batch_size
+        places = range(first, first + self.batch_size)[self.rows][rows]
+        return _stacked([self._example(group, place) for place in places])
+
+    def row_nbytes(self) -> int:
+        """Bytes of a row, in the group where they are the most. One example of each is read."""
+        return max(
+            _nbytes(self.transform(_first(self.source, members))) for members in self._members
+        )
+
+    def _example(self, group, place):
+        members = self._members[group]
+        index = int(members[place]) if place < len(members) else -1
+        bad, example = -1, None
+        if index >= 0:
+            try:
+                example = self.source[index]
+            except InputError:
+                if self.max_bad_images == 0:
+                    raise
+                bad = index
+        return {
+            **(self._blank(group) if example is None else self.transform(example)),
+            "mask": np.float32(example is not None),
+            "index": np.int32(index),
+            "bad": np.int32(bad),
+        }
+
+    def _blank(self, group):
+        if group not in self._blanks:
+            example, _ = _readable(self.source, self._members[group], 0, self.max_bad_images)
+            transformed = self.transform(example)
+            self._blanks[group] = {name: np.zeros_like(each) for name, each in transformed.items()}
+        return self._blanks[group]
+
+
+def _members(groups, count):
+    """Indices of the examples of each group, in order."""
+    if groups is None:
+        return [range(count)]
+    require(len(groups) == count, "the length of groups", len(groups), count)
+    _, counts = np.unique(groups, return_counts=True)
+    return np.split(np.argsort(groups, kind="stable"), np.cumsum(counts)[:-1])
+
+
+def _readable(source, members, place, max_bad_images):
+    """The example of the member at this place, or of one of the max_bad_images that follow, if it
+    cannot be read; and its index."""
+    for offset in range(max_bad_images):
+        index = int(members[(place + offset) % len(members)])
+        with suppress(InputError):
+            return source[index], index
+    index = int(members[(place + max_bad_images) % len(members)])
+    return source[index], index
+
+
+def _first(source, members):
+    """The first example that can be read."""
+    return _readable(source, members, 0, len(members) - 1)[0]
+
+
+def _nbytes(example):
+    return sum(np.asarray(each).nbytes for each in example.values())
+
+
+def _stacked(examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def process_rows(batch_size: int) -> slice:
+    """The contiguous rows of a global batch that this process reads."""
+    rows = batch_size // jax.process_count()
+    return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)

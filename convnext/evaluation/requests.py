@@ -1,0 +1,312 @@
+"""The request that eval.py is given, and the test sets, weights and processors that it asks for."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from convnext import hosts, sharding, tasks
+from convnext.data import folders, imagenet, sources, test_sets
+from convnext.data.test_sets import ImageSet
+from convnext.errors import InputError, require
+from convnext.evaluation import evaluate, probing
+from convnext.images.processor import FILTERS, ImageProcessor
+from convnext.runs import checkpoint, plan
+from convnext.task import Task
+from convnext.training import losses, steps
+from convnext.weights import pretrained
+from convnext.weights.pretrained import Pretrained
+
+Config = Mapping[str, Any]  # of a run, and an empty one where there is no run
+# A copy of the data may lie elsewhere on each host, and each decodes as it can.
+OWN = ("data_root", "num_workers", "allow_duplicates")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of the command line; None and () stand for what the run or the weights say."""
+
+    weights: Sequence[str] = ("ema",)
+    data: Sequence[str] = ()
+    data_root: str | None = None
+    image_size: Sequence[str] = ()
+    crop_pct: Sequence[str] = ()
+    crop_mode: str | None = None
+    interpolation: str | None = None
+    flip: bool = False
+    crops: int = 1
+    probe: str | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+    dtype: str | None = None
+    allow_duplicates: bool = False
+
+    def compared(self) -> dict[str, Any]:
+        """Returns what all processes must have been asked alike, by the names of the flags."""
+        return {f"--{k}": v for k, v in vars(self).items() if k not in OWN}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An evaluation that is about to be made: what it is of, and the function that makes it."""
+
+    heading: str
+    key: Mapping[str, Any]  # what its results are of, see results.KEYS
+    result: Callable[[], evaluate.Result]
+
+
+def recorded(config: Config | None, workdir: Path | None) -> Config:
+    """Returns the config; without one that with which the run in workdir was made; or an empty one.
+
+    Raises InputError where the two differ in what the weights decide.
+    """
+    path = workdir and workdir / "config.json"
+    made_with = tasks.restored(path) if path and path.is_file() else {}
+    if config is None:
+        return made_with
+    for name in ("model", "image_size", "preprocess", "normalize") if made_with else ():
+        given, before = _plain(config.get(name)), _plain(made_with.get(name))
+        accepted = f"{before!r}, with which {workdir} was made; or --{name} of eval.py"
+        # A field that the run did not have is new, and has its default.
+        before = {**given, **before} if name == "model" else before
+        require(given == before, f"config.{name}", given, accepted)
+    return config
+
+
+def _plain(value):
+    return json.loads(json.dumps(value.to_dict() if hasattr(value, "to_dict") else value))
+
+
+def of_run(
+    request: Request, config: Config, workdir: Path, make: Callable[..., Task]
+) -> Iterator[Answer]:
+    """Yields the evaluations of the weights of a run, each as the run made it in training.
+
+    Raises InputError where something else is asked of it.
+    """
+    for name, value in vars(request).items():
+        plain = name in ("weights", "batch_size", "num_workers") or value == getattr(Request, name)
+        require(plain, f"--{name}", value, f"no such flag for a run of the task {config['task']}")
+    mesh = sharding.make_mesh()
+    task = make(config, mesh)
+    config = task.config
+    sources.require_same(val=task.evaluation.source)
+    hosts.require_same(lambda: {**request.compared(), "config": _plain(config)})
+    abstract = jax.eval_shape(task.init, jax.random.key(0))
+    averages = steps.ema_by_name(config["ema_decays"])
+    weights, at = {}, {}
+    for name in request.weights:
+        accepted = ", ".join(["raw", *averages, "a step"])
+        require(name in ("raw", *averages) or name.isdecimal(), "--weights", name, accepted)
+        at[name] = checkpoint.sound_step(workdir, int(name) if name.isdecimal() else None)
+        weights[name] = checkpoint.restore_variables(
+            workdir,
+            at[name],
+            abstract,
+            sharding.replicated(mesh),
+            ema_decay=averages.get("ema" if name.isdecimal() else name),
+        )
+
+    @cache
+    def totals():  # of all weights in one pass, when the first result is asked for
+        return evaluate.totals(task.evaluation, weights, **options(request, config))
+
+    def result(name):
+        return evaluate.Result({"": task.evaluation.scores(totals()[name])})
+
+    params = plan.parameter_count(abstract["params"])
+    for name, step in at.items():
+        key = dict(model=str(workdir), weights=name, data="val", param_count=params)
+        yield Answer(f"{name}: the run {workdir} at step {step}", key, partial(result, name))
+
+
+def options(request: Request, config: Config) -> dict[str, int]:
+    """Returns how batches are made: as was asked for, else as in the run."""
+    workers = config.get("num_workers", 0) if request.num_workers is None else request.num_workers
+    return dict(
+        batch_size=request.batch_size or config.get("batch_size", 64),
+        num_workers=workers,
+        max_bad_images=config.get("max_bad_images", 0),
+    )
+
+
+def of_classifier(request: Request, config: Config, workdir: Path | None) -> Iterator[Answer]:
+    """Yields the evaluations of each classifier on each test set with each image processor.
+
+    Raises InputError where the weights do not fit a test set.
+    """
+    image_sets = [image_set(request, name, config) for name in request.data or [None]]
+    hosts.require_same(
+        lambda: {
+            **request.compared(),
+            "config": _plain(config),
+            "data": [fingerprints(each, request.probe) for each in image_sets],
+        }
+    )
+    for weights in request.weights:
+        found, names = load(request, weights, workdir)
+        for images in image_sets:
+            check(request, found, images)
+            for processor, asked in processors(request, found.processor):
+                prepared = replace(found, processor=processor)
+                yield Answer(
+                    heading(request, weights, prepared, images, asked),
+                    dict(
+                        **names,
+                        data=images.name,
+                        img_size=processor.size,
+                        crop_pct=processor.crop_pct,
+                        interpolation=FILTERS[processor.resample],
+                        views=request.crops * (1 + request.flip),
+                        probe=request.probe or "",
+                        param_count=plan.parameter_count(found.params),
+                    ),
+                    partial(_result, request, prepared, images, options(request, config)),
+                )
+
+
+def _result(request, found, images, options):
+    if request.probe:
+        return evaluate.probe(found, images.train, images.parts[""], name=request.probe, **options)
+    return evaluate.evaluate(
+        found,
+        images.parts,
+        classes=images.classes,
+        crops=request.crops,
+        flip=request.flip,
+        show=None if jax.process_index() else images.name,
+        **options,
+    )
+
+
+def image_set(request: Request, name: str | None, config: Config) -> ImageSet:
+    """Finds what one of request.data names; where it names nothing, what the run validates on."""
+    root = request.data_root
+    if name is None:
+        train, val = sources.load(**config["data"])
+        return ImageSet(config["data"]["name"], {"": val}, train=train)
+    if name in test_sets.FOLDERS:
+        learns = request.probe and name == "val"
+        train = folders.class_folders(Path(root) / "train") if learns else None
+        return replace(test_sets.load(name, root), train=train)
+    if name != "folder":
+        train, val = sources.load(name, root)
+        return ImageSet(name, {"": val}, train=train)
+    require(root, "--data_root", root, "a folder of --data_root/<class>/*.jpg")
+    val_root = Path(root) / "val"
+    source = folders.class_folders(val_root if val_root.is_dir() else Path(root))
+    same = None if request.allow_duplicates else folders.duplicate(source)
+    if same:
+        raise InputError(
+            f"{same[1]} has the content of {same[0]}", "each image once, or --allow_duplicates"
+        )
+    has_train = val_root.is_dir() and (Path(root) / "train").is_dir()
+    train = folders.class_folders(Path(root) / "train") if has_train else None
+    return ImageSet(root, {"": source}, train=train)
+
+
+def fingerprints(images: ImageSet, probe: str | None) -> dict[str, dict[str, Any]]:
+    """Identifies the parts of a test set, and what a probe learns from."""
+    parts = {f"val/{part}" if part else "val": source for part, source in images.parts.items()}
+    if probe and images.train is not None:
+        parts["train"] = images.train
+    return {name: sources.fingerprint(source) for name, source in parts.items()}
+
+
+def load(request: Request, name: str, workdir: Path | None) -> tuple[Pretrained, dict[str, str]]:
+    """Loads one of request.weights; also returns how its results are named."""
+    is_of_run = name in ("raw", "ema") or name.startswith("ema_") or name.isdecimal()
+    if not is_of_run:
+        found = pretrained.load(name, dtype=request.dtype)
+        return found, dict(model=name.removeprefix("timm/"), weights="")
+    require(workdir, "--workdir", workdir, f"the run that --weights={name} is of, or --config")
+    if not (workdir / "checkpoints").is_dir():
+        raise InputError(f"no checkpoint in {workdir}", "the workdir of a training run")
+    step = dict(step=int(name)) if name.isdecimal() else dict(weights=name)
+    found = pretrained.load(workdir, dtype=request.dtype, **step)
+    return found, dict(model=str(workdir), weights=name)
+
+
+def processors(
+    request: Request, processor: ImageProcessor
+) -> Iterator[tuple[ImageProcessor, list[str]]]:
+    """Yields every image processor that was asked for, with the names of the fields that differ
+    from that of the weights."""
+    resample = request.interpolation and [FILTERS.index(request.interpolation)]
+    asked = dict(
+        size=_numbers("image_size", request.image_size, int),
+        crop_pct=_numbers("crop_pct", request.crop_pct, float),
+        crop_mode=request.crop_mode and [request.crop_mode],
+        resample=resample,
+    )
+    asked = {name: values for name, values in asked.items() if values}
+    for values in itertools.product(*asked.values()):
+        yield replace(processor, **dict(zip(asked, values, strict=True))), list(asked)
+
+
+def _numbers(name, texts, kind):
+    try:
+        return [kind(text) for text in texts]
+    except ValueError as error:
+        accepted = f"numbers, such as --{name}={'224,288' if kind is int else '0.875,1'}"
+        raise InputError(f"--{name} is {','.join(texts)!r}", accepted) from error
+
+
+def check(request: Request, found: Pretrained, images: ImageSet) -> None:
+    """Raises InputError where the weights do not fit the test set."""
+    class_names = next(iter(images.parts.values())).class_names
+    if request.probe:
+        missing = f"what to learn from, of {images.name}"
+        require(images.train, missing, None, "data with a train part")
+        sources.check_classes(class_names, images.train.class_names, images.name)
+    elif not found.model.num_classes:
+        raise InputError(
+            f"{found.origin} has no head",
+            f"the weights of a classifier, or --probe={' or '.join(probing.PROBES)}",
+        )
+    elif found.problem_type != losses.REGRESSION:
+        if images.name in test_sets.FOLDERS:
+            class_names = imagenet.synsets("1k")
+        check_labels(class_names, found.labels, images.name, found.origin)
+
+
+def heading(
+    request: Request, weights: str, found: Pretrained, images: ImageSet, asked: Sequence[str]
+) -> str:
+    """The lines above a result: weights, test set, and how images are prepared."""
+    processor = found.processor
+    views = [f"{request.crops} crops"] * (request.crops != 1) + ["mirrored"] * request.flip
+    whence = f"as {found.processor_origin} says"
+    if asked:
+        whence = f"{', '.join(asked)} as asked for, the rest {whence}"
+    filter_name = FILTERS[processor.resample]
+    pixels = [f"{processor.size} px", f"crop_pct {processor.crop_pct:g}", filter_name, *views]
+    return f"{weights}: {found.origin}, on {images.name}\n{', '.join(pixels)}; {whence}"
+
+
+def check_labels(found: Sequence[str], labels: Sequence[str], where: str, origin: str) -> None:
+    """Compares the classes of a source with the labels of the weights of `origin`. Raises
+    InputError where they are not the same in the same order, as far as they have names."""
+    unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
+    synsets = tuple(found) == imagenet.synsets("1k") and not {*labels} & {*found}
+    if not (unnamed or synsets) and {*found} & {*labels}:
+        sources.check_classes(found, labels, where)
+    if len(found) != len(labels):
+        raise InputError(
+            f"{where} has {len(found):,} classes and {origin} {len(labels):,}",
+            f"the {len(labels):,} of the weights",
+        )
+    if unnamed or synsets:
+        return
+    for index, (ours, theirs) in enumerate(zip(found, labels, strict=True)):
+        if ours != theirs:
+            raise InputError(
+                f"{where} has other classes than {origin}, or another order: class {index} is "
+                f"{ours!r} there and {theirs!r} here",
+                "the classes of the weights, in their order",
+            )

@@ -1,0 +1,1 @@
+"""What a run is: its folder, checkpoints, log, signals, plan."""

@@ -1,0 +1,292 @@
+"""Image classification: the paper's recipe, with one label, several, or numbers to predict."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from convnext.data import sources
+from convnext.errors import InputError, require
+from convnext.images import augment
+from convnext.images.processor import ImageProcessor
+from convnext.models.convnext import ConvNeXt, activations
+from convnext.runs import plan
+from convnext.task import Batch, Evaluation, Source, Task, Variables, append, joined
+from convnext.training import erasing, losses, metrics, mixup, steps
+from convnext.weights import pretrained
+from convnext.weights.pretrained import Pretrained
+
+MATRIX = 1000  # classes at most of which the confusion matrix is counted
+
+
+def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) -> Task:
+    """Makes the task of configs/convnext_tiny.py. An example is {"image": uint8 [H, W, 3],
+    "label"}. Raises InputError for what is out of range."""
+    train_source, val_source = _sources(config, stand_in)
+    is_stand_in = isinstance(train_source, sources.Announced)
+    label = first_label(train_source)
+    problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
+    num_classes = check_num_classes(train_source, label, config.model.num_classes, problem_type)
+    if problem_type == losses.SINGLE_LABEL:
+        train_source = sources.Labelled(train_source, "training image")
+        val_source = sources.Labelled(val_source, "evaluation image")
+    model = ConvNeXt(**config.model).clone(num_classes=num_classes)
+    size = config.image_size
+    require(size > 0, "image_size", size, "1 and more")
+    normalize = partial(steps.normalize, **config.normalize)
+    erase = partial(erasing.erase, **config.erase)
+    mix = partial(
+        mixup.mix, num_classes=num_classes, problem_type=problem_type, mesh=mesh, **config.mix
+    )
+    mixup.capped_group_size(config.batch_size, config.mix.group_size)
+    train_transform = partial(
+        augment.train, image_size=size, mean=config.normalize.mean, **config.augment
+    )
+    eval_transform = partial(augment.evaluate, image_size=size, **config.preprocess)
+    # Tried on a black image, so that what is out of range is said before anything is written.
+    black = {"image": np.zeros((size, size, model.in_chans), np.uint8), "label": label}
+    eval_transform(black)
+
+    has_matrix = problem_type == losses.SINGLE_LABEL and num_classes <= MATRIX
+
+    def describe(params: Any) -> list[str]:
+        return [plan.model(model, params, size), plan.precision(model)]
+
+    return Task(
+        config=config,
+        model=model,
+        init=lambda key: model.init(key, jnp.zeros((1, size, size, model.in_chans))),
+        pretrained=lambda source, key: {"params": pretrained.initial_params(source, model, key)},
+        train_source=train_source,
+        train_transform=train_transform,
+        example=train_transform(black, np.random.default_rng(0)),
+        prepare=partial(prepare, normalize=normalize, erase=erase, mix=mix),
+        loss=partial(loss, model=model, problem_type=problem_type),
+        evaluation=Evaluation(
+            source=val_source,
+            transform=eval_transform,
+            measure=partial(
+                measure,
+                model=model,
+                normalize=normalize,
+                problem_type=problem_type,
+                has_matrix=has_matrix,
+            ),
+            scores=scores,
+            report=partial(report, class_names=train_source.class_names) if has_matrix else None,
+        ),
+        best="-loss" if problem_type == losses.REGRESSION else "top1",
+        describe=describe,
+        draws=lambda: [plan.mixing(config.batch_size, mesh.size, config.mix)],
+        class_names=list(train_source.class_names),
+        record={"problem_type": problem_type},
+        is_stand_in=is_stand_in,
+        activations=partial(activations, model, size),
+    )
+
+
+def prepare(
+    keys: jax.Array, batch: Batch, *, normalize: Callable, erase: Callable, mix: Callable
+) -> Batch:
+    """Normalises a batch, erases boxes of its images, and mixes them: {"image", "target"}."""
+    mix_key, erase_key = keys
+    images = erase(erase_key, normalize(batch["image"]))
+    images, targets = mix(mix_key, images, batch["label"])
+    return {"image": images, "target": targets}
+
+
+def loss(
+    variables: Variables, batch: Batch, key: jax.Array, *, model: ConvNeXt, problem_type: str
+) -> tuple[jax.Array, tuple[dict, dict]]:
+    """Computes the mean loss of a part of a batch; no other variables change, nothing else is
+    logged."""
+    logits = model.apply(variables, batch["image"], train=True, rngs={"dropout": key})
+    each = losses.loss(logits, batch["target"], problem_type=problem_type)
+    return each.mean(), ({}, {})
+
+
+def measure(
+    variables: Variables,
+    batch: Batch,
+    *,
+    model: ConvNeXt,
+    normalize: Callable,
+    problem_type: str,
+    has_matrix: bool = False,
+) -> dict[str, jax.Array]:
+    """Sums up metrics.sums, and the confusion matrix where there is one."""
+    logits = model.apply(variables, normalize(batch["image"]), train=False)
+    labels, mask = batch["label"], batch["mask"]
+    sums = metrics.sums(logits, labels, mask, problem_type=problem_type)
+    return sums | ({"confusion": metrics.confusion(logits, labels, mask)} if has_matrix else {})
+
+
+def scores(total: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of a total: means over the examples."""
+    return {name: value for name, value in metrics.means(total).items() if name != "count"}
+
+
+def report(total: Mapping[str, Any], *, class_names: Sequence[str]) -> str:
+    """The confusion matrix of a total, in words."""
+    table = metrics.confusion_table(total["confusion"], class_names)
+    return f"labels (rows) and predictions (columns)\n{table}"
+
+
+def _sources(config, stand_in):
+    """The training and validation images; of a dry run without them, as many blank ones."""
+    try:
+        train, val = sources.load(**config.data)
+    except InputError as error:
+        published, num_classes = config.published, config.model.num_classes
+        if not (stand_in and published.train_size and num_classes):
+            raise
+        print(f"data       {error.problem}; the sizes are those published")
+        sizes = (published.train_size, published.val_size)
+        train, val = (sources.Announced(size, num_classes) for size in sizes)
+    sources.require_same(train=train, val=val)
+    return train, val
+
+
+def first_label(source: Source) -> np.ndarray:
+    """Returns the label of the first example that can be read. Raises InputError where none can."""
+    for index in range(len(source) - 1):
+        with suppress(InputError):
+            return source[index]["label"]
+    return source[len(source) - 1]["label"]
+
+
+def check_num_classes(
+    source: Source, label: np.ndarray, num_classes: int | None, problem_type: str
+) -> int:
+    """Returns the number of classes of the data; of a regression, of the numbers in a label.
+
+    Raises InputError where the config says another one; None takes what the data has.
+    """
+    if problem_type == losses.REGRESSION:
+        outputs = np.size(label)
+        if num_classes not in (None, outputs):
+            raise InputError(
+                f"model.num_classes is {num_classes} in a regression",
+                f"{outputs}, as many as a label has numbers",
+            )
+        return outputs
+    found = len(source.class_names)
+    ok = num_classes in (None, found)
+    require(ok, "model.num_classes", num_classes, f"{found}, as the data has")
+    return found
+
+
+def evaluation(
+    found: Pretrained,
+    source: Source,
+    *,
+    crops: int = 1,
+    flip: bool = False,
+    classes: Sequence[int] | None = None,
+) -> Evaluation:
+    """Makes the evaluation of weights from anywhere on any labelled source, with their own image
+    processor.
+
+    Its scores are loss, top1, top5 (of a regression: loss, mae) and count; of a single label also
+    ece, and class_accuracy, {class: None where it has no example}. With crops 5, or with `flip`,
+    the mirror images as well, the probabilities are the mean of those of the views. classes: see
+    metrics.details. Raises InputError where the processor is not one that is evaluated with.
+    """
+    problem_type = found.problem_type or losses.SINGLE_LABEL
+    source = _checked(source, problem_type)
+    logits = logits_of(found, crops=crops, flip=flip)
+
+    def measure(variables: Variables, batch: Batch):
+        return metrics.details(
+            logits(variables, batch["image"]),
+            batch["label"],
+            batch["mask"],
+            problem_type=problem_type,
+            classes=classes,
+        )
+
+    return Evaluation(
+        source=source,
+        transform=transform_of(found.processor, crops=crops),
+        measure=measure,
+        scores=partial(metrics.detailed_scores, class_names=source.class_names),
+    )
+
+
+def rows(
+    found: Pretrained,
+    source: Source,
+    measure: Callable[[jax.Array, Batch], Mapping[str, jax.Array]],
+) -> Evaluation:
+    """Makes the evaluation that keeps what `measure` returns of (logits, batch) for each example.
+
+    Its scores are arrays {name: [examples, ...], "index"} in the source's order. A model without a
+    head has features for logits.
+    """
+    source = _checked(source, found.problem_type or losses.SINGLE_LABEL)
+    logits = logits_of(found)
+
+    def measure_rows(variables: Variables, batch: Batch):
+        values = measure(logits(variables, batch["image"]), batch)
+        return {**values, "mask": batch["mask"], "index": batch["index"]}
+
+    return Evaluation(
+        source=source,
+        transform=transform_of(found.processor),
+        measure=measure_rows,
+        combine=append,
+        scores=joined,
+    )
+
+
+def _checked(source, problem_type):
+    """The source; a single label that is of no class is refused where it is read."""
+    if problem_type != losses.SINGLE_LABEL:
+        return source
+    return sources.Labelled(source, "evaluation image")
+
+
+def transform_of(processor: ImageProcessor, crops: int = 1) -> Callable[[dict], dict]:
+    """Makes the transform of an image processor; with crops 5 an image is [5, size, size, 3]."""
+    require(processor.do_resize, "the image processor's do_resize", False, "True")
+    return partial(
+        augment.evaluate,
+        image_size=processor.size,
+        crop_pct=processor.crop_pct,
+        crop_mode=processor.crop_mode,
+        crop_rounding=processor.crop_rounding,
+        resample=processor.resample,
+        crops=crops,
+    )
+
+
+def logits_of(
+    found: Pretrained, crops: int = 1, flip: bool = False
+) -> Callable[[Variables, jax.Array], jax.Array]:
+    """Makes the function from variables and uint8 images [N, H, W, C], or [N, 5, H, W, C] with
+    crops 5, to logits [N, K]; of several views, to the logarithms of the mean probabilities."""
+    processor, model = found.processor, found.model
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if processor.do_normalize:
+        mean, std = processor.image_mean, processor.image_std
+    rescales = processor.do_rescale and abs(processor.rescale_factor * 255 - 1) < 1e-6
+    require(rescales, "the image processor's rescale_factor", processor.rescale_factor, "1 / 255")
+
+    def logits(variables: Variables, images: jax.Array) -> jax.Array:
+        images = steps.normalize(images, mean=mean, std=std)
+        if crops == 1 and not flip:
+            return model.apply(variables, images, train=False)
+        images = images if images.ndim == 5 else images[:, None]
+        if flip:
+            images = jnp.concatenate([images, images[:, :, :, ::-1]], axis=1)
+        count, views = images.shape[:2]
+        each = model.apply(variables, images.reshape(-1, *images.shape[2:]), train=False)
+        log_probs = jax.nn.log_softmax(each).reshape(count, views, -1)
+        return jax.nn.logsumexp(log_probs, axis=1) - jnp.log(views)
+
+    return logits
