@@ -209,9 +209,9 @@ def _pytest(place, tests, limit, running):
     """The exit status, None after `limit` seconds, and what was printed."""
     # A file that is changed twice in a second would be taken for the one that was compiled.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-rfE", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-rfE", "-m", "", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
-        command,
+        [*command, *tests],
         cwd=place,
         env=environment,
         text=True,

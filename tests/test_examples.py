@@ -47,6 +47,7 @@ def test_features_of_no_images_are_refused(weights, tmp_path):
         features.show(tmp_path / "a.png", tmp_path, str(weights), 1)
 
 
+@pytest.mark.slow
 def test_transfer_prints_the_accuracy_of_each_way(weights, capsys):
     transfer_digits.main([f"--model={weights}", "--labels=1", "--num_steps=2"])
     title, *lines = capsys.readouterr().out.splitlines()

@@ -191,6 +191,7 @@ def test_each_canvas_is_compiled_once(finished):
     assert Counter(finished.measured) == {wide: 1, tall: 1}  # of all weights together
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_stopped_ends_as_if_it_had_not_been(finished, tmp_path, capsys):
     killed = run("train", f"--workdir={tmp_path}", "--kill_after=9")
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -199,6 +199,7 @@ cli.run(train.main)
 """
 
 
+@pytest.mark.slow
 def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
     finished, tmp_path, capsys, monkeypatch
 ):
@@ -267,6 +268,7 @@ def test_a_stop_at_the_end_of_an_epoch_saves_at_once_and_its_evaluation_is_made_
     assert added == json.loads((straight / "checkpoints/11/metrics/metrics").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncached", "quick")
 def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, monkeypatch, capsys):
     """Also where they stop together and one goes on, and where they go on from what one saved."""
@@ -408,6 +410,7 @@ cli.run(main)
 """
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_one_of_two_processes_both_know(tmp_path):
     with two_processes("train.py", tmp_path, program=IN_TROUBLE) as (first, second):
         _, errors = second.communicate(timeout=300)
@@ -621,6 +624,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_not_success(flags, messag
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_your_own_folder_trains(tmp_path):
     rng = np.random.default_rng(0)
     for name, colour in {"red": (200, 30, 30), "blue": (30, 30, 200)}.items():

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from dev import soak
 
@@ -7,6 +8,7 @@ FLAGS = ["--config.num_epochs=20", "--config.batch_size=256", "--config.model.de
          "--config.eval_every_epochs=10", "--config.log.every_steps=5"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_damaged_ends_as_one_left_alone(tmp_path, capsys):
     faults = ["kill in a save", "damage", "kill at the start"]
     same, counts = soak.soak(tmp_path, FLAGS, faults, np.random.default_rng(0), moment=(0.0, 0.3))

@@ -251,6 +251,7 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
         assert bool(split) == (fsdp > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncached")
 def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch):
     """With all that is random: shuffled, augmented, mixed within groups that 4 and 8 devices split,
