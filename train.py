@@ -50,8 +50,8 @@ def train(
     """Trains to the last step, or until `watch` stops it. Returns the last state, a dry run only
     its shapes. make: makes the task."""
     watch = watch or interruption.Watch()
-    flags = dict(profile_steps=profile_steps, dry_run=dry_run, start_anew=start_anew)
-    hosts.require_same(lambda: {"config": config.to_dict(), **flags})
+    asked = dict(profile_steps=profile_steps, dry_run=dry_run, start_anew=start_anew)
+    hosts.require_same(lambda: {"config": config.to_dict(), **asked})
 
     # The task: a model, its data, a loss, what is measured; and what it decides of the config.
     mesh = sharding.make_mesh(**config.mesh)
@@ -192,9 +192,9 @@ def train(
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    flags = dict(dry_run=DRY_RUN.value, start_anew=START_ANEW.value)
+    asked = dict(dry_run=DRY_RUN.value, start_anew=START_ANEW.value)
     with interruption.Watch() as watch:
-        train(config, workdir, watch, profile_steps=PROFILE_STEPS.value, **flags)
+        train(config, workdir, watch, profile_steps=PROFILE_STEPS.value, **asked)
 
 
 if __name__ == "__main__":
