@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 
 from convnext.data import folders
 from convnext.errors import InputError, require
@@ -139,7 +138,7 @@ def _imagenet_val_labels(path):
             members = {PurePosixPath(member.name).name: member for member in archive}
             names = ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
             meta, numbers = (read(archive, members[name], name) for name in names)
-        meta = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)
+        meta = _loadmat(io.BytesIO(meta), squeeze_me=True)
         synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in meta["synsets"]}
         return {
             f"ILSVRC2012_val_{i:08d}.JPEG": synsets[int(number)]
@@ -170,9 +169,15 @@ def flowers(root: str) -> tuple[folders.Files, folders.Files]:
     return files(np.sort(np.append(splits["trnid"], splits["valid"]))), files(splits["tstid"])
 
 
+def _loadmat(file, **options):
+    import scipy.io  # it takes a third of a second, in each worker
+
+    return scipy.io.loadmat(file, **options)
+
+
 def _matrix(root, name, key):
     path = Path(root) / name
     try:
-        return scipy.io.loadmat(path)[key].ravel()
+        return _loadmat(path)[key].ravel()
     except Exception as error:  # scipy's, of damaged files, are of every kind
         raise InputError(f"cannot read {path}: {error}", f"{name} as published") from error

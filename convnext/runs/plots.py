@@ -4,14 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 
 def save_curves(
     lines: Sequence[Mapping[str, Any]], path: str | os.PathLike, score: str = "top1"
 ) -> None:
     """Draws loss, a score and learning rate over the steps of a metrics.jsonl, as a PNG. Where the
     score is "loss" it has no panel of its own."""
+    from matplotlib.figure import Figure  # it takes a second, which no command's start waits for
+
     names = sorted({name for line in lines for name in line})
     panels = {
         "loss": [name for name in names if name.endswith("/loss")],
