@@ -12,14 +12,24 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # listings of folders
+# Programs are compiled in a third of the time: without the newer code generator and without work on
+# machine code. What is computed and exchanged is the same but for the order of sums.
+QUICK = (
+    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
+)
+os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import train as train_command
 from convnext import ConvNeXt
 from convnext.models.convnext import abstract_params
+from tests.helpers.runs import small
 
 
 @pytest.fixture
@@ -61,6 +71,38 @@ def batch():
         "label": rng.integers(0, 5, 16, dtype=np.int32),
         "mask": (np.arange(16) < 13).astype(np.float32),
     }
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """once(name, make): the folder that make(folder) filled in one of the suite's processes."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def once(name, make):
+        folder, done = root / name, root / f"{name}.done"
+        with filelock.FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def finished(once):
+    """The workdir of a run of `small()` from start to end, which tests only read."""
+    return once("finished", lambda workdir: train_command.train(small(), workdir))
+
+
+@pytest.fixture(scope="session")
+def regression(once, finished):
+    """The workdir of an epoch of a regression that starts from that run, at a rate of 0."""
+    config = small(init_from=str(finished), problem_type="regression", num_epochs=1,
+                   **{"model.num_classes": 1, "schedule.peak_lr": 0.0, "schedule.end_lr": 0.0,
+                      "schedule.warmup_epochs": 0})  # fmt: skip
+    return once("regression", lambda workdir: train_command.train(config, workdir))
 
 
 def pytest_collection_modifyitems(items):

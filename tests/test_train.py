@@ -51,10 +51,9 @@ def quick():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run from start to end in this process, and its last state."""
-    workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train_command.train(small(), workdir)
+def finished(finished):
+    """A run from start to end, and its last state."""
+    return finished, train_command.train(small(), finished)
 
 
 def test_a_run_logs_evaluates_and_leaves_its_files(finished):
@@ -726,20 +725,17 @@ def test_batches_are_of_the_problem_and_the_mean_of_the_config(tmp_path, monkeyp
     assert asked == [((0.1, 0.2, 0.3), False), False]
 
 
-def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, tmp_path):
-    config = small(init_from=str(finished[0]), problem_type="regression", num_epochs=1,
-                   **{"model.num_classes": 1, "schedule.peak_lr": 0.0, "schedule.end_lr": 0.0,
-                      "schedule.warmup_epochs": 0})  # fmt: skip
-    state = train_command.train(config, tmp_path)
-    params = pretrained.load(finished[0]).params
-    head, _ = state.params.pop("head"), params.pop("head")
+def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, regression):
+    params = pretrained.load(regression, weights="raw").params
+    start = pretrained.load(finished[0]).params
+    head, _ = params.pop("head"), start.pop("head")
     assert head["kernel"].shape == (16, 1) and (head["kernel"] != 0).any()
-    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+    jax.tree.map(np.testing.assert_array_equal, params, start)
 
-    last = log_without_timing(tmp_path)[-1]
+    last = log_without_timing(regression)[-1]
     assert {"val/loss", "val/mae"} <= last.keys() and "val/top1" not in last
-    assert evaluated(config, tmp_path, "raw")["mae"] == last["val/mae"]
-    found = pretrained.load(tmp_path)
+    assert evaluated(small(), regression, "raw")["mae"] == last["val/mae"]
+    found = pretrained.load(regression)
     assert (found.model.num_classes, found.problem_type) == (1, "regression")
 
 

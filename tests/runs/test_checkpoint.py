@@ -149,34 +149,38 @@ def test_an_empty_or_missing_workdir_is_at_step_zero(tmp_path):
         (dict(depths=(1, 1)), r"params/stage_1_block_1/\S+ is \(16,\) there and missing here"),
     ],
 )
-def test_the_checkpoint_of_another_model_is_refused_by_name(
-    run, tiny_model, tmp_path, change, message
-):
-    save(tmp_path, run[1](run[0](jax.random.key(0))))
-    before = sorted(path.name for path in tmp_path.rglob("*"))
+def test_the_checkpoint_of_another_model_is_refused_by_name(saved, tiny_model, change, message):
+    workdir, _ = saved
+    before = sorted(path.name for path in workdir.rglob("*"))
     model = tiny_model.clone(**change)
     tx = optimizer.adamw(optimizer.schedule(20, 4, peak_lr=5e-3, warmup_epochs=1))
     init = partial(classifiers.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
     abstract, place = shape_and_place(init)
     with pytest.raises(InputError, match=f"holds another model: {message}"):
-        restore(tmp_path, abstract, place)
+        restore(workdir, abstract, place)
     whole = sharding.replicated(sharding.make_mesh())
     with pytest.raises(InputError, match="holds another model: ema_params/0.99/"):
-        checkpoint.restore_variables(tmp_path, 1, abstract.variables, whole, ema_decay=0.99)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+        checkpoint.restore_variables(workdir, 3, abstract.variables, whole, ema_decay=0.99)
+    assert sorted(path.name for path in workdir.rglob("*")) == before
 
 
-@pytest.fixture
-def three(run, tmp_path):
+@pytest.fixture(scope="module")
+def saved(run, tmp_path_factory):
     """A workdir with checkpoints of steps 1 to 3, and the state after each."""
-    init, step = run
+    workdir, (init, step) = tmp_path_factory.mktemp("saved"), run
     states = [step(init(jax.random.key(0)))]
     states += [step(states[-1])]
     states += [step(states[-1])]
-    with opened(tmp_path) as checkpoints:
+    with opened(workdir) as checkpoints:
         for state in states:
             checkpoints.save(int(state.step), state)
-    return tmp_path, states
+    return workdir, states
+
+
+@pytest.fixture
+def three(saved, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(saved[0], tmp_path / "run"), saved[1]
 
 
 def flip_a_bit(folder):

@@ -10,14 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-import train as train_command
 from convnext.data import sources
 from convnext.evaluation import activation
 from convnext.images import augment
 from convnext.weights import pretrained
 from tests.helpers import synthetic_runs
 from tests.helpers.inputs import refused
-from tests.helpers.runs import small
 from tools import report as report_command
 from tools.reporting import figures, page, predictions, runs, tables
 
@@ -25,10 +23,9 @@ NO_CONNECTION = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """A whole run: of test_train.py's programs, so that they are compiled once."""
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
-    train_command.train(small(), workdir)
+def workdir(finished, tmp_path_factory):
+    """A whole run, and the page about it."""
+    workdir = shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "digits")
     report_command.report(workdir)
     return workdir
 
@@ -290,15 +287,11 @@ def test_a_run_that_was_interrupted_has_the_curves_so_far(workdir, tmp_path):
     assert "Nothing has been logged yet." in text
 
 
-def test_a_regression_has_no_sections_of_classes(workdir, tmp_path):
-    config = small(init_from=str(workdir), problem_type="regression", num_epochs=1,
-                   **{"model.num_classes": 1, "schedule.peak_lr": 0.0, "schedule.end_lr": 0.0,
-                      "schedule.warmup_epochs": 0})  # fmt: skip
-    train_command.train(config, tmp_path)
-    report_command.report(tmp_path)
+def test_a_regression_has_no_sections_of_classes(regression, tmp_path):
+    report_command.report(regression, out=tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     shown = Page(text)
-    last = runs.read(tmp_path).lines[-1]
+    last = runs.read(regression).lines[-1]
     header, raw, *_ = shown.tables["Scores"]
     assert header == ["Weights", "Loss", "Mean absolute error"]
     assert raw == ["raw", f"{last['val/loss']:.4f}", f"{last['val/mae']:.4f}"]

@@ -11,16 +11,29 @@ from dev.benchmarks import collectives
 from tests.helpers.compiling import QUICK
 
 N, K, SIZE = 12, 5, 16
+OPTIONS = ("num_classes", "mixup_alpha", "cutmix_alpha", "prob", "switch_prob", "label_smoothing",
+           "group_size", "mode")  # fmt: skip
+jitted = jax.jit(mixup.mix, static_argnames=OPTIONS, compiler_options=QUICK)
+
+
+def mix(seed, images, labels, **options):
+    return jax.device_get(jitted(jax.random.key(seed), images, labels, **options))
 
 
 @pytest.fixture(scope="module")
 def images():
     """Image i is i everywhere, so a mixed pixel says what went into it."""
-    values = jnp.arange(N, dtype=jnp.float32)
-    return jnp.broadcast_to(values[:, None, None, None], (N, SIZE, SIZE, 3))
+    values = np.arange(N, dtype=np.float32)
+    return np.broadcast_to(values[:, None, None, None], (N, SIZE, SIZE, 3))
 
 
-LABELS = jnp.arange(N) % K
+LABELS = np.arange(N, dtype=np.int32) % K
+
+
+@pytest.fixture
+def uniform(monkeypatch):
+    """Beta(1, 1) whatever alpha is: to compile the sampler takes seconds, and one test does."""
+    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
 
 
 def mixed_shares(mixed, group_size):
@@ -40,11 +53,10 @@ def target_shares(targets, group_size, label_smoothing=0.0):
         return ((np.asarray(targets) - partner) * difference).sum(1) / (difference**2).sum(1)
 
 
+@pytest.mark.usefixtures("uniform")
 @pytest.mark.parametrize("seed", range(5))
 def test_mixup_blends_each_group_with_its_reverse_and_the_targets_alike(images, seed):
-    mixed, targets = mixup.mix(
-        jax.random.key(seed), images, LABELS, num_classes=K, cutmix_alpha=0.0, group_size=4
-    )
+    mixed, targets = mix(seed, images, LABELS, num_classes=K, cutmix_alpha=0.0, group_size=4)
     shares = mixed_shares(mixed, 4).reshape(3, 4, SIZE, SIZE)
     lam = shares[:, 0, 0, 0]
     assert len(set(lam.round(4))) == 3  # each group drew for itself
@@ -53,10 +65,11 @@ def test_mixup_blends_each_group_with_its_reverse_and_the_targets_alike(images, 
     np.testing.assert_allclose(target_shares(targets, 4, 0.1), np.repeat(lam, 4), atol=1e-5)
 
 
+@pytest.mark.usefixtures("uniform")
 @pytest.mark.parametrize("seed", range(5))
 def test_cutmix_pastes_one_box_and_counts_its_pixels(images, seed):
-    mixed, targets = mixup.mix(
-        jax.random.key(seed), images, LABELS, num_classes=K, mixup_alpha=0.0, group_size=4,
+    mixed, targets = mix(
+        seed, images, LABELS, num_classes=K, mixup_alpha=0.0, group_size=4,
         label_smoothing=0.0,
     )  # fmt: skip
     shares = mixed_shares(mixed, 4).reshape(3, 4, SIZE, SIZE)
@@ -71,13 +84,12 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels(images, seed):
     )
 
 
+@pytest.mark.usefixtures("uniform")
 @pytest.mark.parametrize("kind", ["mixup", "cutmix", "both"])
 @pytest.mark.parametrize("mode", ["pair", "elem"])
 def test_pairs_or_images_draw_for_themselves(images, mode, kind):
     alphas = dict(mixup_alpha=float(kind != "cutmix"), cutmix_alpha=float(kind != "mixup"))
-    mixed, targets = mixup.mix(
-        jax.random.key(0), images, LABELS, num_classes=K, group_size=6, mode=mode, **alphas
-    )
+    mixed, targets = mix(0, images, LABELS, num_classes=K, group_size=6, mode=mode, **alphas)
     shares = mixed_shares(mixed, 6)
     counted = shares.mean((1, 2))
     known = ~np.isnan(target_shares(targets, 6))  # partners of different labels
@@ -101,21 +113,21 @@ def test_a_mode_that_is_not_known_or_does_not_fit_is_refused(images):
 
 
 def test_lambda_and_the_choice_of_kind_have_their_distributions():
-    labels = jnp.zeros(8000, jnp.int32).at[1::2].set(1)
-    images = jnp.broadcast_to(labels[:, None, None, None].astype(jnp.float32), (8000, 8, 8, 1))
-    _, targets = mixup.mix(
-        jax.random.key(0), images, labels, num_classes=2, mixup_alpha=0.8, cutmix_alpha=0.0,
+    labels = np.arange(8000, dtype=np.int32) % 2
+    images = np.broadcast_to(labels[:, None, None, None].astype(np.float32), (8000, 8, 8, 1))
+    _, targets = mix(
+        0, images, labels, num_classes=2, mixup_alpha=0.8, cutmix_alpha=0.0,
         label_smoothing=0.0, group_size=2,
     )  # fmt: skip
     lam = np.asarray(targets)[::2, 0]
     # Beta(a, a) has mean 1/2 and variance 1 / (4 (2a + 1)); 4,000 draws.
     assert abs(lam.mean() - 0.5) < 0.02
     assert abs(lam.var() - 1 / (4 * 2.6)) < 0.004
-    mixed, _ = mixup.mix(jax.random.key(1), images, labels, num_classes=2, group_size=2)
+    mixed, _ = mix(1, images, labels, num_classes=2, group_size=2)
     first = np.asarray(mixed)[::2, :, :, 0]
     is_cutmix = np.isin(first, [0.0, 1.0]).all((1, 2))
     assert abs(is_cutmix.mean() - 0.5) < 0.04
-    unmixed, _ = mixup.mix(jax.random.key(2), images, labels, num_classes=2, group_size=2, prob=0.3)
+    unmixed, _ = mix(2, images, labels, num_classes=2, group_size=2, prob=0.3)
     assert abs((np.asarray(unmixed)[::2] == 0).all((1, 2, 3)).mean() - 0.7) < 0.08
 
 
@@ -142,15 +154,18 @@ def test_a_box_lies_anywhere_its_rows_whatever_its_columns():
 
 @pytest.fixture
 def certain(monkeypatch):
-    """Beta(alpha, alpha) is always alpha; to compile the sampler takes seconds."""
+    """Beta(alpha, alpha) is always alpha."""
     monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jnp.full(shape, alpha))
+    jitted.clear_cache()
+    yield
+    jitted.clear_cache()
 
 
 @pytest.mark.usefixtures("certain")
 @pytest.mark.parametrize("switch_prob, own", [(0.0, 0.25), (1.0, 0.75)])
 def test_each_kind_has_its_own_alpha(images, switch_prob, own):
-    mixed, _ = mixup.mix(
-        jax.random.key(0), images, LABELS, num_classes=K, group_size=2, switch_prob=switch_prob,
+    mixed, _ = mix(
+        0, images, LABELS, num_classes=K, group_size=2, switch_prob=switch_prob,
         mixup_alpha=0.25, cutmix_alpha=0.75,
     )  # fmt: skip
     shares = mixed_shares(mixed, 2).mean((1, 2))
@@ -161,7 +176,7 @@ def test_each_kind_has_its_own_alpha(images, switch_prob, own):
 @pytest.mark.usefixtures("certain")
 def test_groups_that_are_not_mixed_keep_images_and_targets(images):
     alphas = dict(mixup_alpha=0.25, cutmix_alpha=0.75)
-    mixed, targets = mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=2,
+    mixed, targets = mix(0, images, LABELS, num_classes=K, group_size=2,
                                prob=0.0, **alphas)  # fmt: skip
     np.testing.assert_array_equal(mixed, images)
     smoothed = losses.targets(LABELS, num_classes=K, label_smoothing=0.1)
@@ -169,26 +184,28 @@ def test_groups_that_are_not_mixed_keep_images_and_targets(images):
 
 
 def test_both_alphas_zero_leave_the_images_and_smooth_the_targets(images):
-    mixed, targets = mixup.mix(
-        jax.random.key(0), images, LABELS, num_classes=K, mixup_alpha=0.0, cutmix_alpha=0.0
-    )
+    key = jax.random.key(0)
+    mixed, targets = mixup.mix(key, images, LABELS, num_classes=K, mixup_alpha=0.0,
+                               cutmix_alpha=0.0)  # fmt: skip
     assert mixed is images
     expected = np.full((N, K), 0.02)
     expected[np.arange(N), LABELS] = 0.92  # 1 - s + s / K, official LabelSmoothing
     np.testing.assert_allclose(targets, expected, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("uniform")
 def test_a_group_larger_than_the_batch_is_the_batch(images):
-    large = mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=128)
-    exact = mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=N)
+    large = mix(0, images, LABELS, num_classes=K, group_size=128)
+    exact = mix(0, images, LABELS, num_classes=K, group_size=N)
     jax.tree.map(np.testing.assert_array_equal, large, exact)
 
 
 def test_a_group_that_does_not_divide_the_batch_is_refused(images):
     with pytest.raises(InputError, match="mix.group_size is 5; accepted: divisors of the batch"):
-        mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, group_size=5)
+        mix(0, images, LABELS, num_classes=K, group_size=5)
 
 
+@pytest.mark.usefixtures("uniform")
 @pytest.mark.parametrize(
     "group_size, mode, exchanges",
     [(2, "batch", False), (4, "batch", False), (4, "pair", False), (4, "elem", False),
@@ -220,7 +237,7 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
     assert bool(found) == exchanges
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("uncached", "uniform")
 def test_each_device_goes_on_with_its_own_rows_where_groups_do_not_fit_them():
     mesh = sharding.make_mesh()
     by_batch = sharding.batch_sharding(mesh)

@@ -27,7 +27,7 @@ LABELS_ONLY = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.
 @pytest.fixture(scope="module")
 def parts(tiny_model):
     """Model with drop path, optimizer, and the state before the first update."""
-    model = tiny_model.clone(drop_path_rate=0.5)
+    model = tiny_model.clone(depths=(1, 1), drop_path_rate=0.5)
     schedule = optimizer.schedule(50, 10, peak_lr=5e-3, warmup_epochs=1)
     tx = optimizer.adamw(schedule)
     init = partial(classifiers.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
@@ -53,6 +53,18 @@ def one_device(parts, batch):
     return step, trace
 
 
+@pytest.fixture(scope="module")
+def no_drop_path(parts):
+    """The step of the model without drop path."""
+    return quick_jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
+
+
+@pytest.fixture(scope="module")
+def logits(tiny_model, tiny_params, batch):
+    apply = quick_jit(lambda images: tiny_model.apply({"params": tiny_params}, NORMALIZE(images)))
+    return jax.device_get(apply(batch["image"]))
+
+
 def assert_close(a, b, rtol=2e-4, atol=1e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
 
@@ -64,11 +76,10 @@ def test_normalize_gives_the_published_input():
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
-def test_the_loss_falls_on_one_repeated_batch(parts, batch):
-    step = quick_jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
+def test_the_loss_falls_on_one_repeated_batch(parts, batch, no_drop_path):
     state, trace = parts[2](jax.random.key(0)), []
     for _ in range(40):
-        state, values = step(state, batch)
+        state, values = no_drop_path(state, batch)
         trace.append(float(values["loss"]))
     assert trace[0] == pytest.approx(np.log(5), rel=0.05)
     assert trace[-1] < 0.75  # label smoothing alone leaves 0.42
@@ -107,8 +118,8 @@ def test_the_first_update_has_rate_zero_and_counts(parts, one_device):
 
 
 def test_the_averages_follow_their_definition(parts, one_device):
-    expected = {str(d): parts[2](jax.random.key(0)).params for d in DECAYS}
-    for state, _ in one_device[1]:
+    expected = {str(d): jax.device_get(parts[2](jax.random.key(0)).params) for d in DECAYS}
+    for state, _ in jax.device_get(one_device[1]):
         for d in DECAYS:
             expected[str(d)] = jax.tree.map(
                 lambda ema, p, d=d: d * ema + (1 - d) * p, expected[str(d)], state.params
@@ -117,15 +128,13 @@ def test_the_averages_follow_their_definition(parts, one_device):
 
 
 @pytest.mark.parametrize("ema_warmup", [False, True])
-def test_a_slow_average_moves_by_a_ten_thousandth_to_the_last_digit(parts, ema_warmup):
-    params = jax.tree.map(jnp.ones_like, parts[2](jax.random.key(0)).params)
+def test_a_slow_average_moves_by_a_ten_thousandth_to_the_last_digit(ema_warmup):
+    params = {"head": {"kernel": np.ones((2, 3), np.float32)}}
+    zeros = jax.tree.map(np.zeros_like, params)
     tx = optimizer.adamw(lambda step: 0.0)
-    state = steps.start({"params": params}, tx=tx, ema_decays=(0.9999,)).replace(
-        step=jnp.int32(2_000_000)
-    )
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    state = state.replace(ema_params={"0.9999": zeros})
-    state = steps.Update(tx, (0.9999,), ema_warmup).apply(state, zeros, {})
+    state = steps.start({"params": params}, tx=tx, ema_decays=(0.9999,))
+    state = state.replace(step=jnp.int32(2_000_000), ema_params={"0.9999": zeros})
+    state = jax.jit(steps.Update(tx, (0.9999,), ema_warmup).apply)(state, zeros, {})
     assert_close(state.ema_params["0.9999"], jax.tree.map(lambda p: 1e-4 * p, params), 1e-6, 0)
 
 
@@ -133,38 +142,39 @@ def test_averages_may_warm_up(parts, batch):
     step = quick_jit(step_function(parts, ema_warmup=True))
     state, expected = parts[2](jax.random.key(0)), None
     for t in range(3):
-        state, _ = step(state, batch)
+        state = jax.device_get(step(state, batch)[0])
         # At most 1 - 1 / (1 + t)**(2/3), which is below 0.9 for the first 31 updates.
         decay = 1 - (1 + t) ** (-2 / 3)
         blend = lambda ema, p, d=decay: d * ema + (1 - d) * p  # noqa: E731
         expected = jax.tree.map(blend, state.params if t == 0 else expected, state.params)
     for ema_params in state.ema_params.values():
         assert_close(ema_params, expected, rtol=1e-5)
-    update = steps.Update(parts[1], ema_decays=(0.9,), ema_warmup=True)
-    late = update.apply(state.replace(step=jnp.int32(31)), state.params, {})
+    update = quick_jit(steps.Update(parts[1], ema_decays=(0.9,), ema_warmup=True).apply)
+    late = jax.device_get(update(state.replace(step=np.int32(31)), state.params, {}))
     expected = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, state.ema_params["0.9"], late.params)
     assert_close(late.ema_params["0.9"], expected, rtol=1e-5)
 
 
-def test_a_linear_probe_learns_the_head_alone(parts, batch):
+def test_a_linear_probe_learns_the_head_alone(parts, batch, one_device):
     params = parts[2](jax.random.key(0)).params
     pattern = "^(?!head/)"
     tx = optimizer.adamw(lambda step: 1e-2, frozen=pattern)
     probe = quick_jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
     probe = probe.lower(steps.start({"params": params}, tx=tx), batch).compile()
-    state, values = probe(steps.start({"params": params}, tx=tx), batch)
+    state, values = jax.device_get(probe(steps.start({"params": params}, tx=tx), batch))
     for name, before in params.items():
         for a, b in zip(*map(jax.tree.leaves, (before, state.params[name])), strict=True):
             assert np.array_equal(a, b) == (name != "head")
-    whole = quick_jit(step_function(parts, ema_decays=()))
-    whole = whole.lower(steps.start({"params": params}, tx=parts[1]), batch).compile()
-    _, of_all = whole(steps.start({"params": params}, tx=parts[1]), batch)
-    assert 0 < values["grad_norm"] < of_all["grad_norm"]
+    step, trace = one_device
+    whole = step.lower(parts[2](jax.random.key(0)), batch).compile()
+    assert 0 < values["grad_norm"] < trace[0][1]["grad_norm"]
     # A backward pass is two thirds of an update.
     assert probe.cost_analysis()["flops"] < 0.5 * whole.cost_analysis()["flops"]
 
 
-def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch):
+def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch, monkeypatch):
+    # The sampler's loops take as long to compile as the model; test_mixup.py has them.
+    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
     model, _, init = parts
     mix, erase = partial(mixup.mix, num_classes=5, group_size=4), partial(erasing.erase, prob=0.5)
     state = init(jax.random.key(0))
@@ -190,22 +200,30 @@ def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch
     assert_close(values, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("value", [np.inf, 1e37])  # a loss, or only its gradients
-def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, value):
-    def mix(key, images, labels):
-        """Targets that are too large where an image is white."""
-        factor = jnp.where(images.min() > 0.9, value, 1.0)
-        return images, jax.nn.one_hot(labels, 5) * factor
+@pytest.fixture(scope="module")
+def breaking(parts):
+    """The step with targets that are infinite where an image is white, and 1e37 where it is nearly
+    so."""
 
-    step = quick_jit(step_function(parts, mix=mix, normalize=lambda images: images / 255))
-    white = {**batch, "image": np.full_like(batch["image"], 255)}
+    def mix(key, images, labels):
+        level = images.min()
+        factor = jnp.where(level == 255, jnp.inf, jnp.where(level == 250, 1e37, 1.0))
+        return images / 255, jax.nn.one_hot(labels, 5) * factor
+
+    return quick_jit(step_function(parts, mix=mix, normalize=lambda images: images))
+
+
+@pytest.mark.parametrize("level", [255, 250])  # a loss, or only its gradients
+def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, breaking, level):
+    step = breaking
+    white = {**batch, "image": np.full_like(batch["image"], level)}
     before, _ = step(parts[2](jax.random.key(0)), batch)
     state = before
     for count in (1, 2):
         state, values = step(state, white)
         assert int(values["skipped"]) == int(values["skipped_in_a_row"]) == count
         assert not np.isfinite(values["grad_norm"])
-        assert np.isfinite(values["loss"]) == np.isfinite(value)
+        assert np.isfinite(values["loss"]) == (level == 250)
     assert int(state.step) == 3
     for name in ("params", "ema_params"):
         jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
@@ -256,7 +274,6 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
 def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch):
     """With all that is random: shuffled, augmented, mixed within groups that 4 and 8 devices split,
     erased, dropped. The step as train.py binds it."""
-    # The sampler's loops take as long to compile as the model; test_mixup.py has them.
     monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
     model = parts[0].clone(depths=(2,), dims=(8,))
     init = partial(classifiers.init, model=model, tx=parts[1], image_size=12, ema_decays=DECAYS)
@@ -294,13 +311,12 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch)
         np.testing.assert_allclose(losses_on(data, fsdp), expected, rtol=1e-5)
 
 
-def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):
+def test_accumulation_without_drop_path_is_the_large_batch(parts, batch, no_drop_path):
     model = parts[0].clone(drop_path_rate=0.0)
     state = parts[2](jax.random.key(0))
-    whole = quick_jit(step_function(parts, model=model))
     in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
     for _ in range(2):
-        expected, values = whole(state, batch)
+        expected, values = no_drop_path(state, batch)
         state, values_in_four = in_four(state, batch)
         assert_close(values_in_four, values, rtol=1e-5)
         assert_close(state.opt_state[1].mu, expected.opt_state[1].mu, rtol=1e-3, atol=1e-6)
@@ -308,7 +324,7 @@ def test_accumulation_without_drop_path_is_the_large_batch(parts, batch):
 
 
 def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
-    model = parts[0].clone(drop_path_rate=0.9)
+    model = parts[0]
     same = jax.tree.map(lambda x: np.repeat(x[:4], 4, axis=0), batch)  # four equal parts
     state = parts[2](jax.random.key(0))
     in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
@@ -328,23 +344,22 @@ def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
 
 
 def test_evaluation_counts_every_example_once_whatever_the_batch_size(
-    tiny_model, tiny_params, batch
+    tiny_model, tiny_params, batch, logits
 ):
-    real = {name: value[:13] for name, value in batch.items()}
-    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(real["image"]))
-    log_probs = jax.nn.log_softmax(logits)
-    order = np.argsort(-np.asarray(logits), axis=1)
+    label, logits = batch["label"][:13], logits[:13]
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    order = np.argsort(-logits, axis=1)
     expected = {
-        "val/loss": -float(log_probs[np.arange(13), real["label"]].mean()),
-        "val/top1": float((order[:, 0] == real["label"]).mean()),
+        "val/loss": -float(log_probs[np.arange(13), label].mean()),
+        "val/top1": float((order[:, 0] == label).mean()),
         "val/top5": 1.0,
         "val_ema/loss": np.log(5),  # of weights that are all zero
-        "val_ema/top1": float((real["label"] == 0).mean()),
+        "val_ema/top1": float((label == 0).mean()),
         "val_ema/top5": 1.0,
     }
     evaluation = classifiers.evaluation(tiny_model, NORMALIZE)
     eval_step = quick_jit(partial(steps.eval_step, measure=evaluation.measure))
-    zeros = jax.tree.map(jnp.zeros_like, tiny_params)
+    zeros = jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), tiny_params)
     weights = {"val": {"params": tiny_params}, "val_ema": {"params": zeros}}
     for size in (16, 8, 4):
         batches = [
@@ -363,13 +378,14 @@ def test_an_evaluation_drops_no_paths(tiny_model, tiny_params, batch):
     jax.tree.map(np.testing.assert_array_equal, measured(0.9), measured(0.0))
 
 
-def test_a_classifier_counts_its_confusions_in_the_same_pass(tiny_model, tiny_params, batch):
+def test_a_classifier_counts_its_confusions_in_the_same_pass(
+    tiny_model, tiny_params, batch, logits
+):
     measure = partial(
         classification.measure, model=tiny_model, normalize=NORMALIZE,
         problem_type=losses.SINGLE_LABEL, has_matrix=True,
     )  # fmt: skip
     found = quick_jit(measure)({"params": tiny_params}, batch)["confusion"]
-    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(batch["image"]))
     expected = np.zeros((5, 5), int)
     np.add.at(expected, (batch["label"][:13], logits.argmax(axis=1)[:13]), 1)
     np.testing.assert_array_equal(found, expected)
@@ -391,7 +407,7 @@ def test_weights_are_named_by_the_order_of_the_decays(parts):
     assert steps.Update(None).best("top1") == "val/top1"
 
 
-def test_rows_are_kept_in_order_without_those_of_mask_0(tiny_model, tiny_params, batch):
+def test_rows_are_kept_in_order_without_those_of_mask_0(tiny_model, tiny_params, batch, logits):
     def measure(variables, batch):
         logits = tiny_model.apply(variables, NORMALIZE(batch["image"]))
         return metrics.outputs(logits, batch["label"], batch["mask"]) | {"index": batch["index"]}
@@ -406,11 +422,10 @@ def test_rows_are_kept_in_order_without_those_of_mask_0(tiny_model, tiny_params,
     eval_step = quick_jit(partial(steps.eval_step, measure=measure))
     totals = steps.evaluate(eval_step, evaluation, {"": {"params": tiny_params}}, batches)
     rows = evaluation.scores(totals[""])
-    logits = tiny_model.apply({"params": tiny_params}, NORMALIZE(batch["image"]))
     assert rows["index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
     np.testing.assert_array_equal(rows["label"], batch["label"][rows["index"]])
     np.testing.assert_array_equal(rows["prediction"], logits.argmax(axis=1)[rows["index"]])
-    probabilities = jax.nn.softmax(logits).max(axis=1)[rows["index"]]
+    probabilities = np.asarray(jax.nn.softmax(logits)).max(axis=1)[rows["index"]]
     np.testing.assert_allclose(rows["confidence"], probabilities, rtol=1e-5)
 
 
