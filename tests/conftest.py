@@ -1,6 +1,9 @@
 """Eight simulated CPU devices, and one compilation cache for the suite and its subprocesses."""
 
+import gc
+import hashlib
 import os
+import pickle
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -19,6 +22,7 @@ QUICK = (
     "--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
+gc.set_threshold(100_000, 10, 10)  # to look at all of JAX's objects takes a tenth of the time else
 
 import filelock
 import jax
@@ -41,12 +45,6 @@ def uncached():
     jax.config.update(name, float("inf"))
     yield
     jax.config.update(name, before)
-
-
-@pytest.fixture(scope="session")
-def params_of():
-    """model -> shapes of its parameters. Tracing a variant takes a second, so once for each."""
-    return cache(abstract_params)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +86,22 @@ def once(tmp_path_factory):
         return folder
 
     return once
+
+
+@pytest.fixture(scope="session")
+def params_of(once):
+    """model -> shapes of its parameters. Tracing a variant takes a second, so once for each."""
+
+    @cache
+    def shapes(model):
+        def make(folder):
+            folder.mkdir()
+            (folder / "shapes").write_bytes(pickle.dumps(abstract_params(model)))
+
+        folder = once(hashlib.sha256(repr(model).encode()).hexdigest(), make)
+        return pickle.loads((folder / "shapes").read_bytes())
+
+    return shapes
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+import math
 import re
 from functools import cache, partial
 from pathlib import Path
@@ -73,9 +74,15 @@ def test_parameter_count_is_the_official_one(name, params_of):
 
 
 @pytest.mark.parametrize("name", PARAMETERS_22K)
-def test_parameter_count_with_21841_classes_is_the_official_one(name):
-    params = abstract_params(ConvNeXt(**VARIANTS[name], num_classes=21841))
-    assert count(params) == PARAMETERS_22K[name]
+def test_parameter_count_with_21841_classes_is_the_official_one(name, params_of):
+    params = params_of(ConvNeXt(**VARIANTS[name]))
+    head = {"kernel": (VARIANTS[name]["dims"][-1], 21841), "bias": (21841,)}
+    if name == "tiny":
+        large = params_of(ConvNeXt(**VARIANTS[name], num_classes=21841))
+        assert large == {**params, "head": large["head"]}
+        assert jax.tree.map(lambda leaf: leaf.shape, large["head"]) == head
+    without = {name: value for name, value in params.items() if name != "head"}
+    assert count(without) + sum(map(math.prod, head.values())) == PARAMETERS_22K[name]
 
 
 def test_tiny_has_182_tensors_all_float32_whatever_the_model_computes_in():

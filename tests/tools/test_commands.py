@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext import VARIANTS, Classifier, ConvNeXt, ImageProcessor, save_pretrained
+from convnext import VARIANTS, Classifier, ImageProcessor, save_pretrained
 from convnext.weights import pretrained
 from tools import convert, predict, variants
 
@@ -43,13 +43,9 @@ GMACS = {
 
 
 @pytest.fixture(scope="module")
-def table():
-    """Parameters are counted of two, as tracing a variant takes a second; test_convnext.py has the
-    count of each."""
-    counted = [ConvNeXt(**VARIANTS[name]) for name in ("base", "v2_huge")]
+def table(params_of):
     with pytest.MonkeyPatch.context() as patch:
-        of = variants.abstract_params
-        patch.setattr(variants, "abstract_params", lambda m: of(m) if m in counted else {})
+        patch.setattr(variants, "abstract_params", params_of)
         return variants.rows()
 
 
