@@ -32,8 +32,8 @@ DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the plan, and stop.")
 START_ANEW = flags.DEFINE_boolean(
     "start_anew",
     False,
-    "Begin again at step 0 where a run had checkpoints and no sound one is left, or was of another "
-    "recipe and had none. Its log is kept, as metrics.jsonl.1.",
+    "Begin again where no sound checkpoint is left, or none was made and the recipe is another. "
+    "The log is kept, as metrics.jsonl.1.",
 )
 
 
@@ -65,10 +65,7 @@ def train(
     order = dict(seed=config.seed, groups=task.train_groups)
     epochs = Epochs(len(task.train_source), config.batch_size, **lengths, **order)
     num_steps = epochs.num_steps
-    is_evaluated = epochs.every("eval", config.eval_every_epochs, config.eval_every_steps)
-    is_saved = epochs.every(
-        "checkpoint", config.checkpoint_every_epochs, config.checkpoint_every_steps
-    )
+    is_evaluated, is_saved = epochs.every("eval", config), epochs.every("checkpoint", config)
     profiled = profiling.step_range(profile_steps, num_steps)
 
     # Where the run begins in this workdir, and whether it may.
@@ -134,13 +131,8 @@ def train(
 
         options = dict(rows=process_rows(config.batch_size), max_bad_images=config.max_bad_images)
         train_batches = TrainBatches(task.train_source, task.train_transform, epochs, **options)
-        val_batches = EvalBatches(
-            evaluation.source,
-            evaluation.transform,
-            groups=evaluation.groups,
-            batch_size=config.batch_size,
-            **options,
-        )
+        to_score = evaluation.source, evaluation.transform, evaluation.groups
+        val_batches = EvalBatches(*to_score, batch_size=config.batch_size, **options)
         with (
             Log(workdir, first, num_steps, config.batch_size, record, best, **config.log) as log,
             Feed(by_batch, config.num_workers, log.bad_image, set(log.bad_images)) as feed,

@@ -105,15 +105,15 @@ def params_of(once):
 
 
 @pytest.fixture(scope="session")
-def finished(once):
+def finished_run(once):
     """The workdir of a run of `small()` from start to end, which tests only read."""
     return once("finished", lambda workdir: train_command.train(small(), workdir))
 
 
 @pytest.fixture(scope="session")
-def regression(once, finished):
+def regression(once, finished_run):
     """The workdir of an epoch of a regression that starts from that run, at a rate of 0."""
-    config = small(init_from=str(finished), problem_type="regression", num_epochs=1,
+    config = small(init_from=str(finished_run), problem_type="regression", num_epochs=1,
                    **{"model.num_classes": 1, "schedule.peak_lr": 0.0, "schedule.end_lr": 0.0,
                       "schedule.warmup_epochs": 0})  # fmt: skip
     return once("regression", lambda workdir: train_command.train(config, workdir))

@@ -44,10 +44,10 @@ def evaluate(config=None, workdir=None, **given):
     return json.loads(Path(given["json"]).read_text()) if "json" in given else None
 
 
-def test_the_logged_numbers_come_again_to_the_last_digit(finished, tmp_path):
-    last = log_without_timing(finished)[-1]
+def test_the_logged_numbers_come_again_to_the_last_digit(finished_run, tmp_path):
+    last = log_without_timing(finished_run)[-1]
     path = tmp_path / "results.json"
-    done = run(*command("eval.py", finished, "--weights=ema,raw,ema_0.5,33", f"--json={path}"))
+    done = run(*command("eval.py", finished_run, "--weights=ema,raw,ema_0.5,33", f"--json={path}"))
     assert done.returncode == 0, done.stderr
     ema, raw, further, step = json.loads(path.read_text())
     for found, prefix in ((ema, "val_ema"), (raw, "val"), (further, "val_ema_0.5")):
@@ -57,8 +57,8 @@ def test_the_logged_numbers_come_again_to_the_last_digit(finished, tmp_path):
     assert step["loss"] != ema["loss"]
     lines = done.stdout.splitlines()
     assert lines[:6] == [
-        f"ema: the run {finished} at step 44, on digits",
-        f"16 px, crop_pct 1, bicubic; as {finished}/config.json says",
+        f"ema: the run {finished_run} at step 44, on digits",
+        f"16 px, crop_pct 1, bicubic; as {finished_run}/config.json says",
         f"loss  {last['val_ema/loss']!r}",
         f"top1  {last['val_ema/top1']!r}",
         f"top5  {last['val_ema/top5']!r}",
@@ -67,10 +67,10 @@ def test_the_logged_numbers_come_again_to_the_last_digit(finished, tmp_path):
     assert lines[6].startswith("ece ")
 
 
-def test_a_run_needs_no_config(finished, tmp_path):
-    (found,) = evaluate(workdir=finished, json=str(tmp_path / "out"))
-    assert found["top1"] == log_without_timing(finished)[-1]["val_ema/top1"]
-    assert (found["model"], found["weights"], found["data"]) == (str(finished), "ema", "digits")
+def test_a_run_needs_no_config(finished_run, tmp_path):
+    (found,) = evaluate(workdir=finished_run, json=str(tmp_path / "out"))
+    assert found["top1"] == log_without_timing(finished_run)[-1]["val_ema/top1"]
+    assert (found["model"], found["weights"], found["data"]) == (str(finished_run), "ema", "digits")
 
 
 def test_test_sets_and_sizes_are_evaluated_each_with_its_rule(exported, imagenet, tmp_path, capsys):
@@ -107,8 +107,8 @@ def test_weights_without_a_head_are_for_probes(imagenet):
 
 
 @pytest.mark.parametrize("probe", ["knn", "linear"])
-def test_probes_learn_from_the_images_to_train_on(finished, tmp_path, probe):
-    (found,) = evaluate(workdir=finished, probe=probe, json=str(tmp_path / "out"))
+def test_probes_learn_from_the_images_to_train_on(finished_run, tmp_path, probe):
+    (found,) = evaluate(workdir=finished_run, probe=probe, json=str(tmp_path / "out"))
     assert found["probe"] == probe and found["count"] == 360
     assert found["top1"] > 0.45  # of the head 0.37
 
@@ -125,8 +125,8 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-def test_any_folder_of_the_same_classes_is_evaluated(finished, folder, tmp_path):
-    (found,) = evaluate(workdir=finished, data=["folder"], data_root=str(folder), batch_size=8,
+def test_any_folder_of_the_same_classes_is_evaluated(finished_run, folder, tmp_path):
+    (found,) = evaluate(workdir=finished_run, data=["folder"], data_root=str(folder), batch_size=8,
                         json=str(tmp_path / "out"))  # fmt: skip
     assert found["count"] == 20 and found["data"] == str(folder)
 
@@ -160,15 +160,17 @@ def reorder(folder):
         (reorder, "images lacks class '9'; accepted: the 10 classes"),
     ],
 )
-def test_a_folder_that_does_not_fit_the_weights_is_refused(finished, folder, change, message):
+def test_a_folder_that_does_not_fit_the_weights_is_refused(finished_run, folder, change, message):
     change(folder)
     with pytest.raises(InputError, match=message):
-        evaluate(workdir=finished, data=["folder"], data_root=str(folder), allow_duplicates=False)
+        evaluate(
+            workdir=finished_run, data=["folder"], data_root=str(folder), allow_duplicates=False
+        )
 
 
-def test_duplicates_may_be_allowed(finished, folder, tmp_path):
+def test_duplicates_may_be_allowed(finished_run, folder, tmp_path):
     duplicate(folder)
-    (found,) = evaluate(workdir=finished, data=["folder"], data_root=str(folder), batch_size=8,
+    (found,) = evaluate(workdir=finished_run, data=["folder"], data_root=str(folder), batch_size=8,
                         allow_duplicates=True, json=str(tmp_path / "out"))  # fmt: skip
     assert found["count"] == 21
 
@@ -192,26 +194,26 @@ def test_what_cannot_be_evaluated_is_said(given, message, imagenet, exported):
         evaluate(**given)
 
 
-def test_weights_of_another_number_of_classes_are_refused(finished, exported, imagenet):
+def test_weights_of_another_number_of_classes_are_refused(finished_run, exported, imagenet):
     with pytest.raises(InputError, match=r"a has 1,000 classes and the run .* 10; acc"):
-        evaluate(workdir=finished, data=["a"], data_root=str(imagenet))
+        evaluate(workdir=finished_run, data=["a"], data_root=str(imagenet))
     with pytest.raises(InputError, match=r"digits has 10 classes and .*timm.* 1,000; accepted"):
         evaluate(data=["digits"], weights=[str(exported)])
 
 
-def test_a_run_without_checkpoints_or_another_model_is_refused(finished, tmp_path):
+def test_a_run_without_checkpoints_or_another_model_is_refused(finished_run, tmp_path):
     with pytest.raises(InputError, match="no checkpoint in"):
         evaluate(small(), tmp_path)
     with pytest.raises(InputError, match="weights of the run .* is 'ema_0.7'; accepted: 'raw', "):
-        evaluate(workdir=finished, weights=["ema_0.7"])
+        evaluate(workdir=finished_run, weights=["ema_0.7"])
     with pytest.raises(InputError, match="the step of .* is 7; accepted: one of 22, 33, 44"):
-        evaluate(workdir=finished, weights=["7"])
+        evaluate(workdir=finished_run, weights=["7"])
     with pytest.raises(InputError, match="config.image_size is 24; accepted: 16, with which"):
-        evaluate(small(image_size=24), finished)
+        evaluate(small(image_size=24), finished_run)
 
 
-def test_a_run_made_before_the_model_had_a_field_is_of_the_same_model(finished, tmp_path):
-    made_with = json.loads((finished / "config.json").read_text())
+def test_a_run_made_before_the_model_had_a_field_is_of_the_same_model(finished_run, tmp_path):
+    made_with = json.loads((finished_run / "config.json").read_text())
     del made_with["model"]["residual_dtype"]
     (tmp_path / "config.json").write_text(json.dumps(made_with))
     assert requests.recorded(small(), tmp_path) == small()

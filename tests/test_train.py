@@ -51,9 +51,10 @@ def quick():
 
 
 @pytest.fixture(scope="module")
-def finished(finished):
+def finished(finished_run, tmp_path_factory):
     """A run from start to end, and its last state."""
-    return finished, train_command.train(small(), finished)
+    workdir = shutil.copytree(finished_run, tmp_path_factory.mktemp("runs") / "finished")
+    return workdir, train_command.train(small(), workdir)
 
 
 def test_a_run_logs_evaluates_and_leaves_its_files(finished):

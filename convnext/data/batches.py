@@ -83,9 +83,9 @@ class EvalBatches:
         self,
         source: Source,
         transform: Callable[[Example], Example],
+        groups: np.ndarray | None = None,
         *,
         batch_size: int,
-        groups: np.ndarray | None = None,
         rows: slice = slice(None),
         max_bad_images: int = 0,
     ):

@@ -51,8 +51,8 @@ def totals(
     batches = EvalBatches(
         evaluation.source,
         evaluation.transform,
+        evaluation.groups,
         batch_size=batch_size,
-        groups=evaluation.groups,
         rows=process_rows(batch_size),
         max_bad_images=max_bad_images,
     )

@@ -23,9 +23,9 @@ NO_CONNECTION = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @pytest.fixture(scope="module")
-def workdir(finished, tmp_path_factory):
+def workdir(finished_run, tmp_path_factory):
     """A whole run, and the page about it."""
-    workdir = shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "digits")
+    workdir = shutil.copytree(finished_run, tmp_path_factory.mktemp("runs") / "digits")
     report_command.report(workdir)
     return workdir
 
