@@ -8,6 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from tests.helpers.compiling import QUICK
+
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 # In the environment, so that commands which the tests start see the same.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -15,12 +17,6 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # listings of folders
-# Programs are compiled in a third of the time: without the newer code generator and without work on
-# machine code. What is computed and exchanged is the same but for the order of sums.
-QUICK = (
-    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
-)
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 gc.set_threshold(100_000, 10, 10)  # to look at all of JAX's objects takes a tenth of the time else
 
@@ -39,7 +35,7 @@ from tests.helpers.runs import small
 @pytest.fixture
 def uncached():
     """What is compiled is not kept: programs of several CPU devices that gather and reduce do not
-    survive it, see profiling.cache_compiled_programs."""
+    survive it, see workdirs.cache_compiled_programs."""
     name = "jax_persistent_cache_min_compile_time_secs"
     before = getattr(jax.config, name)
     jax.config.update(name, float("inf"))

@@ -38,19 +38,17 @@ from tests.helpers.inputs import refused
 ROOT = Path(__file__).parent.parent
 ONE = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
 # The processes have one device, so that programs are compiled once for all of them.
-ENVIRONMENT = {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+ENVIRONMENT = {"JAX_NUM_CPU_DEVICES": "1"}
 EVALUATED = ("val", "val_ema", "val_ema_0.5")  # raw, and the averages in the config's order
 WEIGHTS = ("raw", "ema", "ema_0.5")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
-    """Runs in this process have a device, as those of the others, and compile as quickly."""
+    """Runs in this process have a device, as those of the others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", lambda **_: ONE)
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def command(*arguments):

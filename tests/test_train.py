@@ -42,14 +42,6 @@ from tests.helpers.runs import (
 )  # fmt: skip
 
 
-@pytest.fixture
-def quick():
-    """The same in this process."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def finished(finished_run, tmp_path_factory):
     """A run from start to end, and its last state."""
@@ -269,7 +261,7 @@ def test_a_stop_at_the_end_of_an_epoch_saves_at_once_and_its_evaluation_is_made_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("uncached", "quick")
+@pytest.mark.usefixtures("uncached")
 def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, monkeypatch, capsys):
     """Also where they stop together and one goes on, and where they go on from what one saved."""
     four = jax.sharding.Mesh(np.array(jax.devices()[:4]).reshape(4, 1), ("data", "fsdp"))

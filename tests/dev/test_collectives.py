@@ -54,7 +54,7 @@ def program(fsdp, stages, accumulation_steps, remat, clip_norm, group_size, plat
     with outline.compiling_for(platform), pytest.MonkeyPatch.context() as patch:
         # The sampler's loops take as long to compile as the model; test_mixup.py has them.
         patch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
-        compiled = step.lower(state, batch).compile(compiler_options=collectives.QUICK)
+        compiled = step.lower(state, batch).compile()
     return compiled, state, state_sharding
 
 

@@ -19,7 +19,6 @@ from convnext.errors import InputError, RunError
 from convnext.runs import checkpoint
 from convnext.training import mixup, optimizer, steps
 from tests.helpers import classifiers
-from tests.helpers.compiling import QUICK
 from tests.helpers.inputs import refused
 from tests.helpers.processes import together
 
@@ -30,7 +29,7 @@ def run(tiny_model, batch):
     model = tiny_model.clone(drop_path_rate=0.5)
     tx = optimizer.adamw(optimizer.schedule(20, 4, peak_lr=5e-3, warmup_epochs=1))
     init = partial(classifiers.init, model=model, tx=tx, image_size=12, ema_decays=(0.9, 0.99))
-    init = jax.jit(init, compiler_options=QUICK)
+    init = jax.jit(init)
     step = partial(
         classifiers.train_step,
         model=model,
@@ -40,7 +39,7 @@ def run(tiny_model, batch):
         key=jax.random.key(1),
         ema_decays=(0.9, 0.99),
     )
-    step = jax.jit(step, compiler_options=QUICK)
+    step = jax.jit(step)
     return init, lambda state: step(state, batch)[0]
 
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from convnext.training import erasing
-from tests.helpers.compiling import QUICK
 
 COUNT, SIZE = 4000, 24
-erase = jax.jit(erasing.erase, static_argnames="prob", compiler_options=QUICK)
+erase = jax.jit(erasing.erase, static_argnames="prob")
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ from convnext import sharding
 from convnext.errors import InputError
 from convnext.training import losses, mixup
 from dev.benchmarks import collectives
-from tests.helpers.compiling import QUICK
 
 N, K, SIZE = 12, 5, 16
 OPTIONS = ("num_classes", "mixup_alpha", "cutmix_alpha", "prob", "switch_prob", "label_smoothing",
            "group_size", "mode")  # fmt: skip
-jitted = jax.jit(mixup.mix, static_argnames=OPTIONS, compiler_options=QUICK)
+jitted = jax.jit(mixup.mix, static_argnames=OPTIONS)
 
 
 def mix(seed, images, labels, **options):
@@ -227,8 +226,8 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
         )  # fmt: skip
 
     jitted = jax.jit(mix, in_shardings=(by_batch, by_batch), out_shardings=by_batch)
-    on_eight = jitted.lower(images, labels).compile(compiler_options=QUICK)
-    on_one = jax.jit(mix, compiler_options=QUICK)
+    on_eight = jitted.lower(images, labels).compile()
+    on_one = jax.jit(mix)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
         on_eight(*jax.device_put((images, labels), by_batch)), on_one(images, labels),

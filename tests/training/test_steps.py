@@ -16,9 +16,7 @@ from convnext.task import Evaluation, add, append, joined
 from convnext.tasks import classification
 from convnext.training import erasing, losses, metrics, mixup, optimizer, steps
 from tests.helpers import classifiers
-from tests.helpers.compiling import QUICK
 
-quick_jit = partial(jax.jit, compiler_options=QUICK)
 NORMALIZE = partial(steps.normalize, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 DECAYS = (0.9, 0.99)
 LABELS_ONLY = partial(mixup.mix, num_classes=5, mixup_alpha=0.0, cutmix_alpha=0.0)
@@ -31,7 +29,7 @@ def parts(tiny_model):
     schedule = optimizer.schedule(50, 10, peak_lr=5e-3, warmup_epochs=1)
     tx = optimizer.adamw(schedule)
     init = partial(classifiers.init, model=model, tx=tx, image_size=12, ema_decays=DECAYS)
-    return model, tx, quick_jit(init)
+    return model, tx, jax.jit(init)
 
 
 def step_function(parts, **changes):
@@ -45,7 +43,7 @@ def step_function(parts, **changes):
 def one_device(parts, batch):
     """The step compiled for one device, and what it makes of three updates."""
     state = parts[2](jax.random.key(0))
-    step = quick_jit(step_function(parts))
+    step = jax.jit(step_function(parts))
     trace = []
     for _ in range(3):
         state, values = step(state, batch)
@@ -56,12 +54,12 @@ def one_device(parts, batch):
 @pytest.fixture(scope="module")
 def no_drop_path(parts):
     """The step of the model without drop path."""
-    return quick_jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
+    return jax.jit(step_function(parts, model=parts[0].clone(drop_path_rate=0.0)))
 
 
 @pytest.fixture(scope="module")
 def logits(tiny_model, tiny_params, batch):
-    apply = quick_jit(lambda images: tiny_model.apply({"params": tiny_params}, NORMALIZE(images)))
+    apply = jax.jit(lambda images: tiny_model.apply({"params": tiny_params}, NORMALIZE(images)))
     return jax.device_get(apply(batch["image"]))
 
 
@@ -90,7 +88,7 @@ def test_labels_that_are_rows_of_numbers_are_learned(parts, batch, problem_type)
     rows = np.random.default_rng(1).integers(0, 2, (16, 5)).astype(np.float32)
     mix = partial(LABELS_ONLY, problem_type=problem_type)
     model = parts[0].clone(drop_path_rate=0.0)
-    step = quick_jit(step_function(parts, model=model, mix=mix, problem_type=problem_type))
+    step = jax.jit(step_function(parts, model=model, mix=mix, problem_type=problem_type))
     state, trace = parts[2](jax.random.key(0)), []
     for _ in range(40):
         state, values = step(state, {**batch, "label": rows})
@@ -106,7 +104,7 @@ def test_a_step_is_a_function_of_seed_and_step(parts, batch, one_device):
     jax.tree.map(np.testing.assert_array_equal, (again, values), trace[1])
     moved = trace[0][0].replace(step=jnp.int32(7))  # other step, other drop path
     assert step(moved, batch)[1]["loss"] != values["loss"]
-    other = quick_jit(step_function(parts, key=jax.random.key(2)))
+    other = jax.jit(step_function(parts, key=jax.random.key(2)))
     assert other(trace[0][0], batch)[1]["loss"] != values["loss"]
 
 
@@ -139,7 +137,7 @@ def test_a_slow_average_moves_by_a_ten_thousandth_to_the_last_digit(ema_warmup):
 
 
 def test_averages_may_warm_up(parts, batch):
-    step = quick_jit(step_function(parts, ema_warmup=True))
+    step = jax.jit(step_function(parts, ema_warmup=True))
     state, expected = parts[2](jax.random.key(0)), None
     for t in range(3):
         state = jax.device_get(step(state, batch)[0])
@@ -149,7 +147,7 @@ def test_averages_may_warm_up(parts, batch):
         expected = jax.tree.map(blend, state.params if t == 0 else expected, state.params)
     for ema_params in state.ema_params.values():
         assert_close(ema_params, expected, rtol=1e-5)
-    update = quick_jit(steps.Update(parts[1], ema_decays=(0.9,), ema_warmup=True).apply)
+    update = jax.jit(steps.Update(parts[1], ema_decays=(0.9,), ema_warmup=True).apply)
     late = jax.device_get(update(state.replace(step=np.int32(31)), state.params, {}))
     expected = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, state.ema_params["0.9"], late.params)
     assert_close(late.ema_params["0.9"], expected, rtol=1e-5)
@@ -159,7 +157,7 @@ def test_a_linear_probe_learns_the_head_alone(parts, batch, one_device):
     params = parts[2](jax.random.key(0)).params
     pattern = "^(?!head/)"
     tx = optimizer.adamw(lambda step: 1e-2, frozen=pattern)
-    probe = quick_jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
+    probe = jax.jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
     probe = probe.lower(steps.start({"params": params}, tx=tx), batch).compile()
     state, values = jax.device_get(probe(steps.start({"params": params}, tx=tx), batch))
     for name, before in params.items():
@@ -178,9 +176,9 @@ def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch
     model, _, init = parts
     mix, erase = partial(mixup.mix, num_classes=5, group_size=4), partial(erasing.erase, prob=0.5)
     state = init(jax.random.key(0))
-    _, values = quick_jit(step_function(parts, mix=mix, erase=erase))(state, batch)
+    _, values = jax.jit(step_function(parts, mix=mix, erase=erase))(state, batch)
 
-    @quick_jit
+    @jax.jit
     def loss_and_norm(params):
         step_key = jax.random.fold_in(jax.random.key(1), 0)
         mix_key, dropout_key, erase_key = jax.random.split(step_key, 3)
@@ -210,7 +208,7 @@ def breaking(parts):
         factor = jnp.where(level == 255, jnp.inf, jnp.where(level == 250, 1e37, 1.0))
         return images / 255, jax.nn.one_hot(labels, 5) * factor
 
-    return quick_jit(step_function(parts, mix=mix, normalize=lambda images: images))
+    return jax.jit(step_function(parts, mix=mix, normalize=lambda images: images))
 
 
 @pytest.mark.parametrize("level", [255, 250])  # a loss, or only its gradients
@@ -244,7 +242,7 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
 ):
     init = parts[2]
     plain = step_function(parts, accumulation_steps=accumulation_steps)
-    reference = one_device[0] if accumulation_steps == 1 else quick_jit(plain)
+    reference = one_device[0] if accumulation_steps == 1 else jax.jit(plain)
     expected = [(init(jax.random.key(0)), None)]
     for _ in range(3):
         expected.append(reference(expected[-1][0], batch))
@@ -252,7 +250,7 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
         mesh = sharding.make_mesh(fsdp=fsdp)
         state_sharding = sharding.state_sharding(expected[0][0], mesh)
         by_batch, replicated = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-        step = quick_jit(
+        step = jax.jit(
             partial(plain, model=parts[0].clone(remat=remat), gathered=replicated),
             in_shardings=(state_sharding, by_batch),
             out_shardings=(state_sharding, replicated),
@@ -277,7 +275,7 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch)
     monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
     model = parts[0].clone(depths=(2,), dims=(8,))
     init = partial(classifiers.init, model=model, tx=parts[1], image_size=12, ema_decays=DECAYS)
-    start = quick_jit(init)(jax.random.key(0))
+    start = jax.jit(init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     labels = np.arange(40, dtype=np.int32) % 5
     images = rng.integers(0, 50, (40, 12, 12, 3), dtype=np.uint8)
@@ -294,7 +292,7 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch)
         step = step_function(parts, model=model, erase=partial(erasing.erase, prob=0.5),
                              mix=partial(mixup.mix, num_classes=5, group_size=8, mesh=mesh),
                              gathered=whole)  # fmt: skip
-        jitted = quick_jit(step, in_shardings=(state_sharding, rows),
+        jitted = jax.jit(step, in_shardings=(state_sharding, rows),
                            out_shardings=(state_sharding, whole))  # fmt: skip
         state, values = jax.device_put(start, state_sharding), []
         feed = pipeline.Feed(rows)
@@ -314,7 +312,7 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch)
 def test_accumulation_without_drop_path_is_the_large_batch(parts, batch, no_drop_path):
     model = parts[0].clone(drop_path_rate=0.0)
     state = parts[2](jax.random.key(0))
-    in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
+    in_four = jax.jit(step_function(parts, model=model, accumulation_steps=4))
     for _ in range(2):
         expected, values = no_drop_path(state, batch)
         state, values_in_four = in_four(state, batch)
@@ -327,10 +325,10 @@ def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
     model = parts[0]
     same = jax.tree.map(lambda x: np.repeat(x[:4], 4, axis=0), batch)  # four equal parts
     state = parts[2](jax.random.key(0))
-    in_four = quick_jit(step_function(parts, model=model, accumulation_steps=4))
+    in_four = jax.jit(step_function(parts, model=model, accumulation_steps=4))
     quarter = jax.tree.map(lambda x: x[::4], same)
 
-    @quick_jit
+    @jax.jit
     def loss_of_part(index):
         key = jax.random.split(jax.random.fold_in(jax.random.key(1), 0))[1]
         rngs = {"dropout": jax.random.fold_in(key, index)}
@@ -358,7 +356,7 @@ def test_evaluation_counts_every_example_once_whatever_the_batch_size(
         "val_ema/top5": 1.0,
     }
     evaluation = classifiers.evaluation(tiny_model, NORMALIZE)
-    eval_step = quick_jit(partial(steps.eval_step, measure=evaluation.measure))
+    eval_step = jax.jit(partial(steps.eval_step, measure=evaluation.measure))
     zeros = jax.tree.map(lambda p: np.zeros(p.shape, p.dtype), tiny_params)
     weights = {"val": {"params": tiny_params}, "val_ema": {"params": zeros}}
     for size in (16, 8, 4):
@@ -373,7 +371,7 @@ def test_an_evaluation_drops_no_paths(tiny_model, tiny_params, batch):
     def measured(drop_path_rate):
         model = tiny_model.clone(drop_path_rate=drop_path_rate)
         measure = classifiers.evaluation(model, NORMALIZE).measure
-        return quick_jit(partial(steps.eval_step, measure=measure))({"params": tiny_params}, batch)
+        return jax.jit(partial(steps.eval_step, measure=measure))({"params": tiny_params}, batch)
 
     jax.tree.map(np.testing.assert_array_equal, measured(0.9), measured(0.0))
 
@@ -385,7 +383,7 @@ def test_a_classifier_counts_its_confusions_in_the_same_pass(
         classification.measure, model=tiny_model, normalize=NORMALIZE,
         problem_type=losses.SINGLE_LABEL, has_matrix=True,
     )  # fmt: skip
-    found = quick_jit(measure)({"params": tiny_params}, batch)["confusion"]
+    found = jax.jit(measure)({"params": tiny_params}, batch)["confusion"]
     expected = np.zeros((5, 5), int)
     np.add.at(expected, (batch["label"][:13], logits.argmax(axis=1)[:13]), 1)
     np.testing.assert_array_equal(found, expected)
@@ -419,7 +417,7 @@ def test_rows_are_kept_in_order_without_those_of_mask_0(tiny_model, tiny_params,
     masked["index"] = index
     batches = [{name: value[i : i + 8] for name, value in masked.items()} for i in (0, 8)]
     evaluation = Evaluation(None, None, measure, combine=append, scores=joined)
-    eval_step = quick_jit(partial(steps.eval_step, measure=measure))
+    eval_step = jax.jit(partial(steps.eval_step, measure=measure))
     totals = steps.evaluate(eval_step, evaluation, {"": {"params": tiny_params}}, batches)
     rows = evaluation.scores(totals[""])
     assert rows["index"].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
