@@ -185,6 +185,7 @@ def test_duplicates_may_be_allowed(finished_run, folder, tmp_path):
         (dict(data=["a"], csv="/no/folder/out.csv"), "--csv is /no/folder/out.csv"),
         (dict(data=["a"], image_size=["big"], weights=["W"]), "--image_size is 'big'; accepted"),
         (dict(data=["a"], probe="knn", weights=["W"]), "what to learn from, of a is None"),
+        (dict(data=["a"], batch_size=0, weights=["W"]), "batch_size is 0; accepted: "),
     ],
 )
 def test_what_cannot_be_evaluated_is_said(given, message, imagenet, exported):

@@ -127,12 +127,10 @@ def of_run(
 
 def options(request: Request, config: Config) -> dict[str, int]:
     """Returns how batches are made: as was asked for, else as in the run."""
-    workers = config.get("num_workers", 0) if request.num_workers is None else request.num_workers
-    return dict(
-        batch_size=request.batch_size or config.get("batch_size", 64),
-        num_workers=workers,
-        max_bad_images=config.get("max_bad_images", 0),
-    )
+    default = dict(batch_size=64, num_workers=0, max_bad_images=0)
+    of_run = {name: config.get(name, value) for name, value in default.items()}
+    asked = dict(batch_size=request.batch_size, num_workers=request.num_workers)
+    return of_run | {name: value for name, value in asked.items() if value is not None}
 
 
 def of_classifier(request: Request, config: Config, workdir: Path | None) -> Iterator[Answer]:
