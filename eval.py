@@ -35,11 +35,13 @@ DATA = flags.DEFINE_list(
     f"Test sets of ImageNet: {', '.join(test_sets.FOLDERS)}; 'folder', of --data_root/<class>; or "
     "a name that config.data takes. Default: what the run validates on.",
 )
-DATA_ROOT = flags.DEFINE_string("data_root", None, "Of --data; or a folder with several of them.")
+DATA_ROOT = flags.DEFINE_string("data_root", None, "Folder of the --data, or of several of them.")
 IMAGE_SIZE = flags.DEFINE_list("image_size", [], "Pixels; default: that of the weights.")
 CROP_PCT = flags.DEFINE_list("crop_pct", [], "Side of the crop; default: that of the weights.")
-CROP_MODE = flags.DEFINE_enum("crop_mode", None, ["center", "squash"], "Default: likewise.")
-INTERPOLATION = flags.DEFINE_enum("interpolation", None, FILTERS, "Default: likewise.")
+CROP_MODE = flags.DEFINE_enum(
+    "crop_mode", None, ["center", "squash"], "Default: that of the weights."
+)
+INTERPOLATION = flags.DEFINE_enum("interpolation", None, FILTERS, "Default: that of the weights.")
 FLIP = flags.DEFINE_boolean("flip", False, "The mean of each image and its mirror image.")
 CROPS = flags.DEFINE_enum("crops", "1", ["1", "5"], "5: the mean of the centre and the corners.")
 PROBE = flags.DEFINE_enum(
@@ -50,9 +52,13 @@ PROBE = flags.DEFINE_enum(
     "training images.",
 )
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images at a time; default: the run's, 64.")
-NUM_WORKERS = flags.DEFINE_integer("num_workers", None, "To decode; default: the run's, 0.")
+NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", None, "Processes that decode; default: the run's, 0."
+)
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Default: the run's, float32.")
-ALLOW_DUPLICATES = flags.DEFINE_boolean("allow_duplicates", False, "In --data=folder.")
+ALLOW_DUPLICATES = flags.DEFINE_boolean(
+    "allow_duplicates", False, "Take equal images of --data=folder."
+)
 CSV = flags.DEFINE_string("csv", None, "File with timm's columns, to which results are added.")
 JSON = flags.DEFINE_string("json", None, "File of all results, with the accuracy of each class.")
 

@@ -43,8 +43,7 @@ def get_config() -> ConfigDict:
         dict(
             # By the names that a task has for its scores; percent, None: nothing is published.
             scores=dict(top1=given(82.1, float)),
-            # Of the scores.
-            source=given("README of facebookresearch/ConvNeXt, averaged weights", str),
+            source=given("README of facebookresearch/ConvNeXt, averaged weights", str),  # of scores
             train_size=given(1_281_167, int),  # images, where the data is not at hand
             val_size=given(50_000, int),
         )
@@ -56,7 +55,7 @@ def get_config() -> ConfigDict:
         dict(
             crop_scale=given((0.08, 1.0), tuple),  # of the area; None: the whole image
             crop_ratio=(3 / 4, 4 / 3),  # width / height
-            # Of a black frame that crops of the size of the image are taken from instead, pixels.
+            # Pixels of a black frame; crops of the size of the image are taken from it instead.
             crop_padding=config_dict.placeholder(int),
             flip_prob=0.5,
             randaugment=dict(

@@ -1,5 +1,5 @@
-"""What one kind of training differs by from another; the loop, the step and eval.py know nothing
-else of it."""
+"""A task: everything that differs between kinds of training. The loop, the step and eval.py know
+nothing else of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

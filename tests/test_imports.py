@@ -55,6 +55,11 @@ def test_a_room_imports_only_what_comes_before_it(path):
             assert RANKS[theirs] < RANKS[ours], f"{name} imports {module}"
 
 
+def test_no_test_module_imports_another():
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not [name for name in imports(path) if ".test_" in name], path
+
+
 def test_every_folder_and_file_is_in_the_order():
     found = {path.stem for path in (ROOT / "convnext").iterdir() if path.suffix in ("", ".py")}
     assert found - {"__init__", "__pycache__"} <= RANKS.keys()

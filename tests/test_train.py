@@ -29,7 +29,7 @@ from convnext.runs import checkpoint, interruption
 from convnext.runs import log as logs
 from convnext.training import erasing, mixup
 from convnext.weights import pretrained
-from tests.data.test_archives import write_flowers
+from tests.helpers.archives import write_flowers
 from tests.helpers.runs import (
     ROOT,
     SMALL,

@@ -19,7 +19,7 @@ def main() -> None:
         description="Converts weights from one project's format into another's.",
         prog="python -m tools.convert",
     )
-    parser.add_argument("source", metavar="SOURCE", help="weights, see the README")
+    parser.add_argument("source", metavar="SOURCE", help="weights, see docs/weights.md")
     parser.add_argument("out", metavar="OUT", help="a folder")
     parser.add_argument("--format", required=True, choices=EXPORT_FORMATS)
     parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the EMA")

@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--model", required=True, metavar="SOURCE", help="weights, see the README")
+    parser.add_argument(
+        "--model", required=True, metavar="SOURCE", help="weights, see docs/weights.md"
+    )
     parser.add_argument("--weights", help="of a run, ema or raw; default: the EMA")
     parser.add_argument("--top_k", type=int, default=5, help="classes to show (5)")
     parser.add_argument("--image_size", type=int, help="pixels; default: the model's")

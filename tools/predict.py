@@ -20,7 +20,9 @@ def main() -> None:
         description="Names what is in images.", prog="python -m tools.predict"
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
-    parser.add_argument("--model", required=True, metavar="SOURCE", help="weights, see the README")
+    parser.add_argument(
+        "--model", required=True, metavar="SOURCE", help="weights, see docs/weights.md"
+    )
     parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the EMA")
     parser.add_argument("--top_k", type=int, default=5, help="classes per image (5)")
     parser.add_argument("--function_to_apply", choices=FUNCTIONS, help="default: the model's")

@@ -334,10 +334,10 @@ def macs(model: Trunk, image_size: int) -> int:
 def activations(model: ConvNeXt, image_size: int) -> int:
     """Bytes that the layers keep of an image for the backward pass.
 
-    Of a block with C channels, 7 C numbers a position: what its convolution reads, the result, the
-    same normalised, and the hidden layer, of which V2 keeps another 4 C after its GRN. With remat
-    what each block reads, which is of map_dtype, and all of one block. Of what a stage begins with,
-    the map before and after its norm. The head is left out.
+    A block with C channels keeps 7 C numbers a position: what its convolution reads, the result,
+    the same normalised, and the hidden layer; V2 keeps another 4 C after its GRN. With remat each
+    block keeps what it reads, which is of map_dtype, and one block all of it. A stage begins with a
+    map that is kept before and after its norm. The head is not counted.
     """
     side, channels, read, widest, between = image_size, model.in_chans, 0, 0, 0
     for i, (depth, dim) in enumerate(zip(model.depths, model.dims, strict=True)):

@@ -32,8 +32,7 @@ ON_SAVE_ERROR = ("stop", "continue")
 class Checkpoints:
     """The checkpoints of a run: its latest `keep`, 2 and more, and the one with the highest score
     `best`, "val/top1", or the lowest, "-val/loss". A context manager: a save continues in the
-    background, and leaving
-    waits for it, in all processes.
+    background, and leaving waits for it, in all processes.
 
     latest_step is that of the newest sound one, 0 where there is none, and latest_has_scores
     whether it was evaluated. What is damaged or was not finished is moved to WORKDIR/damaged and

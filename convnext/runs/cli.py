@@ -28,8 +28,10 @@ WORKDIR = flags.DEFINE_string(
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, of a run on several hosts."
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of a run, over all hosts.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this one, from 0.")
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Number of processes of the run, over all hosts."
+)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def run(

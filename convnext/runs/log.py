@@ -40,7 +40,7 @@ class Log:
         num_steps: int,
         batch_size: int,
         config: Mapping[str, Any],
-        best: str = "val/top1",
+        best: str,
         *,
         every_steps: int,
         wandb_project: str | None = None,

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def save_curves(
-    lines: Sequence[Mapping[str, Any]], path: str | os.PathLike, score: str = "top1"
-) -> None:
+def save_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike, score: str) -> None:
     """Draws loss, a score and learning rate over the steps of a metrics.jsonl, as a PNG. Where the
     score is "loss" it has no panel of its own."""
     from matplotlib.figure import Figure  # it takes a second, which no command's start waits for

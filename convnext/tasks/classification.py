@@ -48,7 +48,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         augment.train, image_size=size, mean=config.normalize.mean, **config.augment
     )
     eval_transform = partial(augment.evaluate, image_size=size, **config.preprocess)
-    # Tried on a black image, so that what is out of range is said before anything is written.
+    # Tried on a black image, so that what is out of range is refused before anything is written.
     black = {"image": np.zeros((size, size, model.in_chans), np.uint8), "label": label}
     eval_transform(black)
 
@@ -165,7 +165,7 @@ def check_num_classes(
 ) -> int:
     """Returns the number of classes of the data; of a regression, of the numbers in a label.
 
-    Raises InputError where the config says another one; None takes what the data has.
+    Raises InputError where the config has another one; None takes what the data has.
     """
     if problem_type == losses.REGRESSION:
         outputs = np.size(label)

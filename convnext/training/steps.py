@@ -4,7 +4,6 @@ What is static is keyword-only and bound with `functools.partial`, so that the s
 with or without jit, mesh and config.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from convnext import hosts
 from convnext.errors import require
 from convnext.task import Batch, Evaluation, Task, Variables
 from convnext.training import metrics, optimizer
@@ -31,7 +31,7 @@ class TrainState:
     opt_state: Any
     ema_params: dict[str, Any]  # moving averages of params, keyed by str(decay)
     skipped: jax.Array  # int32, updates skipped
-    skipped_in_a_row: jax.Array  # int32, of these the last ones without another between
+    skipped_in_a_row: jax.Array  # int32, of these those since the last update that was made
     others: dict[str, Any] = struct.field(default_factory=dict)  # variables that are not parameters
 
     @property
@@ -250,20 +250,19 @@ def evaluate(
     """Combines the results of all batches for each of the weights, on the host; None where `stops`,
     which is asked before each batch, says so."""
     totals = dict.fromkeys(weights)
-    waiting: deque[dict[str, Any]] = deque()
+    waiting = hosts.Behind(RESULTS_BEHIND)
 
-    def combine():
-        for name, result in jax.device_get(waiting.popleft()).items():
-            totals[name] = evaluation.combine(totals[name], result)
+    def combine(results):
+        for each in results:
+            for name, result in jax.device_get(each).items():
+                totals[name] = evaluation.combine(totals[name], result)
 
     for batch in batches:
         if stops():
             return None
-        waiting.append({name: eval_step(variables, batch) for name, variables in weights.items()})
-        if len(waiting) > RESULTS_BEHIND:
-            combine()
-    while waiting:
-        combine()
+        results = {name: eval_step(variables, batch) for name, variables in weights.items()}
+        combine(waiting.put(results))
+    combine(waiting.drain())
     return totals
 
 

@@ -51,7 +51,7 @@ def main(workdir: Path, fault: str, on_save_error: str) -> None:
     with (
         checkpoint.Checkpoints(workdir, keep=2, best="val/top1",
                                on_save_error=on_save_error) as checkpoints,
-        logs.Log(workdir, start_step=0, num_steps=90, batch_size=1, config={},
+        logs.Log(workdir, start_step=0, num_steps=90, batch_size=1, config={}, best="val/top1",
                  every_steps=1) as log,
     ):  # fmt: skip
 

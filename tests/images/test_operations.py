@@ -1,4 +1,4 @@
-"""Colours against Pillow; the geometry is in test_data_randaugment.py."""
+"""Colours against Pillow; the geometry is in test_randaugment.py."""
 
 import numpy as np
 import pytest

@@ -15,7 +15,8 @@ from tests.helpers.inputs import refused
 
 def open_log(workdir, start_step=0, every_steps=2, **keywords):
     return logs.Log(workdir, start_step=start_step, num_steps=6, batch_size=4,
-                    config={"seed": 0}, every_steps=every_steps, **keywords)  # fmt: skip
+                    config={"seed": 0}, best="val/top1", every_steps=every_steps,
+                    **keywords)  # fmt: skip
 
 
 def train(log, steps, evaluate_at=()):

@@ -10,7 +10,7 @@ def test_curves_are_drawn_with_gaps_where_values_are_missing(tmp_path):
         {"step": 2, "train/loss": None, "train/lr": 0.2, "val/top1": 0.5, "val_ema/top1": 0.4},
         {"step": 3, "train/loss": 1.0, "train/lr": 0.1, "val/top1": 0.7, "val_ema/top1": 0.8},
     ]
-    plots.save_curves(lines, tmp_path / "curves.png")
+    plots.save_curves(lines, tmp_path / "curves.png", "top1")
     pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
     assert pixels.shape[1] > pixels.shape[0] > 300
     blue = (pixels == [31, 119, 180]).all(-1)  # the first line of each panel

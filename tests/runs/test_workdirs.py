@@ -63,7 +63,15 @@ def test_where_there_are_no_locks_a_run_continues_and_says_so(tmp_path, monkeypa
 
 
 def write_config(workdir, config):
-    Log(workdir, start_step=0, num_steps=1, batch_size=1, config=config, every_steps=1)
+    Log(
+        workdir,
+        start_step=0,
+        num_steps=1,
+        batch_size=1,
+        config=config,
+        best="val/top1",
+        every_steps=1,
+    )
 
 
 BEFORE = {"seed": 0, "model": {"dims": (8, 16), "remat": False}, "log": {"every_steps": 5},

@@ -9,7 +9,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from convnext.data import archives, arrayrecord, sources
 from convnext.errors import InputError
-from tests.data.test_archives import imagenet, jpeg, tar
+from tests.helpers.archives import imagenet, jpeg, tar
 from tests.helpers.inputs import refused
 from tools import prepare
 

@@ -51,7 +51,8 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        return self.steps_per_epoch * self.config["num_epochs"]
+        steps = self.config.get("num_steps")  # older runs have no such field
+        return self.steps_per_epoch * self.config["num_epochs"] if steps is None else steps
 
     def emas(self) -> dict[str, str]:
         """Returns {"val_ema": "EMA 0.9999", ...}: each EMA's name, by its prefix in the log."""
