@@ -65,7 +65,10 @@ def train(
     order = dict(seed=config.seed, groups=task.train_groups)
     epochs = Epochs(len(task.train_source), config.batch_size, **lengths, **order)
     num_steps = epochs.num_steps
-    is_evaluated, is_saved = epochs.every("eval", config), epochs.every("checkpoint", config)
+    is_evaluated = epochs.every("eval", config.eval_every_epochs, config.eval_every_steps)
+    is_saved = epochs.every(
+        "checkpoint", config.checkpoint_every_epochs, config.checkpoint_every_steps
+    )
     profiled = profiling.step_range(profile_steps, num_steps)
 
     # Where the run begins in this workdir, and whether it may.

@@ -1,7 +1,6 @@
 """The order in which a run reads its examples, its length, and when something is due in it."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -76,10 +75,9 @@ class Epochs:
             indices[rows] = self._order(epoch)[group][places[rows]]
         return epochs, indices
 
-    def every(self, name: str, config: Mapping[str, Any]) -> Callable[[int], bool]:
-        """Makes the answer to whether something is due after an update: every <name>_every_steps of
-        the config, or where that is None <name>_every_epochs, and after the last one."""
-        epochs, steps = config[f"{name}_every_epochs"], config[f"{name}_every_steps"]
+    def every(self, name: str, epochs: int, steps: int | None = None) -> Callable[[int], bool]:
+        """Makes the answer to whether something is due after an update: every so many steps, or
+        where that is None epochs, and after the last one. name: of the config's fields, "eval"."""
         require(epochs > 0, f"{name}_every_epochs", epochs, "1 and more")
         require(steps is None or steps > 0, f"{name}_every_steps", steps, "1 and more, or None")
         interval = epochs * self.steps_per_epoch if steps is None else steps

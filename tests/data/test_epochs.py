@@ -114,12 +114,8 @@ def test_there_is_no_batch_after_the_last():
 
 
 def test_something_is_due_every_so_many_epochs_or_steps_and_at_the_end():
-    def every(epochs, num_epochs, num_steps=None):
-        config = dict(eval_every_epochs=num_epochs, eval_every_steps=num_steps)
-        return epochs.every("eval", config)
-
     def due(epochs, *interval):
-        is_due = every(epochs, *interval)
+        is_due = epochs.every("eval", *interval)
         return [step for step in range(1, len(epochs) + 1) if is_due(step)]
 
     epochs = Epochs(N, 8, num_epochs=5)  # of two steps
@@ -128,8 +124,8 @@ def test_something_is_due_every_so_many_epochs_or_steps_and_at_the_end():
     assert due(epochs, 9) == [10]
     assert due(epochs, 1, 3) == [3, 6, 9, 10]
     assert due(Epochs(N, 8, num_epochs=1, num_steps=7), 1) == [2, 4, 6, 7]
-    refused("eval_every_epochs is 0; accepted: 1 and more", every, epochs, 0)
-    refused("eval_every_steps is 0; accepted: 1 and more, or None", every, epochs, 1, 0)
+    refused("eval_every_epochs is 0; accepted: 1 and more", epochs.every, "eval", 0)
+    refused("save_every_steps is 0; accepted: 1 and more, or None", epochs.every, "save", 1, 0)
 
 
 @pytest.mark.parametrize("batch_size", [0, N + 1])
