@@ -11,6 +11,7 @@ import pytest
 
 from convnext.runs import log
 from dev import shapes
+from tools import predict, report
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue_star", "red_circle", "yellow_bar")
@@ -69,9 +70,11 @@ def test_train_learns_the_classes_and_leaves_its_files(trained):
             "tensorboard"} <= {path.name for path in workdir.iterdir()}  # fmt: skip
 
 
-def test_predict_names_what_is_in_an_image(trained, photos):
+def test_predict_names_what_is_in_an_image(trained, photos, monkeypatch, capsys):
     path = photos / "red_circle" / "IMG_0000.jpg"
-    first, *lines = run("-m", "tools.predict", path, f"--model={trained[0]}").splitlines()
+    monkeypatch.setattr(sys, "argv", ["predict", str(path), f"--model={trained[0]}"])
+    predict.main()
+    first, *lines = capsys.readouterr().out.splitlines()
     assert first == str(path)
     scores, labels = zip(*(line.split() for line in lines), strict=True)
     assert labels[0] == "red_circle" and sorted(labels) == [*CLASSES]
@@ -81,6 +84,6 @@ def test_predict_names_what_is_in_an_image(trained, photos):
 
 def test_report_writes_a_page(trained):
     workdir = trained[0]
-    run("-m", "tools.report", f"--workdir={workdir}")
+    report.main([f"--workdir={workdir}"])
     page = (workdir / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in CLASSES)
