@@ -1,5 +1,6 @@
 """The scripts in examples/, in their smallest form; the notebook is run by make notebook."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -45,6 +46,16 @@ def test_features_finds_the_image_that_is_most_alike(weights, tmp_path, capsys):
 def test_features_of_no_images_are_refused(weights, tmp_path):
     with pytest.raises(InputError, match="no other image in .*; accepted: .jpg, .jpeg, .png"):
         features.show(tmp_path / "a.png", tmp_path, str(weights), 1)
+
+
+def test_what_the_notebook_imports_is_there():
+    notebook = json.loads((ROOT / "examples" / "finetune.ipynb").read_text())
+    code = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    nodes = [node for cell in code for node in ast.walk(ast.parse(cell))]
+    imported = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert len(imported) > 8
+    for node in imported:
+        exec(ast.unparse(node), {})
 
 
 @pytest.mark.slow
