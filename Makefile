@@ -47,9 +47,9 @@ eval: .venv/train.installed
 report: .venv/train.installed
 	.venv/bin/python -m tools.report --workdir=$(WORKDIR)
 
-PYTEST = .venv/bin/python -m pytest --numprocesses=2
+PYTEST = .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 test: .venv/test.installed
-	$(PYTEST) --dist=loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-slow: .venv/test.installed
 	$(PYTEST) -m slow
