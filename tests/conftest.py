@@ -4,6 +4,7 @@ import gc
 import hashlib
 import os
 import pickle
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # listings of folders
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
-gc.set_threshold(100_000, 10, 10)  # to look at all of JAX's objects takes a tenth of the time else
+# JAX has so many objects that to look at all of them takes a tenth of the suite's time.
+gc.set_threshold(100_000, 10, 10)
 
 import filelock
 import jax
@@ -29,6 +31,7 @@ import pytest
 import train as train_command
 from convnext import ConvNeXt
 from convnext.models.convnext import abstract_params
+from convnext.training import mixup
 from tests.helpers.runs import small
 
 
@@ -41,6 +44,13 @@ def uncached():
     jax.config.update(name, float("inf"))
     yield
     jax.config.update(name, before)
+
+
+@pytest.fixture
+def uniform_lambda(monkeypatch):
+    """Images are mixed by Beta(1, 1) whatever alpha is. The sampler's loops take as long to compile
+    as a model; test_mixup.py has them."""
+    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +112,21 @@ def params_of(once):
 
 @pytest.fixture(scope="session")
 def finished_run(once):
-    """The workdir of a run of `small()` from start to end, which tests only read."""
-    return once("finished", lambda workdir: train_command.train(small(), workdir))
+    """The workdir of a run of `small()` from start to end, which tests only read, and its state in
+    the file beside it."""
+
+    def make(folder):
+        state = train_command.train(small(), folder / "run")
+        (folder / "state").write_bytes(pickle.dumps(jax.device_get(state)))
+
+    return once("finished", make) / "run"
+
+
+@pytest.fixture(scope="module")
+def finished(finished_run, tmp_path_factory):
+    """A copy of that workdir, and the state that training returned."""
+    workdir = shutil.copytree(finished_run, tmp_path_factory.mktemp("runs") / "finished")
+    return workdir, pickle.loads((finished_run.parent / "state").read_bytes())
 
 
 @pytest.fixture(scope="session")

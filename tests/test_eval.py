@@ -110,7 +110,7 @@ def test_weights_without_a_head_are_for_probes(imagenet):
 def test_probes_learn_from_the_images_to_train_on(finished_run, tmp_path, probe):
     (found,) = evaluate(workdir=finished_run, probe=probe, json=str(tmp_path / "out"))
     assert found["probe"] == probe and found["count"] == 360
-    assert found["top1"] > 0.45  # of the head 0.37
+    assert found["top1"] > 0.45  # of the head 0.34
 
 
 @pytest.fixture

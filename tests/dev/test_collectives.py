@@ -6,6 +6,7 @@ from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from convnext import ConvNeXt, sharding
@@ -51,9 +52,7 @@ def program(fsdp, stages, accumulation_steps, remat, clip_norm, group_size, plat
         "image": jax.ShapeDtypeStruct((ROWS, SIZE, SIZE, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
     }
-    with outline.compiling_for(platform), pytest.MonkeyPatch.context() as patch:
-        # The sampler's loops take as long to compile as the model; test_mixup.py has them.
-        patch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
+    with outline.compiling_for(platform):
         compiled = step.lower(state, batch).compile()
     return compiled, state, state_sharding
 
@@ -90,7 +89,7 @@ def split_shapes(tree, shardings):
     )
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("uncached", "uniform_lambda")
 @pytest.mark.parametrize("options, platform", [(MIXED, "cpu"), (IN_PARTS, "tpu")])
 def test_data_parallel_devices_exchange_gradients_and_scalars_alone(options, platform):
     compiled, state, _ = program(1, **options, platform=platform)
@@ -107,7 +106,7 @@ def test_data_parallel_devices_exchange_gradients_and_scalars_alone(options, pla
     assert times == {options["accumulation_steps"]}
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("uncached", "uniform_lambda")
 @pytest.mark.parametrize("fsdp, platform", [(1, "cpu"), (8, "tpu")])
 def test_of_groups_across_devices_each_sends_its_images_once_and_no_activation(fsdp, platform):
     compiled, _, _ = program(fsdp, **ACROSS, platform=platform)
@@ -118,7 +117,7 @@ def test_of_groups_across_devices_each_sends_its_images_once_and_no_activation(f
     assert exchanged == {images: 1, targets: 1}
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("uncached", "uniform_lambda")
 @pytest.mark.parametrize("fsdp, options", [(8, MIXED), (4, IN_PARTS)])
 def test_fsdp_gathers_each_parameter_once_and_nothing_of_an_example(fsdp, options):
     compiled, state, state_sharding = program(fsdp, **options, platform="tpu")
@@ -133,7 +132,7 @@ def test_fsdp_gathers_each_parameter_once_and_nothing_of_an_example(fsdp, option
     assert sum(array.bytes for array in gradients) == pytest.approx(nbytes(state.params), rel=0.05)
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.usefixtures("uncached", "uniform_lambda")
 @pytest.mark.parametrize(
     "fsdp, options, platform",
     [(1, MIXED, "cpu"), (8, MIXED, "tpu"), (1, IN_PARTS, "tpu"), (4, IN_PARTS, "tpu")],
@@ -142,6 +141,37 @@ def test_the_new_state_takes_the_place_of_the_old_one(fsdp, options, platform):
     compiled, state, state_sharding = program(fsdp, **options, platform=platform)
     donated = compiled.memory_analysis().alias_size_in_bytes
     assert donated == bytes_on_a_device(state, state_sharding)
+
+
+@pytest.mark.parametrize(
+    "group_size, mode, exchanges",
+    [(2, "batch", False), (4, "batch", False), (4, "pair", False), (4, "elem", False),
+     (8, "batch", True), (64, "batch", True)],
+)  # fmt: skip
+def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
+    group_size, mode, exchanges, request
+):
+    if mode != "elem":  # there with the sampler itself
+        request.getfixturevalue("uniform_lambda")
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(32, 6, 6, 3)).astype(np.float32)
+    labels = rng.integers(0, 5, 32)
+    mesh = sharding.make_mesh()
+    by_batch = sharding.batch_sharding(mesh)
+
+    def mix(images, labels):
+        return mixup.mix(
+            jax.random.key(7), images, labels, num_classes=5, group_size=group_size, mode=mode,
+            mesh=mesh,
+        )  # fmt: skip
+
+    jitted = jax.jit(mix, in_shardings=(by_batch, by_batch), out_shardings=by_batch)
+    on_eight = jitted.lower(images, labels).compile()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        on_eight(*jax.device_put((images, labels), by_batch)), jax.jit(mix)(images, labels),
+    )  # fmt: skip
+    assert bool(moved(on_eight)) == exchanges
 
 
 @pytest.mark.usefixtures("uncached")

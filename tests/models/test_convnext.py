@@ -1,4 +1,3 @@
-import math
 import re
 from functools import cache, partial
 from pathlib import Path
@@ -75,14 +74,8 @@ def test_parameter_count_is_the_official_one(name, params_of):
 
 @pytest.mark.parametrize("name", PARAMETERS_22K)
 def test_parameter_count_with_21841_classes_is_the_official_one(name, params_of):
-    params = params_of(ConvNeXt(**VARIANTS[name]))
-    head = {"kernel": (VARIANTS[name]["dims"][-1], 21841), "bias": (21841,)}
-    if name == "tiny":
-        large = params_of(ConvNeXt(**VARIANTS[name], num_classes=21841))
-        assert large == {**params, "head": large["head"]}
-        assert jax.tree.map(lambda leaf: leaf.shape, large["head"]) == head
-    without = {name: value for name, value in params.items() if name != "head"}
-    assert count(without) + sum(map(math.prod, head.values())) == PARAMETERS_22K[name]
+    params = params_of(ConvNeXt(**VARIANTS[name], num_classes=21841))
+    assert count(params) == PARAMETERS_22K[name]
 
 
 def test_tiny_has_182_tensors_all_float32_whatever_the_model_computes_in():
@@ -272,7 +265,8 @@ def test_a_backbone_of_defaults_has_the_four_stages():
 
 def test_every_variant_has_a_backbone_that_takes_its_parameters(params_of):
     for name, fields in VARIANTS.items():
-        fields = {**fields, "depths": (1,) * len(fields["depths"])}  # a block is like the next
+        few = (1, 3, 2, 1)[: len(fields["depths"])]  # a block is like the next
+        fields = {**fields, "depths": few}
         model = ConvNeXt(**fields, in_chans=1, remat=True)
         backbone = model.backbone(out_features=("stage1",))
         assert backbone.remat and backbone.out_features == ("stage1",)

@@ -157,9 +157,9 @@ def test_a_linear_probe_learns_the_head_alone(parts, batch, one_device):
     params = parts[2](jax.random.key(0)).params
     pattern = "^(?!head/)"
     tx = optimizer.adamw(lambda step: 1e-2, frozen=pattern)
-    probe = jax.jit(step_function(parts, tx=tx, frozen=pattern, ema_decays=()))
-    probe = probe.lower(steps.start({"params": params}, tx=tx), batch).compile()
-    state, values = jax.device_get(probe(steps.start({"params": params}, tx=tx), batch))
+    state = steps.start({"params": params}, tx=tx, ema_decays=DECAYS)
+    probe = jax.jit(step_function(parts, tx=tx, frozen=pattern)).lower(state, batch).compile()
+    state, values = jax.device_get(probe(state, batch))
     for name, before in params.items():
         for a, b in zip(*map(jax.tree.leaves, (before, state.params[name])), strict=True):
             assert np.array_equal(a, b) == (name != "head")
@@ -170,9 +170,8 @@ def test_a_linear_probe_learns_the_head_alone(parts, batch, one_device):
     assert probe.cost_analysis()["flops"] < 0.5 * whole.cost_analysis()["flops"]
 
 
-def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch, monkeypatch):
-    # The sampler's loops take as long to compile as the model; test_mixup.py has them.
-    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
+@pytest.mark.usefixtures("uniform_lambda")
+def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch):
     model, _, init = parts
     mix, erase = partial(mixup.mix, num_classes=5, group_size=4), partial(erasing.erase, prob=0.5)
     state = init(jax.random.key(0))
@@ -213,12 +212,11 @@ def breaking(parts):
 
 @pytest.mark.parametrize("level", [255, 250])  # a loss, or only its gradients
 def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, breaking, level):
-    step = breaking
     white = {**batch, "image": np.full_like(batch["image"], level)}
-    before, _ = step(parts[2](jax.random.key(0)), batch)
+    before, _ = breaking(parts[2](jax.random.key(0)), batch)
     state = before
     for count in (1, 2):
-        state, values = step(state, white)
+        state, values = breaking(state, white)
         assert int(values["skipped"]) == int(values["skipped_in_a_row"]) == count
         assert not np.isfinite(values["grad_norm"])
         assert np.isfinite(values["loss"]) == (level == 250)
@@ -228,7 +226,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, break
     adam, schedule = state.opt_state[1], state.opt_state[3]
     jax.tree.map(np.testing.assert_array_equal, adam, before.opt_state[1])
     assert int(schedule.count) == 3  # the rate is that of the step
-    state, values = step(state, batch)
+    state, values = breaking(state, batch)
     assert (int(values["skipped"]), int(values["skipped_in_a_row"])) == (2, 0)
     assert np.isfinite(values["loss"]) and int(state.opt_state[1].count) == 2
 
@@ -268,11 +266,10 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("uncached")
-def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts, monkeypatch):
+@pytest.mark.usefixtures("uncached", "uniform_lambda")
+def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts):
     """With all that is random: shuffled, augmented, mixed within groups that 4 and 8 devices split,
     erased, dropped. The step as train.py binds it."""
-    monkeypatch.setattr(mixup, "_beta", lambda key, alpha, shape: jax.random.uniform(key, shape))
     model = parts[0].clone(depths=(2,), dims=(8,))
     init = partial(classifiers.init, model=model, tx=parts[1], image_size=12, ema_decays=DECAYS)
     start = jax.jit(init)(jax.random.key(0))
