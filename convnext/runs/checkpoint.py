@@ -26,6 +26,9 @@ MANIFEST = "manifest.json"
 SCORES = "scores.json"  # beside the manifest: those of an evaluation that came after the save
 LAST_SAVED = "last_saved_step"  # in the workdir: that there has been a sound checkpoint
 SMALL = 2**20  # bytes of a file; arrays are larger
+# Of an array that all devices have, each writes a part, but none of fewer bytes: to cut a state of
+# 500 small arrays in eight takes 6 s at the first save, and 0.6 s at each further one.
+SMALLEST_PART = 2**20
 ON_SAVE_ERROR = ("stop", "continue")
 
 
@@ -204,6 +207,8 @@ class Checkpoints:
 def _open(workdir, keep, best, added):
     policies = ocp.training.preservation_policies
     score, lowest = best.removeprefix("-"), best.startswith("-")
+    context = ocp.Context()
+    context.array.saving.min_slice_bytes_for_replica_parallel = SMALLEST_PART
 
     def value_of(metrics: Mapping[str, float]) -> float:
         value = metrics.get(score, math.nan)
@@ -229,6 +234,7 @@ def _open(workdir, keep, best, added):
             ]
         ),
         cleanup_tmp_directories=True,
+        context=context,
     )
 
 

@@ -92,6 +92,16 @@ def test_two_and_two_steps_with_a_restore_between_are_four(run, tmp_path, saved,
         assert_equal(step(step(on_one)), straight)
 
 
+@pytest.mark.parametrize("size, cut", [(8 * 2**18, True), (8 * 2**18 - 8, False)])
+def test_of_what_all_devices_have_each_writes_a_part_if_it_is_large(tmp_path, caplog, size, cut):
+    """To cut takes a program for each shape, and a state has hundreds of small arrays."""
+    place = sharding.replicated(sharding.make_mesh())
+    array = jax.device_put(np.arange(size, dtype=np.float32), place)
+    with jax.log_compiles(), opened(tmp_path) as checkpoints:
+        checkpoints.save(1, {"params": array})
+    assert ("jit(slice)" in caplog.text) == cut
+
+
 def test_the_parameters_or_an_average_are_read_alone(run, tmp_path):
     init, step = run
     state = step(step(init(jax.random.key(0))))
