@@ -33,7 +33,7 @@ NAMES ?=
 CONSTRAINTS ?=
 
 SAY_INSTALL = @echo "installing $(1) into $(@D): only this once; it may take some minutes"
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check \
+PIP_INSTALL = -m pip install --quiet --no-compile --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
 .PHONY: train eval report test test-slow parity browser notebook mutants bench lint package api audit clean
@@ -100,10 +100,16 @@ build/floors.txt: requirements.txt requirements-dev.txt requirements-browser.txt
 clean:
 	rm -rf .venv .venv-parity .venv-browser
 
-.venv/bin/python .venv-parity/bin/python .venv-browser/bin/python: %/bin/python:
+.venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "error: $(PYTHON) is older than Python 3.11; accepted: make PYTHON=python3.12, say"; exit 1; }
-	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+# These find in .venv what it has.
+.venv-parity/bin/python .venv-browser/bin/python: %/bin/python: | .venv/test.installed
+	.venv/bin/python -m venv $* || { rm -rf $*; exit 1; }
+	.venv/bin/python -c 'import site; print(*site.getsitepackages())' \
+		> "$$($*/bin/python -c 'import site; print(*site.getsitepackages())')/venv.pth"
 
 .venv/train.installed: requirements.txt | .venv/bin/python
 	$(call SAY_INSTALL,requirements.txt)
