@@ -114,6 +114,7 @@ def get_config() -> ConfigDict:
             remat=False,  # recompute blocks in the backward pass, to save memory
             dtype="bfloat16",  # of the computation; the paper trained in float32
             residual_dtype="float32",  # of the sums along the blocks; bfloat16 moves fewer bytes
+            kernels="auto",  # "lax": without our own for NVIDIA GPUs
         )
     )
 

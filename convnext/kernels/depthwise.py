@@ -6,6 +6,7 @@ convolution has stride 1, pads with zeros and returns [N, H, W, C] in x's dtype.
 
 import json
 import math
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -15,8 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from convnext.kernels.outline import outline, platform
+from convnext.errors import require
+from convnext.kernels import depthwise_ptx, ptx
+from convnext.kernels.outline import compiling_for, outline, platform
 
+KERNELS = ("auto", "lax")
 COLUMNS = 32  # one turn of the kernel gradient's loop adds up at most so many pixels of a row
 
 # What `python -m dev.benchmark layers --record` measured on each platform that it was run on: the
@@ -24,8 +28,11 @@ COLUMNS = 32  # one turn of the kernel gradient's loop adds up at most so many p
 TIMINGS: dict[str, Any] = json.loads(Path(__file__).with_name("timings.json").read_text())
 
 
-def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def depthwise_conv(x: jax.Array, kernel: jax.Array, kernels: str = "auto") -> jax.Array:
     """Convolves with the implementation that was measured to be fastest on the platform.
+
+    kernels: one of KERNELS. "lax" leaves out those for NVIDIA GPUs, "auto" does so where the
+    environment variable CONVNEXT_KERNELS is "lax".
 
     On a platform of TIMINGS it has a hand-written gradient, so reverse mode only: `jax.jvp` raises
     TypeError. Elsewhere it is XLA's grouped convolution.
@@ -37,46 +44,62 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         raise ValueError(
             f"depthwise kernel is {kernel.shape}; accepted: (k, k, 1, {x.shape[-1]}) with k odd"
         )
-    return _measured_conv(x, kernel) if platform() in TIMINGS else grouped_conv(x, kernel)
+    if platform() not in TIMINGS:
+        return grouped_conv(x, kernel)
+    return _measured_conv(x, kernel, _without(x, kernel, kernels))
 
 
-@jax.custom_vjp
-def _measured_conv(x, kernel):
-    return _fastest("forward", x, kernel)
+def _without(x, kernel, kernels):
+    """The implementations that are not to be used."""
+    everywhere = os.environ.get("CONVNEXT_KERNELS", "auto")
+    require(everywhere in KERNELS, "CONVNEXT_KERNELS", everywhere, " or ".join(KERNELS))
+    allowed = kernels == everywhere == "auto"
+    has_ptx = allowed and platform() == "cuda" and depthwise_ptx.takes(x, kernel)
+    # What is compiled for a GPU that is not at hand cannot be tried.
+    if has_ptx and (compiling_for.value or ptx.usable(depthwise_ptx.probe)):
+        return ()
+    return ("ptx",)
 
 
-def _forward(x, kernel):
-    return _measured_conv(x, kernel), (x, kernel)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _measured_conv(x, kernel, without):
+    return _fastest("forward", without, x, kernel)
 
 
-def _backward(residuals, g):
+def _forward(x, kernel, without):
+    return _measured_conv(x, kernel, without), (x, kernel)
+
+
+def _backward(without, residuals, g):
     x, kernel = residuals
-    return _fastest("input_gradient", g, kernel), _fastest("kernel_gradient", x, kernel, g)
+    dx = _fastest("input_gradient", without, g, kernel)
+    return dx, _fastest("kernel_gradient", without, x, kernel, g)
 
 
 _measured_conv.defvjp(_forward, _backward)
 
 
-def _fastest(direction, x, *others):
-    pixels = x.shape[1] * x.shape[2]
-    functions = {name: IMPLEMENTATIONS[fastest(name, direction, pixels)] for name in TIMINGS}
+def _fastest(direction, without, x, *others):
+    """Where the program is lowered for another platform than it was traced for, XLA's."""
+    name = fastest(platform(), direction, x.shape[1] * x.shape[2], without)
     return lax.platform_dependent(
         x,
         *others,
-        **{name: function[direction] for name, function in functions.items()},
+        **{platform(): IMPLEMENTATIONS[name][direction]},
         default=IMPLEMENTATIONS["lax"][direction],
     )
 
 
 @cache
-def fastest(platform: str, direction: str, pixels: int) -> str:
+def fastest(platform: str, direction: str, pixels: int, without: tuple[str, ...] = ()) -> str:
     """Name of the fastest of IMPLEMENTATIONS on the measured map that is nearest in pixels.
 
     direction is "forward", "input_gradient" or "kernel_gradient".
     """
     rows = [row for row in TIMINGS[platform]["rows"] if row["direction"] == direction]
     nearest = min(rows, key=lambda row: abs(math.log(pixels / row["pixels"])))
-    return min(nearest["ms"], key=nearest["ms"].get)
+    ms = {name: ms for name, ms in nearest["ms"].items() if name not in without}
+    return min(ms, key=ms.get)
 
 
 # By XLA's convolution, the reference.
@@ -155,6 +178,15 @@ def _by_flipped(conv):
     return lambda g, kernel: conv(g, kernel[::-1, ::-1])
 
 
+def implementations() -> dict[str, dict[str, Callable[..., jax.Array]]]:
+    """Those of IMPLEMENTATIONS that run on `platform()`."""
+    return {
+        name: functions
+        for name, functions in IMPLEMENTATIONS.items()
+        if name != "ptx" or platform() == "cuda"
+    }
+
+
 # forward(x, kernel), input_gradient(g, kernel) and kernel_gradient(x, kernel, g).
 IMPLEMENTATIONS: dict[str, dict[str, Callable[..., jax.Array]]] = {
     "lax": dict(
@@ -166,5 +198,11 @@ IMPLEMENTATIONS: dict[str, dict[str, Callable[..., jax.Array]]] = {
         forward=shifted_sum,
         input_gradient=_by_flipped(shifted_sum),
         kernel_gradient=_shifted_kernel_gradient,
+    ),
+    # On NVIDIA GPUs only, and for what depthwise_ptx.takes().
+    "ptx": dict(
+        forward=depthwise_ptx.forward,
+        input_gradient=depthwise_ptx.input_gradient,
+        kernel_gradient=depthwise_ptx.kernel_gradient,
     ),
 }

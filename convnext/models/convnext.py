@@ -16,6 +16,7 @@ import numpy as np
 
 from convnext.errors import InputError, require
 from convnext.kernels import pointwise
+from convnext.kernels.depthwise import KERNELS
 from convnext.kernels.outline import compiling_for
 from convnext.models.layers import (
     GRN,
@@ -86,6 +87,7 @@ class Trunk(nn.Module):
     # in float32 under torch.autocast where gamma or the stem's norm make it so, else in float16
     # with its 11 bits; a block with gamma 1e-6 changes none of the 8 bits of a bfloat16.
     residual_dtype: Any = jnp.float32
+    kernels: str = "auto"  # "lax": without those for NVIDIA GPUs, see kernels/README.md
 
     @property
     def map_names(self) -> tuple[str, ...]:
@@ -122,6 +124,7 @@ class Trunk(nn.Module):
                     layer_scale_init_value=self.layer_scale_init_value,
                     norm_eps=self.norm_eps,
                     dtype=self.dtype,
+                    kernels=self.kernels,
                     name=f"stage_{i}_block_{j}",
                 )(x, train, stage_places)
             maps.append(x)
@@ -140,6 +143,7 @@ class Trunk(nn.Module):
     def _check(self, x):
         rate = self.drop_path_rate
         require(0 <= rate < 1, "drop_path_rate", rate, "from 0 to below 1")
+        require(self.kernels in KERNELS, "model.kernels", self.kernels, " or ".join(KERNELS))
         stride = self.patch_size * 2 ** (len(self.depths) - 1)
         if x.ndim != 4 or x.shape[-1] != self.in_chans:
             raise InputError(
@@ -275,6 +279,7 @@ class Block(nn.Module):
     layer_scale_init_value: float | None = 1e-6  # None leaves LayerScale out
     norm_eps: float = 1e-6
     dtype: Any = jnp.float32
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(
@@ -288,7 +293,7 @@ class Block(nn.Module):
             gamma = self.param("gamma", gamma_init, (self.dim,)).astype(self.dtype)
 
         shortcut = x
-        x = DepthwiseConv(dtype=self.dtype, name="dwconv")(x, places)
+        x = DepthwiseConv(dtype=self.dtype, kernels=self.kernels, name="dwconv")(x, places)
         x = LayerNorm(self.norm_eps, self.dtype, name="norm")(x)
         if self.use_grn:
             x = pwconv1(x)

@@ -78,6 +78,7 @@ class DepthwiseConv(nn.Module):
 
     kernel_size: int = 7
     dtype: Any = jnp.float32
+    kernels: str = "auto"  # see kernels.depthwise
 
     @nn.compact
     def __call__(self, x: jax.Array, places: Places | None = None) -> jax.Array:
@@ -87,9 +88,9 @@ class DepthwiseConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if places is None:
-            x = depthwise_conv(x, kernel)
+            x = depthwise_conv(x, kernel, self.kernels)
         else:
-            x = places.collect(depthwise_conv(places.spread(x), kernel))
+            x = places.collect(depthwise_conv(places.spread(x), kernel, self.kernels))
         return x + bias.astype(self.dtype)
 
 

@@ -24,7 +24,7 @@ from convnext.kernels import outline
 FREE = (
     "checkpoint_every_epochs", "checkpoint_every_steps", "data.root", "eval_every_epochs",
     "eval_every_steps", "init_from", "keep_checkpoints", "log", "max_bad_images", "max_skipped",
-    "mesh", "model.remat", "num_workers", "on_save_error", "published",
+    "mesh", "model.kernels", "model.remat", "num_workers", "on_save_error", "published",
 )  # fmt: skip
 
 ACCEPTED = "what the run wrote, or no such file"  # of a file that cannot be read

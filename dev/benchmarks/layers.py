@@ -59,7 +59,7 @@ def _layers(shape, dtype):
     # On CPU a product takes as long in a sum as in a matrix; elsewhere the traffic bounds.
     macs = 49 * x.size if outline.on_cpu() else 0
     for direction, of_direction in depthwise_inputs(x, g, kernel).items():
-        for name, functions in depthwise.IMPLEMENTATIONS.items():
+        for name, functions in depthwise.implementations().items():
             yield (
                 "depthwise",
                 direction,

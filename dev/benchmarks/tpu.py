@@ -91,7 +91,7 @@ def _layers(model, chip, cells, arguments):
             x = jax.ShapeDtypeStruct(shape, arguments.dtype, sharding=on_chip)
             kernel = jax.ShapeDtypeStruct((7, 7, 1, channels), arguments.dtype, sharding=on_chip)
             for direction, inputs in layers.depthwise_inputs(x, x, kernel).items():
-                for implementation, functions in depthwise.IMPLEMENTATIONS.items():
+                for implementation, functions in depthwise.implementations().items():
                     cost = jax.jit(functions[direction]).lower(*inputs).compile().cost_analysis()
                     cells.add(
                         layer="depthwise",

@@ -1,0 +1,22 @@
+// The words in which kernels are written here, for nvcc. tests/kernels/emulation.hpp has the same
+// for a CPU.
+#define FUNCTION static __device__ __forceinline__
+#define KERNEL extern "C" __global__ void __launch_bounds__(128, 3)
+#define RESTRICT __restrict__
+#define SHARED __shared__
+#define SYNCHRONIZE() __syncthreads()
+
+// A name in the PTX, which ptx.py replaces by a number.
+#define SIZE(name)                                       \
+  FUNCTION int name() {                                  \
+    int value;                                           \
+    asm("mov.u32 %0, SIZE_" #name ";" : "=r"(value)); \
+    return value;                                        \
+  }
+
+FUNCTION float as_float(unsigned bits) { return __uint_as_float(bits); }
+FUNCTION unsigned short bfloat16_bits(float value) {  // rounded to nearest, ties to even
+  unsigned short bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}

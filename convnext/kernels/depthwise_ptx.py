@@ -1,0 +1,144 @@
+"""The depthwise 7x7 convolution by kernels of our own, on NVIDIA GPUs.
+
+x, its gradient and an addend are maps [N, H, W, C] of one dtype, the map's. The kernel
+[7, 7, 1, C], the result and its gradient g are of another, the branch's. DTYPES has the pairs.
+Each device of a mesh computes its part of the batch.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convnext.kernels import ptx
+
+DTYPES = (("bfloat16", "bfloat16"), ("float32", "float32"), ("float32", "bfloat16"))
+# Columns of a strip, and whether maps have whole strips.
+STRIPS = ((7, True), (8, True), (4, True), (7, False))
+SIDE = 7  # of the kernel
+TAPS = SIDE**2
+THREADS = 128  # of a block, as in cuda/depthwise.cu
+# Blocks of the kernel's gradient: two turns of the three that each multiprocessor of an H100 holds.
+BLOCKS = 2 * 3 * 132
+
+
+def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x convolved with the kernel, in the kernel's dtype."""
+
+    def here(x, kernel):
+        return _convolve("depthwise_forward", x.dtype, kernel.dtype, kernel.dtype, x, kernel)
+
+    return _per_device(here, "n h w c, i j o c -> n h w c")(x, kernel)
+
+
+def input_gradient(g: jax.Array, kernel: jax.Array, addend: jax.Array | None = None) -> jax.Array:
+    """The gradient of x, in the dtype of the addend, to which it is added; without one in g's."""
+    if addend is None:
+
+        def here(g, kernel):
+            return _convolve("depthwise_input_gradient", g.dtype, g.dtype, g.dtype, g, kernel)
+
+        return _per_device(here, "n h w c, i j o c -> n h w c")(g, kernel)
+
+    def plus(g, kernel, addend):
+        dtypes = addend.dtype, g.dtype, addend.dtype
+        return _convolve("depthwise_input_gradient_plus", *dtypes, g, kernel, addend)
+
+    return _per_device(plus, "n h w c, i j o c, n h w c -> n h w c")(g, kernel, addend)
+
+
+def sums(x: jax.Array, g: jax.Array) -> jax.Array:
+    """float32 [rows, 50, C], whose sum over the rows is the gradient of the kernel's 49 taps, and
+    of a bias, the sum of g. A row is of as many images as any other."""
+    images = images_of_a_row(x.shape)
+
+    def here(x, g):
+        n, *_, channels = x.shape
+        rows, block = n // images, block_of(channels, narrow=True)
+        out = jax.ShapeDtypeStruct((rows, TAPS + 1, channels), jnp.float32)
+        grid = rows, -(-channels // block[0])
+        entry = "depthwise_kernel_gradient"
+        text = _text(entry, x.shape, x.dtype, g.dtype)
+        return ptx.launch(entry, text, (x, g), out, grid, block)
+
+    # A row of one image, or of all, is no product of two factors.
+    if images == 1:
+        return _per_device(here, "r h w c, r h w c -> r t c")(x, g)
+    if images == len(x):
+        return _per_device(here, "q h w c, q h w c -> r t c")(x, g)
+    return _per_device(here, "(r q) h w c, (r q) h w c -> r t c", q=images)(x, g)
+
+
+def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+    """The gradient of the kernel. The order of its sums is always the same."""
+    total = sums(x, g).sum(axis=0)
+    return total[:TAPS].reshape(kernel.shape).astype(kernel.dtype)
+
+
+def takes(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether there are kernels for these."""
+    side = kernel.shape[0]
+    return side == SIDE and (x.dtype.name, kernel.dtype.name) in DTYPES and x.size > 0
+
+
+def probe() -> None:
+    """Runs each of the kernels on a small map of ones. Raises where one does not run, or does not
+    count the pixels that lie under a kernel of ones."""
+    x, kernel = jnp.ones((1, 7, 7, 32), jnp.bfloat16), jnp.ones((7, 7, 1, 32), jnp.bfloat16)
+    taps = sums(x, x).sum(axis=0)[:TAPS].reshape(7, 7, 32)
+    count = np.array([4, 5, 6, 7, 6, 5, 4])
+    wanted = np.outer(count, count)[..., None]
+    for found in (forward(x, kernel)[0], input_gradient(x, kernel, x)[0] - 1, taps):
+        if (np.asarray(found, np.float32) != wanted).any():
+            raise RuntimeError("a kernel computes something else than it should")
+
+
+def file_name(map_dtype: str, branch_dtype: str, columns: int, whole: bool) -> str:
+    """Of the PTX for strips of STRIPS."""
+    return f"depthwise_{map_dtype}_{branch_dtype}_{columns}{'' if whole else '_any'}"
+
+
+def block_of(channels: int, narrow: bool = False) -> tuple[int, int]:
+    """Threads of a block: channels, and strips."""
+    if narrow and channels % 32 == 0:
+        wide = 32
+    else:
+        divisors = [n for n in range(1, THREADS + 1) if channels % n == 0]
+        wide = max([n for n in divisors if n % 32 == 0] or divisors)
+        wide = wide if wide >= 32 or wide == channels else 32  # the last ones have nothing to do
+    return wide, max(1, THREADS // wide)
+
+
+def images_of_a_row(shape: tuple[int, ...]) -> int:
+    """As many that there are about BLOCKS blocks, and so few that each device has whole rows."""
+    n, *_, channels = shape
+    parts = -(-channels // block_of(channels, narrow=True)[0])
+    on_device = n // jax.device_count() if n % jax.device_count() == 0 else n
+    wanted = n * parts / BLOCKS
+    return min(
+        (q for q in range(1, on_device + 1) if on_device % q == 0 and q >= wanted),
+        default=on_device,
+    )
+
+
+def _convolve(entry, map_dtype, branch_dtype, out_dtype, x, *operands):
+    n, _, width, channels = x.shape
+    columns, _ = _strip(width)
+    wide, tall = block = block_of(channels)
+    grid = -(-n * -(-width // columns) // tall), -(-channels // wide)
+    text = _text(entry, x.shape, map_dtype, branch_dtype)
+    out = jax.ShapeDtypeStruct(x.shape, out_dtype)
+    return ptx.launch(entry, text, (x, *operands), out, grid, block)
+
+
+def _text(entry, shape, map_dtype, branch_dtype):
+    name = file_name(map_dtype.name, branch_dtype.name, *_strip(shape[2]))
+    return ptx.text(name, entry, **dict(zip("NHWC", shape, strict=True)))
+
+
+def _strip(width):
+    return next((columns, whole) for columns, whole in STRIPS if not whole or width % columns == 0)
+
+
+def _per_device(here, rule, **factors):
+    whole = [factor for factor in "hwijoqt" if factor in rule]
+    return ptx.per_device(here, rule, tuple(sorted(whole, key=rule.index)), **factors)

@@ -1,0 +1,32 @@
+"""Kernels of convnext/kernels/cuda on the CPU, by a C++ compiler in place of nvcc."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from convnext.kernels import ptx
+
+HERE = Path(__file__).parents[1] / "kernels"
+
+
+def build(path, source, macros, *flags):
+    """A program that runs the kernels of a source."""
+    defined = [f"-D{name}={value}" for name, value in macros.items()]
+    given = ["-include", HERE / f"emulation_{Path(source).stem}.hpp", f'-DSOURCE="{source}"']
+    compiler = ["g++", "-std=c++20", "-O1", "-pthread", "-Wno-unknown-pragmas", f"-I{ptx.FOLDER}"]
+    arguments = [*flags, *defined, *given, HERE / "emulation.cpp", "-o", path]
+    subprocess.run([*compiler, *arguments], check=True)
+    return path
+
+
+def run(program, entry, shape, grid, block, operands, out):
+    """What the entry writes, of the shape and dtype of `out`."""
+    size = np.dtype(out.dtype).itemsize * int(np.prod(out.shape))
+    data = [np.ascontiguousarray(operand).tobytes() for operand in operands]
+    numbers = [*shape, *grid, *block, *map(len, data), size]
+    ran = subprocess.run(
+        [program, entry, *map(str, numbers)], input=b"".join(data), capture_output=True
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    return np.frombuffer(ran.stdout, out.dtype).reshape(out.shape)

@@ -1,0 +1,248 @@
+"""The kernels for NVIDIA GPUs, by a C++ compiler on the CPU, and the programs that call them."""
+
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from convnext.errors import InputError
+from convnext.kernels import depthwise, depthwise_ptx, outline, ptx
+from convnext.models.convnext import ConvNeXt
+from dev import build_ptx
+from tests.helpers import emulation
+from tests.helpers.depthwise import reference
+
+# Strips of each width and maps without whole ones; maps below the kernel's size; channels that do
+# not fill a warp, that fill several blocks, and a prime number of them.
+SHAPES = [(2, 14, 14, 96), (1, 7, 7, 6), (3, 9, 16, 64), (1, 29, 12, 40), (1, 9, 11, 48),
+          (2, 1, 1, 2), (1, 3, 30, 131), (2, 2, 5, 256)]  # fmt: skip
+SANITIZERS = ["-g", "-fsanitize=address,undefined"]
+
+
+@pytest.fixture
+def emulated(monkeypatch, tmp_path):
+    """The kernels are compiled when they are launched, and run here."""
+
+    def emulate(*flags):
+        programs = {}
+        variants = {name: (source, macros) for name, source, macros in build_ptx.variants()}
+
+        def launch(entry, text, operands, out, grid, block):
+            name, sizes = text
+            if name not in programs:
+                programs[name] = emulation.build(tmp_path / name, *variants[name], *flags)
+            shape = [sizes[axis] for axis in "NHWC"]
+            return emulation.run(programs[name], entry, shape, grid, block, operands, out)
+
+        monkeypatch.setattr(ptx, "launch", launch)
+        monkeypatch.setattr(ptx, "text", lambda name, entry, **sizes: (name, sizes))
+        monkeypatch.setattr(ptx, "per_device", lambda function, *_, **factors: function)
+
+    return emulate
+
+
+def check(shape, map_dtype, branch_dtype):
+    rng = np.random.default_rng(0)
+    x, addend = (rng.normal(size=shape).astype(map_dtype) for _ in range(2))
+    g = rng.normal(size=shape).astype(branch_dtype)
+    kernel = rng.normal(size=(7, 7, 1, shape[-1])).astype(branch_dtype)
+    y, dx, dkernel = reference(x, kernel, g)
+    exact = {"float32": 1e-6, "bfloat16": 4e-3}  # of the largest: half a bit of bfloat16 is 2e-3
+
+    def near(ours, wanted, dtype):
+        assert ours.dtype == dtype and ours.shape == wanted.shape
+        error = np.abs(np.asarray(ours, np.float64) - wanted).max() / np.abs(wanted).max()
+        assert error < exact[dtype]
+
+    near(depthwise_ptx.forward(x, kernel), y, branch_dtype)
+    near(depthwise_ptx.input_gradient(g, kernel), dx, branch_dtype)
+    near(depthwise_ptx.input_gradient(g, kernel, addend), dx + addend, map_dtype)
+    sums = np.asarray(depthwise_ptx.sums(x, g)).astype(np.float64).sum(axis=0)
+    near(sums[:49].reshape(kernel.shape).astype(np.float32), dkernel, "float32")
+    near(sums[49].astype(np.float32), g.astype(np.float64).sum(axis=(0, 1, 2)), "float32")
+    gradient = depthwise_ptx.kernel_gradient(*map(jnp.asarray, (x, kernel, g)))
+    near(gradient, dkernel, branch_dtype)
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "shape, dtypes",
+    [((1, 9, 11, 48), ("float32", "bfloat16")), ((2, 14, 14, 96), ("bfloat16", "bfloat16"))],
+)
+def test_the_kernels_compute_the_definition(emulated, shape, dtypes):
+    emulated()
+    check(shape, *dtypes)
+    if dtypes[0] == dtypes[1]:
+        depthwise_ptx.probe()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_all_kernels_compute_the_definition_on_maps_of_all_kinds_within_their_memory(emulated):
+    for dtypes in depthwise_ptx.DTYPES:
+        emulated(*SANITIZERS if dtypes[0] != dtypes[1] else ())
+        for shape in SHAPES:
+            check(shape, *dtypes)
+
+
+X = jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.bfloat16)
+KERNEL = jax.ShapeDtypeStruct((7, 7, 1, 64), jnp.bfloat16)
+
+
+def lowered(x, kernel, kernels="auto"):
+    """The program of a GPU that is not there: value and gradients."""
+
+    def value_and_gradients(x, kernel):
+        y, vjp = jax.vjp(lambda x, k: depthwise.depthwise_conv(x, k, kernels), x, kernel)
+        return y, *vjp(y)
+
+    with outline.compiling_for("cuda"):
+        traced = jax.jit(value_and_gradients).trace(x, kernel)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_a_gpu_takes_the_kernel_of_each_direction():
+    program = lowered(X, KERNEL)
+    calls = re.findall(rf'custom_call @{re.escape(ptx.TARGET)}.*?name = "(\w+)"', program)
+    assert calls == [
+        "depthwise_forward", "depthwise_input_gradient", "depthwise_kernel_gradient"
+    ]  # fmt: skip
+    assert "stablehlo.convolution" not in program
+    assert "SIZE_" not in program and "mov.u32 %r" in program
+
+
+@pytest.mark.parametrize(
+    "x, kernel, kernels",
+    [
+        (X, KERNEL, "lax"),
+        (X, jax.ShapeDtypeStruct((5, 5, 1, 64), jnp.bfloat16), "auto"),
+        (X.update(dtype=jnp.float16), KERNEL.update(dtype=jnp.float16), "auto"),
+    ],
+)
+def test_what_has_no_kernel_or_must_not_have_one_takes_xlas(x, kernel, kernels):
+    program = lowered(x, kernel, kernels)
+    assert ptx.TARGET not in program and program.count("stablehlo.convolution") == 3
+
+
+def test_the_environment_can_do_without_them_and_a_mistake_is_named(monkeypatch):
+    monkeypatch.setenv("CONVNEXT_KERNELS", "lax")
+    assert ptx.TARGET not in lowered(X, KERNEL)
+    monkeypatch.setenv("CONVNEXT_KERNELS", "cudnn")
+    with pytest.raises(InputError, match="CONVNEXT_KERNELS is 'cudnn'; accepted: auto or lax"):
+        lowered(X, KERNEL)
+    monkeypatch.delenv("CONVNEXT_KERNELS")
+    with pytest.raises(InputError, match="model.kernels is 'cudnn'; accepted: auto or lax"):
+        ConvNeXt(depths=(1,), dims=(8,), kernels="cudnn").init(
+            jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+        )
+
+
+def test_without_them_small_maps_take_the_sum_for_the_kernels_gradient():
+    """XLA's takes nine times as long on 7x7 maps."""
+    assert depthwise.fastest("cuda", "kernel_gradient", 49, ("ptx",)) == "shifted_sum"
+    assert depthwise.fastest("cuda", "kernel_gradient", 196, ("ptx",)) == "lax"
+    assert {
+        depthwise.fastest("cuda", direction, pixels)
+        for direction in ("forward", "input_gradient", "kernel_gradient")
+        for pixels in (49, 196, 784, 3136)
+    } == {"ptx"}
+
+
+def test_a_kernel_that_computes_something_else_is_not_used(monkeypatch):
+    monkeypatch.setattr(ptx, "launch", lambda *arguments: jnp.ones(arguments[3].shape))
+    with pytest.warns(UserWarning, match="a kernel computes something else"):
+        assert not ptx.usable(lambda: depthwise_ptx.probe())
+
+
+def test_a_gpu_that_refuses_them_is_named_once_and_takes_xlas(monkeypatch, recwarn):
+    def refuse():
+        raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+
+    monkeypatch.setattr(depthwise, "platform", lambda: "cuda")
+    monkeypatch.setattr(depthwise_ptx, "probe", refuse)
+    x, kernel = (jnp.zeros(each.shape, each.dtype) for each in (X, KERNEL))
+    for _ in range(2):
+        assert depthwise._without(x, kernel, "auto") == ("ptx",)
+    (warning,) = recwarn
+    assert "kernels of convnext/kernels/cuda do not run here" in str(warning.message)
+    assert "CUDA_ERROR_UNSUPPORTED_PTX_VERSION" in str(warning.message)
+
+
+def test_a_program_that_is_exported_has_none():
+    export.export(jax.jit(depthwise.depthwise_conv), platforms=["cuda"])(
+        jnp.zeros(X.shape, X.dtype), jnp.zeros(KERNEL.shape, KERNEL.dtype)
+    )
+
+
+@pytest.mark.parametrize("images, batch", [(1, 16), (2, 16), (1, 8)])
+def test_each_device_computes_its_part_and_nothing_is_gathered(monkeypatch, images, batch):
+    """A callback, into which XLA does not look either, takes the place of the kernel."""
+
+    def launch(entry, text, operands, out, grid, block):
+        return jax.pure_callback(lambda *_: np.zeros(out.shape, out.dtype), out, *operands)
+
+    monkeypatch.setattr(ptx, "launch", launch)
+    monkeypatch.setattr(depthwise_ptx, "images_of_a_row", lambda shape: images)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.P("data"))
+    replicated = jax.sharding.NamedSharding(mesh, jax.P())
+
+    def all_directions(x, kernel):
+        return (
+            depthwise_ptx.forward(x, kernel),
+            depthwise_ptx.input_gradient(x, kernel),
+            depthwise_ptx.input_gradient(x, kernel, x),
+            depthwise_ptx.sums(x, x).sum(axis=0),
+        )
+
+    program = jax.jit(
+        all_directions,
+        in_shardings=(rows, replicated),
+        out_shardings=(rows, rows, rows, replicated),
+    )
+    x = jax.ShapeDtypeStruct((batch, 9, 9, 4), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((7, 7, 1, 4), jnp.float32)
+    text = program.lower(x, kernel).compile().as_text()
+    assert "all-gather" not in text and "all-to-all" not in text
+    assert text.count(" all-reduce(") == 1
+    of_one = batch // 8
+    results = re.findall(r"f32\[([\d,]+)\]\S* custom-call.*callback", text)
+    assert set(results) == {f"{of_one},9,9,4", f"{of_one // images},50,4"}
+
+
+@pytest.mark.parametrize(
+    "channels, block, narrow",
+    [(96, (96, 1), (32, 4)), (128, (128, 1), (32, 4)), (384, (128, 1), (32, 4)),
+     (40, (40, 3), (40, 3)), (352, (32, 4), (32, 4)), (131, (32, 4), (32, 4)),
+     (2, (2, 64), (2, 64))],
+)  # fmt: skip
+def test_a_block_has_whole_warps_of_channels_where_it_can(channels, block, narrow):
+    assert depthwise_ptx.block_of(channels) == block
+    assert depthwise_ptx.block_of(channels, narrow=True) == narrow
+
+
+def test_rows_of_the_kernels_gradient_fill_an_h100_and_are_whole_on_each_device(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    of = depthwise_ptx.images_of_a_row
+    assert [of((256, 0, 0, c)) for c in (96, 192, 384, 768)] == [1, 2, 4, 8]
+    monkeypatch.setattr(jax, "device_count", lambda: 64)
+    assert of((256, 0, 0, 768)) == 4
+
+
+def test_there_is_a_file_for_each_variant():
+    committed = {path.name for path in ptx.FOLDER.glob("*.ptx.xz")}
+    assert committed == {f"{name}.ptx.xz" for name, _, _ in build_ptx.variants()}
+
+
+@pytest.mark.skipif(build_ptx.release() != build_ptx.RELEASE, reason="needs that nvcc")
+@pytest.mark.slow
+def test_what_is_committed_is_what_the_script_makes():
+    for name, source, macros in build_ptx.variants():
+        assert build_ptx.build(source, macros) == ptx.read(name)
