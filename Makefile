@@ -47,18 +47,19 @@ eval: .venv/train.installed
 report: .venv/train.installed
 	.venv/bin/python -m tools.report --workdir=$(WORKDIR)
 
-PYTEST = .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+PYTEST = -m pytest --numprocesses=2
+BY_FILE = --dist=loadfile --no-loadscope-reorder
 test: .venv/test.installed
-	$(PYTEST)
+	.venv/bin/python $(PYTEST) $(BY_FILE)
 
 test-slow: .venv/test.installed
-	$(PYTEST) -m slow
+	.venv/bin/python $(PYTEST) $(BY_FILE) -m slow
 
 parity: .venv-parity/installed
-	.venv-parity/bin/python -m pytest tests/parity
+	.venv-parity/bin/python $(PYTEST) tests/parity
 
 browser: .venv-browser/installed
-	.venv-browser/bin/python -m pytest tests/browser
+	.venv-browser/bin/python $(PYTEST) $(BY_FILE) tests/browser
 
 notebook: .venv-browser/installed
 	.venv-browser/bin/python -m nbconvert --to notebook --execute examples/finetune.ipynb \
