@@ -110,7 +110,8 @@ clean:
 .venv-parity/bin/python .venv-browser/bin/python: %/bin/python: | .venv/test.installed
 	.venv/bin/python -m venv $* || { rm -rf $*; exit 1; }
 	.venv/bin/python -c 'import site; print(*site.getsitepackages())' \
-		> "$$($*/bin/python -c 'import site; print(*site.getsitepackages())')/venv.pth"
+		> "$$($*/bin/python -c 'import site; print(*site.getsitepackages())')/venv.pth" \
+		|| { rm -rf $*; exit 1; }
 
 .venv/train.installed: requirements.txt | .venv/bin/python
 	$(call SAY_INSTALL,requirements.txt)

@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ptx.FOLDER, help="where the PTX goes")
     parser.add_argument("--nvcc", default="nvcc", help="the compiler")
     arguments = parser.parse_args()
+    if release(arguments.nvcc) is None:
+        parser.error(f"--nvcc is {arguments.nvcc!r}; accepted: an nvcc, or its path")
     for name, source, macros in variants():
         path = arguments.out / f"{name}.ptx.xz"
         path.write_bytes(lzma.compress(build(source, macros, arguments.nvcc).encode(), preset=9))

@@ -20,6 +20,7 @@ FOLDER = Path(__file__).with_name("cuda")
 TARGET = "__gpu$xla.gpu.ptx"  # internal to XLA: see usable()
 
 
+@cache
 def read(name: str) -> str:
     """All entries of cuda/NAME.ptx.xz, as they are."""
     return lzma.decompress((FOLDER / f"{name}.ptx.xz").read_bytes()).decode()

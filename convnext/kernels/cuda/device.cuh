@@ -1,7 +1,7 @@
 // The words in which kernels are written here, for nvcc. tests/kernels/emulation.hpp has the same
 // for a CPU.
 #define FUNCTION static __device__ __forceinline__
-#define KERNEL extern "C" __global__ void __launch_bounds__(128, 3)
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 3)
 #define RESTRICT __restrict__
 #define SHARED __shared__
 #define SYNCHRONIZE() __syncthreads()
