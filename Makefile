@@ -5,6 +5,7 @@
 # make report    writes a page about it, WORKDIR/report.html
 # make test      runs the tests, two at a time: compilation has one thread
 # make test-slow runs the long tests
+# make test-all  runs both, in less time than one after the other
 # make lint      checks the style
 # make parity    compares with PyTorch, in .venv-parity (Python 3.11)
 # make bench     measures the speed on CPU beside PyTorch's; fails where it is below 0.9 of what
@@ -36,7 +37,8 @@ SAY_INSTALL = @echo "installing $(1) into $(@D): only this once; it may take som
 PIP_INSTALL = -m pip install --quiet --no-compile --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval report test test-slow parity browser notebook mutants bench lint package api audit clean
+.PHONY: train eval report test test-slow test-all parity browser notebook mutants bench lint package \
+	api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -54,6 +56,9 @@ test: .venv/test.installed
 
 test-slow: .venv/test.installed
 	.venv/bin/python $(PYTEST) $(BY_FILE) -m slow
+
+test-all: .venv/test.installed
+	.venv/bin/python $(PYTEST) $(BY_FILE) -m ""
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python $(PYTEST) tests/parity

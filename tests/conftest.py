@@ -141,7 +141,10 @@ def regression(once, finished_run):
 def pytest_collection_modifyitems(items):
     """The files that take longest first, so that no process is left alone with one at the end."""
     longest = (
+        "test_second_task.py",
+        "test_train_processes.py",
         "test_train.py",
+        "test_depthwise_ptx.py",
         "test_soak.py",
         "test_steps.py",
         "test_convnext.py",

@@ -3,9 +3,9 @@ import pytest
 
 from dev import soak
 
-FLAGS = ["--config.num_epochs=20", "--config.batch_size=256", "--config.model.depths=(1,)",
+FLAGS = ["--config.num_epochs=8", "--config.batch_size=256", "--config.model.depths=(1,)",
          "--config.model.dims=(8,)", "--config.schedule.warmup_epochs=1",
-         "--config.eval_every_epochs=10", "--config.log.every_steps=5"]  # fmt: skip
+         "--config.eval_every_epochs=4", "--config.log.every_steps=5"]  # fmt: skip
 
 
 @pytest.mark.slow
