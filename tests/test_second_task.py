@@ -404,13 +404,15 @@ def counting(parts_in_turn=False, accumulation_steps=1, ema_decays=()):
         seen = batch["image"].mean() * variables["params"]["w"]
         old = variables["batch_stats"]["mean"]
         loss = seen + old + jax.random.uniform(key)
-        return loss, ({"batch_stats": {"mean": 0.5 * (old + seen)}}, {"seen": seen, "old": old})
+        stats = {"mean": 0.5 * (old + seen), "count": variables["batch_stats"]["count"] + 1}
+        return loss, ({"batch_stats": stats}, {"seen": seen, "old": old})
 
     unused = dict.fromkeys(field.name for field in dataclasses.fields(Task))
     parts = dict(prepare=lambda keys, batch: batch, loss=loss, parts_in_turn=parts_in_turn)
     task = Task(**{**unused, **parts})
     tx = optimizer.adamw(optimizer.schedule(10, 1, peak_lr=0.1))
-    variables = {"params": {"w": jnp.float32(2)}, "batch_stats": {"mean": jnp.float32(1)}}
+    stats = {"mean": jnp.float32(1), "count": jnp.int32(2**24)}
+    variables = {"params": {"w": jnp.float32(2)}, "batch_stats": stats}
     update = steps.Update(tx, ema_decays, accumulation_steps=accumulation_steps)
     step = partial(steps.train_step, task=task, update=update, key=jax.random.key(3))
     return steps.start(variables, tx=tx, ema_decays=ema_decays), update, jax.jit(step)
@@ -438,6 +440,8 @@ def test_accumulation_is_a_loop_over_parts(in_turn):
     assert values["old"] == pytest.approx(np.mean(old), rel=1e-6)
     assert values["grad_norm"] == pytest.approx(IMAGES.mean(), rel=1e-6)
     assert statistic(new) == pytest.approx(means[-1] if in_turn else np.mean(means), rel=1e-6)
+    count = new.others["batch_stats"]["count"]
+    assert count.dtype == jnp.int32 and count == 2**24 + (4 if in_turn else 1)
 
 
 def test_a_skipped_update_keeps_the_statistics():

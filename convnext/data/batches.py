@@ -177,7 +177,14 @@ def _nbytes(example):
 
 
 def _stacked(examples: Sequence[Example]) -> dict[str, np.ndarray]:
-    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    stacked = {}
+    for name in examples[0]:
+        arrays = [example[name] for example in examples]
+        shapes = sorted({np.shape(array) for array in arrays})
+        accepted = "one shape; groups part examples of several"
+        require(len(shapes) == 1, f"shapes of {name} in one batch", shapes, accepted)
+        stacked[name] = np.stack(arrays)
+    return stacked
 
 
 def process_rows(batch_size: int) -> slice:

@@ -66,6 +66,7 @@ class Checkpoints:
         self.workdir, self.on_save_error, self.report = Path(workdir), on_save_error, report
         self.latest_step = hosts.agreed(self._move_damaged() if jax.process_index() == 0 else 0)
         self._added = _added_scores(self.workdir)
+        self._best = best.removeprefix("-")
         self._open = partial(_open, workdir, keep, best, self._added)
         self._orbax = self._open()
         has_scores = {known.step for known in self._orbax.checkpoints if known.metrics}
@@ -96,6 +97,11 @@ class Checkpoints:
             saved.unlink(missing_ok=True)
         return newest
 
+    def _check(self, scores):
+        if scores:
+            accepted = f"one of {', '.join(scores)}"
+            require(self._best in scores, "the best score", self._best, accepted)
+
     def restore(self, abstract_state: Any, state_sharding: Any) -> Any:
         """The state of latest_step, with the shapes of abstract_state and the given shardings.
 
@@ -113,7 +119,11 @@ class Checkpoints:
     ) -> None:
         """Begins to save the state after update `step`, when the save before is done and `before`
         has written what belongs to it; a save fails where that raises an OSError. Returns when the
-        state has been copied and may be donated. To be called by all processes."""
+        state has been copied and may be donated. To be called by all processes.
+
+        Raises InputError where there are scores without that of `best`.
+        """
+        self._check(metrics)
         self._finish()
         try:
             self._try_to_write(before)
@@ -125,7 +135,8 @@ class Checkpoints:
 
     def add_scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Adds scores to the checkpoint of a step that was saved without. To be called by all
-        processes."""
+        processes. Raises as `save` does."""
+        self._check(scores)
         self._added[step] = scores
         if jax.process_index() == 0:
             try:

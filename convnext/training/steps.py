@@ -200,6 +200,10 @@ def accumulate(loss_and_grads: Callable, steps: int, in_turn: bool = False) -> C
         def parts(x):
             return jnp.moveaxis(x.reshape(-1, steps, *x.shape[1:]), 1, 0)
 
+        def mean(total):
+            is_float = jnp.issubdtype(total.dtype, jnp.floating)
+            return total / steps if is_float else total // steps
+
         def part_of(others, index, batch):
             return loss_and_grads(params, others, batch, jax.random.fold_in(key, index))
 
@@ -214,7 +218,7 @@ def accumulate(loss_and_grads: Callable, steps: int, in_turn: bool = False) -> C
         shapes = jax.eval_shape(part_of, others, 0, jax.tree.map(lambda x: x[0], batches))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         (total, last), _ = jax.lax.scan(add_part, (zeros, others), (jnp.arange(steps), batches))
-        (loss, (others, values)), grads = jax.tree.map(lambda x: x / steps, total)
+        (loss, (others, values)), grads = jax.tree.map(mean, total)
         return (loss, ({name: last[name] for name in others} if in_turn else others, values)), grads
 
     return accumulated

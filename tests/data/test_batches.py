@@ -108,6 +108,11 @@ def test_an_evaluation_of_groups_goes_through_one_after_the_other(two_shapes, ba
         assert not rows["image"][11:].any()
 
 
+def test_a_batch_of_several_shapes_is_refused_by_name(two_shapes):
+    message = "shapes of image in one batch is .*; accepted: one shape; groups part examples of sev"
+    refused(message, EvalBatches(two_shapes, unchanged, batch_size=4).__getitem__, 0)
+
+
 def test_an_evaluation_without_examples_has_no_batch():
     nothing = numbered.source(0)
     for groups in (None, np.zeros(0, int)):

@@ -139,6 +139,15 @@ def test_the_latest_and_the_best_are_kept(tmp_path, score, best):
     assert checkpoint.latest_step(tmp_path) == 6
 
 
+def test_scores_without_the_one_to_choose_by_are_refused(tmp_path):
+    with opened(tmp_path, best="-val/error") as checkpoints:
+        scores = {"val/loss": 1.0, "val/top1": 0.5}
+        message = "the best score is 'val/error'; accepted: one of val/loss, val/top1"
+        refused(message, checkpoints.save, 1, SMALL_STATE, scores)
+        refused(message, checkpoints.add_scores, 1, scores)
+    assert checkpoint.latest_step(tmp_path) == 0
+
+
 def test_an_empty_or_missing_workdir_is_at_step_zero(tmp_path):
     assert checkpoint.latest_step(tmp_path) == 0
     assert checkpoint.latest_step(tmp_path / "nowhere") == 0
