@@ -3,6 +3,7 @@
     python -m dev.benchmark model --variant=tiny --batch_size=8 --dtype=float32 --peer=timm
     python -m dev.benchmark layers --variant=tiny --batch_size=8 --dtype=float32
     python -m dev.benchmark tpu --variant=tiny --batch_size=16 --dtype=bfloat16
+    python -m dev.benchmark gpu --variant=tiny --batch_size=256 --dtype=bfloat16
     python -m dev.benchmark scaling --devices 8 64 256 --variant tiny base xlarge --fsdp 1 8
     python -m dev.benchmark data --peer=timm
     python -m dev.benchmark workers --batch_size=4096 --workers 1 8
@@ -23,8 +24,9 @@ from pathlib import Path
 import jax
 
 from convnext.errors import reported, require
+from convnext.kernels.depthwise import KERNELS
 from convnext.models.convnext import VARIANTS, ConvNeXt
-from dev.benchmarks import layers, models, scaling, tpu
+from dev.benchmarks import gpu, layers, models, scaling, tpu
 
 MODES = ("inference", "training")
 DTYPES = ("float32", "bfloat16")
@@ -63,6 +65,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     ahead.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
     ahead.add_argument("--layers", action="store_true", help="the depthwise layers, not the model")
     ahead.set_defaults(command=partial(_benchmark_model, tpu.benchmark))
+    planned = commands.add_parser(
+        "gpu", parents=[shared], help="what a GPU's compiler says, without"
+    )
+    planned.add_argument("--mode", nargs="+", default=MODES, choices=MODES)
+    planned.add_argument("--target", type=Path, default=gpu.TARGET, help="description of the GPU")
+    planned.add_argument("--kernels", default="auto", choices=KERNELS, help="lax: without our own")
+    planned.add_argument(
+        "--remat", action="store_true", help="recompute blocks in the backward pass"
+    )
+    planned.add_argument("--hlo", type=Path, help="file for the compiled program's text")
+    planned.add_argument(
+        "--option", nargs="+", default=[], metavar="NAME=VALUE", help="compiler options"
+    )
+    planned.set_defaults(command=partial(_benchmark_model, gpu.benchmark))
     large = commands.add_parser("scaling", help="what an update moves between devices, without")
     large.add_argument(
         "--variant", nargs="+", default=("tiny", "base", "xlarge"), choices=VARIANTS, metavar="NAME"
@@ -149,6 +165,7 @@ def _model(arguments):
         dtype=arguments.dtype,
         residual_dtype=arguments.residual_dtype,
         remat=getattr(arguments, "remat", False),
+        kernels=getattr(arguments, "kernels", "auto"),
     )
     return ConvNeXt(**{"drop_path_rate": 0.1, **fields}), name
 

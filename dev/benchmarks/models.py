@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from convnext import sharding
 from convnext.errors import InputError, require
 from convnext.kernels import outline
-from convnext.models.convnext import ConvNeXt, macs
+from convnext.models.convnext import ConvNeXt, abstract_params, macs
 from convnext.runs import plan
 from convnext.training import losses, optimizer, steps
 from dev.benchmarks.measure import SECONDS, Cells, Peer, matmul_rate, milliseconds, spread
@@ -106,12 +106,12 @@ def program(
     batch = jax.device_put({"image": images, "label": labels})
     if mode == "inference":
         inputs = (state.params, batch["image"])
-        function = jax.jit(lambda params, x: model.apply({"params": params}, NORMALIZE(x)))
+        function = jax.jit(inference(model))
     else:
         inputs = (state, batch)
         function = jax.jit(train_step, donate_argnums=0)
     begin = time.perf_counter()
-    compiled = function.lower(*inputs).compile()
+    compiled = function.lower(*inputs).compile(compiler_options=outline.compiler_options())
     seconds = time.perf_counter() - begin
 
     def run():
@@ -123,6 +123,11 @@ def program(
         return values
 
     return run, compiled, seconds
+
+
+def inference(model: ConvNeXt) -> Callable:
+    """Makes apply(params, images), see `program`."""
+    return lambda params, images: model.apply({"params": params}, NORMALIZE(images))
 
 
 def training(
@@ -180,6 +185,16 @@ def lowered(
         train_step, in_shardings=(of_state, rows), out_shardings=(of_state, whole), donate_argnums=0
     )
     return step.lower(state, batch), state, of_state
+
+
+def lowered_inference(
+    model: ConvNeXt, device: jax.Device, batch_size: int, image_size: int
+) -> jax.stages.Lowered:
+    """Inference, to be compiled for a device that need not be at hand."""
+    here = jax.sharding.SingleDeviceSharding(device)
+    shape = (batch_size, image_size, image_size, model.in_chans)
+    images = jax.ShapeDtypeStruct(shape, np.uint8)
+    return jax.jit(inference(model), in_shardings=here).lower(abstract_params(model), images)
 
 
 def _memory(compiled):

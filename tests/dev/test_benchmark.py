@@ -20,7 +20,8 @@ from convnext.models.convnext import activations
 from convnext.training import erasing, mixup
 from dev import benchmark
 from dev.benchmarks import data, layers, measure, models, scaling, tpu, worker_memory
-from dev.benchmarks.collectives import Array, Collective
+from dev.benchmarks.collectives import Collective
+from dev.benchmarks.hlo import Array
 
 ROOT = Path(__file__).parents[2]
 TINY = ConvNeXt(depths=(1,), dims=(4,), num_classes=3)

@@ -13,7 +13,8 @@ from convnext import ConvNeXt, sharding
 from convnext.kernels import outline
 from convnext.training import erasing, mixup, optimizer, steps
 from dev.benchmarks import collectives
-from dev.benchmarks.collectives import REDUCTIONS, Array, Collective
+from dev.benchmarks.collectives import REDUCTIONS, Collective
+from dev.benchmarks.hlo import Array
 from tests.helpers import classifiers
 
 # Every array of examples has a size that 5 divides; no parameter has.
