@@ -20,6 +20,7 @@ from convnext import hosts, sharding, tasks
 from convnext.data.batches import EvalBatches, TrainBatches, process_rows
 from convnext.data.epochs import Epochs
 from convnext.data.pipeline import Feed
+from convnext.kernels.outline import compiler_options
 from convnext.runs import checkpoint, cli, interruption, plan, profiling, workdirs
 from convnext.runs.log import Log
 from convnext.task import Task
@@ -96,11 +97,13 @@ def train(
         in_shardings=(layout, by_batch),
         out_shardings=(layout, replicated),
         donate_argnums=0,
+        compiler_options=compiler_options(),
     )
     eval_step = jax.jit(
         partial(steps.eval_step, measure=evaluation.measure, gathered=replicated),
         in_shardings=(layout.variables, by_batch),
         out_shardings=replicated,
+        compiler_options=compiler_options(),
     )
 
     description = plan.describe(config, task, epochs, schedule, mesh, abstract_state)

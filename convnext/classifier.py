@@ -10,6 +10,7 @@ import numpy as np
 
 from convnext.errors import InputError, require
 from convnext.images.processor import ImageProcessor
+from convnext.kernels.outline import compiler_options
 from convnext.models.convnext import ConvNeXt
 from convnext.weights import pretrained
 
@@ -94,7 +95,10 @@ class Classifier:
 
     @cached_property
     def _apply(self):
-        return jax.jit(lambda params, images: self.model.apply({"params": params}, images))
+        return jax.jit(
+            lambda params, images: self.model.apply({"params": params}, images),
+            compiler_options=compiler_options(),
+        )
 
     def _top(self, scores, top_k):
         best = np.argsort(-scores, kind="stable")[:top_k]

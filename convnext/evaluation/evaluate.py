@@ -15,6 +15,7 @@ from convnext.data import pipeline
 from convnext.data.batches import EvalBatches, process_rows
 from convnext.data.sources import Joined, Source
 from convnext.evaluation import probing
+from convnext.kernels.outline import compiler_options
 from convnext.task import Evaluation, Variables, add
 from convnext.tasks import classification
 from convnext.training import metrics, steps
@@ -43,6 +44,7 @@ def totals(
         partial(steps.eval_step, measure=evaluation.measure),
         in_shardings=(replicated, by_batch),
         out_shardings=replicated,
+        compiler_options=compiler_options(),
     )
     weights = {
         name: jax.device_put(jax.device_get(variables), replicated)

@@ -21,6 +21,7 @@ from convnext.kernels import depthwise_ptx, ptx
 from convnext.kernels.outline import compiling_for, outline, platform
 
 KERNELS = ("auto", "lax")
+DIRECTIONS = ("forward", "input_gradient", "kernel_gradient")
 COLUMNS = 32  # one turn of the kernel gradient's loop adds up at most so many pixels of a row
 
 # What `python -m dev.benchmark layers --record` measured on each platform that it was run on: the
@@ -47,6 +48,61 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, kernels: str = "auto") -> ja
     if platform() not in TIMINGS:
         return grouped_conv(x, kernel)
     return _measured_conv(x, kernel, _without(x, kernel, kernels))
+
+
+def conv_and_shortcut(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, dtype: Any, kernels: str = "auto"
+) -> tuple[jax.Array, jax.Array]:
+    """Convolves in `dtype`, adds a bias [C], and returns the result and x, for a shortcut past it.
+
+    x, kernel and bias may be wider than `dtype`. Where the kernels for NVIDIA GPUs are chosen, they
+    read x as it is, the gradient of the shortcut is added where that of the convolution is
+    computed, and the gradients of kernel and bias are float32 sums.
+    """
+    narrow = kernel.astype(dtype)
+    on_cuda = platform() == "cuda" and "ptx" not in _without(x, narrow, kernels)
+    pixels = x.shape[1] * x.shape[2]
+    if on_cuda and all(fastest("cuda", direction, pixels) == "ptx" for direction in DIRECTIONS):
+        return _ptx_and_shortcut(x, kernel, bias, dtype)
+    return depthwise_conv(x.astype(dtype), narrow, kernels) + bias.astype(dtype), x
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _ptx_and_shortcut(x, kernel, bias, dtype):
+    def by_lax(x, kernel):
+        return grouped_conv(x.astype(dtype), kernel)
+
+    forward = depthwise_ptx.forward
+    y = lax.platform_dependent(x, kernel.astype(dtype), cuda=forward, default=by_lax)
+    return y + bias.astype(dtype), x
+
+
+def _ptx_and_shortcut_forward(x, kernel, bias, dtype):
+    return _ptx_and_shortcut(x, kernel, bias, dtype), (x, kernel, bias)
+
+
+def _ptx_and_shortcut_backward(dtype, residuals, gradients):
+    (x, kernel, bias), (g, shortcut) = residuals, gradients
+
+    def by_lax(g, kernel, shortcut):
+        return shortcut + _by_flipped(grouped_conv)(g, kernel).astype(shortcut.dtype)
+
+    def sums_by_lax(x, g):
+        taps = _grouped_kernel_gradient(x.astype(dtype), kernel.astype(dtype), g)
+        taps = taps.reshape(-1, taps.shape[-1]).astype(jnp.float32)
+        return jnp.vstack([taps, g.astype(jnp.float32).sum(axis=(0, 1, 2))])
+
+    def sums(x, g):
+        return depthwise_ptx.sums(x, g).sum(axis=0)
+
+    by_ptx = depthwise_ptx.input_gradient
+    dx = lax.platform_dependent(g, kernel.astype(dtype), shortcut, cuda=by_ptx, default=by_lax)
+    total = lax.platform_dependent(x, g, cuda=sums, default=sums_by_lax)
+    dkernel = total[:-1].reshape(kernel.shape).astype(kernel.dtype)
+    return dx, dkernel, total[-1].astype(bias.dtype)
+
+
+_ptx_and_shortcut.defvjp(_ptx_and_shortcut_forward, _ptx_and_shortcut_backward)
 
 
 def _without(x, kernel, kernels):

@@ -6,12 +6,14 @@ TypeError there. README.md tells why.
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from convnext.kernels.outline import on_cpu, outline
+from convnext.kernels.outline import on_cpu, outline, platform
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
@@ -20,6 +22,59 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> j
     if on_cpu():  # eps is an array because a call compiled apart takes arrays only
         return _on_rows(_layer_norm, x, scale, bias, jnp.float32(eps))
     return _normalize(x, scale, bias, eps)[0]
+
+
+def norm_into(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    eps: float,
+    kernel: jax.Array,
+    kernel_bias: jax.Array,
+    dtype: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises over channels for a linear layer, all of whose weights are float32.
+
+    Returns y, w and b, such that y @ w + b is what the layer makes of the normalised x; y and w are
+    of dtype. On NVIDIA GPUs scale and bias are part of w and b, and b stays float32: the map
+    and its gradient then pass through memory 8 times less.
+    """
+    if platform() != "cuda":
+        y = layer_norm(x, scale, bias, eps).astype(dtype)
+        return y, kernel.astype(dtype), kernel_bias.astype(dtype)
+    # A sum and not a product, which might be computed in less than float32.
+    kernel_bias = (bias[:, None] * kernel).sum(axis=0) + kernel_bias
+    return standardize(x, eps).astype(dtype), (scale[:, None] * kernel).astype(dtype), kernel_bias
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def standardize(x: jax.Array, eps: float) -> jax.Array:
+    """LayerNorm without scale and bias. Its gradient reads the result and a number a position."""
+    return _standardize(x, eps)[0]
+
+
+def _standardize(x, eps):
+    wide, _, rstd = _centred(x, eps)
+    return (wide * rstd).astype(x.dtype), rstd
+
+
+def _standardize_forward(x, eps):
+    y, rstd = _standardize(x, eps)
+    return y, (y, rstd)
+
+
+def _standardize_backward(eps, residuals, g):
+    y, rstd = residuals
+    return (_input_gradient(y.astype(jnp.float32), rstd, g.astype(jnp.float32)).astype(g.dtype),)
+
+
+standardize.defvjp(_standardize_forward, _standardize_backward)
+
+
+def _input_gradient(normalized, rstd, g):
+    """Of LayerNorm without scale and bias; all float32."""
+    along = normalized * (g * normalized).mean(axis=-1, keepdims=True)
+    return rstd * (g - g.mean(axis=-1, keepdims=True) - along)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -34,6 +89,11 @@ def gelu(x: jax.Array) -> jax.Array:
 def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x @ kernel."""
     return _on_rows(_dense if on_cpu() else jnp.matmul, x, kernel)
+
+
+def linear_gelu(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """gelu(x @ kernel + bias), where bias may be wider than x."""
+    return gelu(dense(x, kernel) + bias).astype(x.dtype)
 
 
 def mlp(
@@ -52,7 +112,7 @@ def mlp(
     if on_cpu():
         return _mlp(x, kernel1, bias1, kernel2, bias2, gamma)
     # gamma scales the weights and not the activations, so that its gradient needs none of these.
-    return gelu(x @ kernel1 + bias1) @ _scaled(kernel2, gamma) + _scaled(bias2, gamma)
+    return linear_gelu(x, kernel1, bias1) @ _scaled(kernel2, gamma) + _scaled(bias2, gamma)
 
 
 def _scaled(x, gamma):
@@ -72,10 +132,15 @@ def _flat(x):
 
 def _normalize(x, scale, bias, eps):
     """Returns the result, and the mean and the reciprocal deviation of each position."""
+    centred, mean, rstd = _centred(x, eps)
+    return (centred * rstd * scale + bias).astype(x.dtype), mean, rstd
+
+
+def _centred(x, eps):
+    """x without its mean over the channels, that mean, and the reciprocal deviation; float32."""
     wide = x.astype(jnp.float32)
     mean = wide.mean(axis=-1, keepdims=True)
-    rstd = lax.rsqrt(jnp.square(wide - mean).mean(axis=-1, keepdims=True) + eps)
-    return ((wide - mean) * rstd * scale + bias).astype(x.dtype), mean, rstd
+    return wide - mean, mean, lax.rsqrt(jnp.square(wide - mean).mean(axis=-1, keepdims=True) + eps)
 
 
 _normalize_apart = outline(_normalize)
@@ -105,9 +170,7 @@ _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 def _normalize_gradients(x, scale, mean, rstd, g):
     normalized = (x.astype(jnp.float32) - mean) * rstd
     g = g.astype(jnp.float32)
-    inner = g * scale
-    along = normalized * (inner * normalized).mean(axis=-1, keepdims=True)
-    dx = rstd * (inner - inner.mean(axis=-1, keepdims=True) - along)
+    dx = _input_gradient(normalized, rstd, g * scale)
     dscale, dbias = (g * normalized).sum(axis=0), g.sum(axis=0)
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 

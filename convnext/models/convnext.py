@@ -292,18 +292,17 @@ class Block(nn.Module):
             gamma_init = nn.initializers.constant(self.layer_scale_init_value)
             gamma = self.param("gamma", gamma_init, (self.dim,)).astype(self.dtype)
 
-        shortcut = x
-        x = DepthwiseConv(dtype=self.dtype, kernels=self.kernels, name="dwconv")(x, places)
-        x = LayerNorm(self.norm_eps, self.dtype, name="norm")(x)
+        dwconv = DepthwiseConv(dtype=self.dtype, kernels=self.kernels, name="dwconv")
+        x, shortcut = dwconv.with_shortcut(x, places)
+        x, kernel1, bias1 = LayerNorm(self.norm_eps, self.dtype, name="norm").into(x, pwconv1)
         if self.use_grn:
-            x = pwconv1(x)
-            x = pointwise.gelu(x)
+            x = pointwise.linear_gelu(x, kernel1, bias1)
             x = GRN(name="grn")(x, places)
             x = pwconv2(x)
             if gamma is not None:
                 x = gamma * x
         else:  # the same lines but GRN's, in one function: see kernels/README.md
-            x = pointwise.mlp(x, *pwconv1.weights(), *pwconv2.weights(), gamma)
+            x = pointwise.mlp(x, kernel1, bias1, *pwconv2.weights(), gamma)
         x = x.astype(shortcut.dtype)
         x = DropPath(self.drop_path_rate, name="drop_path")(x, deterministic=not train)
         return shortcut + x

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from convnext.kernels import pointwise
-from convnext.kernels.depthwise import depthwise_conv
+from convnext.kernels.depthwise import conv_and_shortcut, depthwise_conv
 
 # timm's trunc_normal_(std=.02), which the paper's code uses, cuts at +-2 absolute and so is a
 # plain normal; Flax's truncated_normal(0.02) cuts at two deviations and has a std of 0.0176.
@@ -80,18 +80,24 @@ class DepthwiseConv(nn.Module):
     dtype: Any = jnp.float32
     kernels: str = "auto"  # see kernels.depthwise
 
-    @nn.compact
     def __call__(self, x: jax.Array, places: Places | None = None) -> jax.Array:
+        return self.with_shortcut(x, places)[0]
+
+    @nn.compact
+    def with_shortcut(
+        self, x: jax.Array, places: Places | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the result, and x for a shortcut past this layer: so their gradients, which meet
+        here, may be added where the first is computed."""
         channels = x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, 1, channels)
         kernel = self.param("kernel", kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if places is None:
-            x = depthwise_conv(x, kernel, self.kernels)
-        else:
-            x = places.collect(depthwise_conv(places.spread(x), kernel, self.kernels))
-        return x + bias.astype(self.dtype)
+            return conv_and_shortcut(x, kernel, bias, self.dtype, self.kernels)
+        seen = places.spread(x.astype(self.dtype))
+        y = places.collect(depthwise_conv(seen, kernel.astype(self.dtype), self.kernels))
+        return y + bias.astype(self.dtype), x
 
 
 class LayerNorm(nn.Module):
@@ -100,11 +106,21 @@ class LayerNorm(nn.Module):
     eps: float = 1e-6
     dtype: Any = jnp.float32  # of the result
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return pointwise.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
+        return pointwise.layer_norm(x, *self.weights(x.shape[-1]), self.eps).astype(self.dtype)
+
+    def into(self, x: jax.Array, linear: "Linear") -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns x normalised for a linear layer, and the kernel and bias to apply to it: where it
+        is faster, scale and bias are part of these (pointwise.norm_into)."""
+        scale, bias = self.weights(x.shape[-1])
+        weights = linear.weights(jnp.float32)
+        return pointwise.norm_into(x, scale, bias, self.eps, *weights, self.dtype)
+
+    @nn.compact
+    def weights(self, dim: int) -> tuple[jax.Array, jax.Array]:
+        """Returns scale and bias, [dim]."""
+        scale = self.param("scale", nn.initializers.ones, (dim,))
+        return scale, self.param("bias", nn.initializers.zeros, (dim,))
 
 
 class Linear(nn.Module):
@@ -120,11 +136,13 @@ class Linear(nn.Module):
         return pointwise.dense(x, kernel) + bias
 
     @nn.compact
-    def weights(self) -> tuple[jax.Array, jax.Array]:
-        """Returns kernel [in_dim, dim] and bias [dim], for a function of several layers."""
+    def weights(self, dtype: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Returns kernel [in_dim, dim] and bias [dim], for a function of several layers; of the
+        layer's dtype unless told otherwise."""
         kernel = self.param("kernel", kernel_init, (self.in_dim, self.dim))
         bias = self.param("bias", nn.initializers.zeros, (self.dim,))
-        return kernel.astype(self.dtype), bias.astype(self.dtype)
+        dtype = dtype or self.dtype
+        return kernel.astype(dtype), bias.astype(dtype)
 
 
 class GRN(nn.Module):

@@ -165,13 +165,14 @@ def _direction(path):
 
 
 def layer_of(path: str) -> str:
-    """jit(train_step)/jvp(ConvNeXt)/ConvNeXt._maps/stage_0_block_0/norm/mul -> block/norm."""
-    names = [part for part in path.split("/")[:-1] if re.fullmatch(r"[a-z_\d]+", part)]
-    inside = [
-        part for part in names if not re.match(r"cond$|branch_|while$|body$|closed_call", part)
-    ]
+    """jit(step)/jvp(ConvNeXt)/ConvNeXt._maps/stage_0_block_0/norm.into/mul -> block/norm."""
+    names = [re.fullmatch(r"([a-z_\d]+)(\.\w+)?", part) for part in path.split("/")[:-1]]
+    inside = [name[1] for name in names if name and not _CONTROL.match(name[1])]
     layer = re.sub(r"stage_\d+_block", "block", "/".join(inside))
     return re.sub(r"_\d+", "", layer)
+
+
+_CONTROL = re.compile(r"(cond|branch_.*|while|body|closed_call|train_step)$")
 
 
 def table(found: Sequence[Launch]) -> list[Mapping[str, object]]:

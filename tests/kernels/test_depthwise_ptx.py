@@ -10,7 +10,7 @@ import pytest
 
 from convnext.errors import InputError
 from convnext.kernels import depthwise, depthwise_ptx, outline, ptx
-from convnext.models.convnext import ConvNeXt
+from convnext.models.convnext import Block, ConvNeXt
 from dev import build_ptx
 from tests.helpers import emulation
 from tests.helpers.depthwise import reference
@@ -91,6 +91,45 @@ def test_all_kernels_compute_the_definition_on_maps_of_all_kinds_within_their_me
             check(shape, *dtypes)
 
 
+@needs_compiler
+@pytest.mark.parametrize("lowered_for", ["cuda", "cpu"])
+@pytest.mark.parametrize("dtypes", depthwise_ptx.DTYPES)
+def test_a_convolution_beside_a_shortcut(emulated, monkeypatch, dtypes, lowered_for):
+    """Where it was traced for a GPU and runs elsewhere, XLA's takes the place of the kernels."""
+    map_dtype, branch_dtype = dtypes
+    if lowered_for == "cuda":
+        emulated()
+        monkeypatch.setattr(
+            jax.lax, "platform_dependent", lambda *x, default, cuda=None: (cuda or default)(*x)
+        )
+    rng = np.random.default_rng(0)
+    x, g, shortcut = (rng.normal(size=(2, 9, 8, 6)) for _ in range(3))
+    x, shortcut, g = x.astype(map_dtype), shortcut.astype(map_dtype), g.astype(branch_dtype)
+    kernel, bias = (rng.normal(size=size).astype(np.float32) for size in ((7, 7, 1, 6), 6))
+    kernel = kernel.astype(branch_dtype).astype(np.float32)
+    exact, dx, dkernel = reference(x, kernel, g)
+    exact, dx = exact + bias, dx + shortcut.astype(np.float64)
+    dbias = g.astype(np.float64).sum(axis=(0, 1, 2))
+
+    def convolved(x, kernel, bias):
+        return depthwise.conv_and_shortcut(x, kernel, bias, branch_dtype)
+
+    with outline.compiling_for("cuda"):
+        (y, same), vjp = jax.vjp(convolved, x, kernel, bias)
+        gradients = vjp((jnp.asarray(g), jnp.asarray(shortcut)))
+    np.testing.assert_array_equal(same, x)
+    assert y.dtype == branch_dtype and gradients[0].dtype == map_dtype
+    assert gradients[1].dtype == gradients[2].dtype == "float32"
+    rounded = 1e-6 if branch_dtype == "float32" else 1e-2
+    in_float32 = 1e-6 if branch_dtype == "float32" or lowered_for == "cuda" else 1e-2
+    near = (rounded, 1e-6 if map_dtype == "float32" and lowered_for == "cuda" else rounded)
+    wanted = (exact, dx, dkernel, dbias)
+    for found, exactly, error in zip(
+        (y, *gradients), wanted, (*near, *2 * [in_float32]), strict=True
+    ):
+        assert np.abs(np.asarray(found, np.float64) - exactly).max() < error * np.abs(exactly).max()
+
+
 X = jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.bfloat16)
 KERNEL = jax.ShapeDtypeStruct((7, 7, 1, 64), jnp.bfloat16)
 
@@ -105,6 +144,26 @@ def lowered(x, kernel, kernels="auto"):
     with outline.compiling_for("cuda"):
         traced = jax.jit(value_and_gradients).trace(x, kernel)
     return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("use_grn", [False, True])
+def test_a_block_on_a_gpu_adds_the_shortcuts_gradient_in_the_kernel(dtype, use_grn):
+    block = Block(dim=64, dtype=dtype, use_grn=use_grn)
+    x = jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.float32)
+
+    def gradients(params, x):
+        y, vjp = jax.vjp(lambda params, x: block.apply({"params": params}, x), params, x)
+        return vjp(y)
+
+    with outline.compiling_for("cuda"):
+        params = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
+        program = jax.jit(gradients).trace(params, x).lower(lowering_platforms=("cuda",)).as_text()
+    calls = re.findall(rf'custom_call @{re.escape(ptx.TARGET)}.*?name = "(\w+)"', program)
+    assert sorted(calls) == [
+        "depthwise_forward", "depthwise_input_gradient_plus", "depthwise_kernel_gradient"
+    ]  # fmt: skip
+    assert "stablehlo.convolution" not in program
 
 
 def test_a_gpu_takes_the_kernel_of_each_direction():

@@ -42,3 +42,9 @@ def test_what_is_compiled_for_another_platform_is_traced_for_it():
         assert "conv_general_dilated" in jaxpr and "custom_vjp" not in jaxpr
     assert outline.platform() == "cpu"
     assert "custom_vjp" in str(jax.make_jaxpr(depthwise_conv)(X, KERNEL))
+
+
+def test_products_on_nvidia_gpus_are_the_librarys():
+    assert outline.compiler_options() == {}
+    with outline.compiling_for("cuda"):
+        assert outline.compiler_options() == {"xla_gpu_enable_triton_gemm": False}

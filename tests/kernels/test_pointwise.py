@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convnext.kernels import pointwise
+from convnext.kernels.outline import compiling_for
 
 RNG = np.random.default_rng(0)
 ROWS, C, D = (3, 5, 7), 6, 10
@@ -91,6 +92,37 @@ def test_value_and_gradients_are_those_of_the_definition(
     for ours, exactly in zip(value_and_gradients(*inputs), exact, strict=True):
         assert ours.dtype == dtype
         error = np.abs(np.asarray(ours, np.float64) - exactly).max() / np.abs(exactly).max()
+        assert error < tolerance
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_norm_inside_a_linear_layer_is_the_norm_before_it(platform, dtype, tolerance):
+    """Of all but the map, on GPUs, the gradients are float32."""
+    x, *weights, g = arrays((*ROWS, C), (C,), (C,), (C, D), (D,), (*ROWS, D))
+    x, g = (jnp.asarray(each, dtype) for each in (x, g))
+    weights = [jnp.asarray(each, jnp.float32) for each in weights]
+
+    def layers(x, scale, bias, kernel, kernel_bias):
+        y, w, b = pointwise.norm_into(x, scale, bias, 1e-6, kernel, kernel_bias, dtype)
+        assert y.dtype == w.dtype == dtype and b.dtype == ("float32" if is_inside else dtype)
+        if is_inside:
+            assert jnp.allclose(y.astype(jnp.float32).mean(-1), 0, atol=tolerance)
+        return (y @ w + b).astype(dtype)
+
+    is_inside = platform == "cuda"
+    with compiling_for(platform):
+        value, vjp = jax.vjp(layers, x, *weights)
+        ours = [value, *vjp(g)]
+    x, scale, bias, kernel, kernel_bias, g = (
+        np.asarray(each, np.float64) for each in (x, *weights, g)
+    )
+    normal, *_ = layer_norm(x, scale, bias, x)
+    y, dnormal, dkernel = dense(normal, kernel, g)
+    _, *before = layer_norm(x, scale, bias, dnormal)
+    exact = [y + kernel_bias, *before, dkernel, flat(g).sum(0)]
+    for found, exactly in zip(ours, exact, strict=True):
+        error = np.abs(np.asarray(found, np.float64) - exactly).max() / np.abs(exactly).max()
         assert error < tolerance
 
 

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 import convnext
 from convnext import VARIANTS, Backbone, ConvNeXt
-from convnext.kernels import outline, pointwise
+from convnext.kernels import outline
 from convnext.models.convnext import Block, abstract_params, macs
 from tests.helpers.places import Padded, Tall
 
@@ -154,9 +154,10 @@ def test_in_bfloat16_the_last_norm_computes_in_float32():
     assert pooled.dtype == jnp.float32 and (pooled != pooled.astype(jnp.bfloat16)).any()
 
 
-@pytest.mark.parametrize("on_cpu, remat", [(True, False), (False, False), (True, True)])
-def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, remat, monkeypatch):
-    monkeypatch.setattr(pointwise, "on_cpu", lambda: on_cpu)
+@pytest.mark.parametrize(
+    "platform, remat", [("cpu", False), ("tpu", False), ("cuda", False), ("cpu", True)]
+)
+def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(platform, remat):
     model = ConvNeXt(depths=(1,), dims=(16,), num_classes=10, layer_scale_init_value=1e-4,
                      remat=remat)  # fmt: skip
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
@@ -172,13 +173,43 @@ def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(on_cpu, remat, mon
             added = maps["stage1"].astype(jnp.float32) - maps["stem"].astype(jnp.float32)
             return jnp.square(logits).sum(), added
 
-        gradients, added = jax.device_get(jax.jit(jax.grad(loss, has_aux=True))(params))
+        with outline.compiling_for(platform):
+            gradients, added = jax.device_get(jax.jit(jax.grad(loss, has_aux=True))(params))
         return {"added": added, **flatten_dict(gradients, sep="/")}
 
     exact = added_and_gradients()
     for name, value in added_and_gradients(dtype="bfloat16").items():
         error = np.linalg.norm(value - exact[name]) / np.linalg.norm(exact[name])
         assert error < 0.1, name
+
+
+@pytest.mark.parametrize("fields", [{}, dict(use_grn=True, layer_scale_init_value=None)])
+def test_on_gpus_a_block_of_other_formulas_has_the_same_gradients(fields):
+    """LayerNorm is a part of the first linear layer there; the parameters are the same."""
+    model = ConvNeXt(depths=(1, 1), dims=(16, 32), num_classes=10, **fields)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 16, 16, 3)).astype(np.float32)
+    params = jax.tree.map(
+        lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), abstract_params(model)
+    )
+
+    def logits_and_gradients(platform):
+        with outline.compiling_for(platform):
+            assert jax.tree.structure(params) == jax.tree.structure(
+                jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+            )
+
+            def weighted(params, images):
+                logits = model.apply({"params": params}, images)
+                return (logits * np.arange(10)).sum(), logits
+
+            gradients, logits = jax.jit(jax.grad(weighted, (0, 1), has_aux=True))(params, images)
+        return flatten_dict({"logits": logits, "images": gradients[1], **gradients[0]}, sep="/")
+
+    exact, errors = logits_and_gradients("tpu"), {}
+    for name, value in logits_and_gradients("cuda").items():
+        errors[name] = np.linalg.norm(value - exact[name]) / np.linalg.norm(exact[name])
+    assert max(errors.values()) < 2e-6, errors
 
 
 @pytest.mark.parametrize(
