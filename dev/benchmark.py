@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 
 from convnext.errors import reported, require
-from convnext.kernels.depthwise import KERNELS
+from convnext.kernels.ptx import KERNELS
 from convnext.models.convnext import VARIANTS, ConvNeXt
 from dev.benchmarks import gpu, layers, models, scaling, tpu
 

@@ -6,7 +6,6 @@ What is committed is made by the nvcc of RELEASE; another writes the same kernel
 """
 
 import argparse
-import itertools
 import lzma
 import re
 import subprocess
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from convnext.kernels import depthwise_ptx, ptx
+from convnext.kernels import depthwise_ptx, layer_norm_ptx, ptx
 
 RELEASE = "13.0.88"
 TYPES = {"bfloat16": "Bfloat16", "float32": "Float32"}
@@ -35,11 +34,13 @@ def main() -> None:
 
 def variants() -> Iterator[tuple[str, str, dict[str, str]]]:
     """Name, source and macros of each."""
-    for dtypes, strip in itertools.product(depthwise_ptx.DTYPES, depthwise_ptx.STRIPS):
+    for dtypes in ptx.DTYPES:
         types = (TYPES[dtype] for dtype in dtypes)
         macros = dict(zip(("MAP", "BRANCH"), types, strict=True))
-        macros |= dict(COLUMNS=str(strip[0]), WHOLE=str(strip[1]).lower())
-        yield depthwise_ptx.file_name(*dtypes, *strip), "depthwise.cu", macros
+        yield layer_norm_ptx.file_name(*dtypes), "layer_norm.cu", macros
+        for columns, whole in depthwise_ptx.STRIPS:
+            strip = dict(COLUMNS=str(columns), WHOLE=str(whole).lower())
+            yield depthwise_ptx.file_name(*dtypes, columns, whole), "depthwise.cu", macros | strip
 
 
 def build(source: str, macros: dict[str, str], nvcc: str = "nvcc") -> str:

@@ -6,7 +6,6 @@ convolution has stride 1, pads with zeros and returns [N, H, W, C] in x's dtype.
 
 import json
 import math
-import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -16,11 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from convnext.errors import require
 from convnext.kernels import depthwise_ptx, ptx
-from convnext.kernels.outline import compiling_for, outline, platform
+from convnext.kernels.outline import outline, platform
 
-KERNELS = ("auto", "lax")
 DIRECTIONS = ("forward", "input_gradient", "kernel_gradient")
 COLUMNS = 32  # one turn of the kernel gradient's loop adds up at most so many pixels of a row
 
@@ -32,7 +29,7 @@ TIMINGS: dict[str, Any] = json.loads(Path(__file__).with_name("timings.json").re
 def depthwise_conv(x: jax.Array, kernel: jax.Array, kernels: str = "auto") -> jax.Array:
     """Convolves with the implementation that was measured to be fastest on the platform.
 
-    kernels: one of KERNELS. "lax" leaves out those for NVIDIA GPUs, "auto" does so where the
+    kernels: one of ptx.KERNELS. "lax" leaves out those for NVIDIA GPUs, "auto" does so where the
     environment variable CONVNEXT_KERNELS is "lax".
 
     On a platform of TIMINGS it has a hand-written gradient, so reverse mode only: `jax.jvp` raises
@@ -55,30 +52,30 @@ def conv_and_shortcut(
 ) -> tuple[jax.Array, jax.Array]:
     """Convolves in `dtype`, adds a bias [C], and returns the result and x, for a shortcut past it.
 
-    x, kernel and bias may be wider than `dtype`. Where the kernels for NVIDIA GPUs are chosen, they
-    read x as it is, the gradient of the shortcut is added where that of the convolution is
-    computed, and the gradients of kernel and bias are float32 sums.
+    x, kernel and bias may be wider than `dtype`. Where the kernels for NVIDIA GPUs are chosen, the
+    gradient of the shortcut is added where that of the convolution is computed, and the gradients
+    of kernel and bias are float32 sums.
     """
     narrow = kernel.astype(dtype)
-    on_cuda = platform() == "cuda" and "ptx" not in _without(x, narrow, kernels)
-    pixels = x.shape[1] * x.shape[2]
-    if on_cuda and all(fastest("cuda", direction, pixels) == "ptx" for direction in DIRECTIONS):
+    pixels, has_kernels = x.shape[1] * x.shape[2], not _without(x, narrow, kernels)
+    if has_kernels and all(fastest("cuda", each, pixels) == "ptx" for each in DIRECTIONS):
         return _ptx_and_shortcut(x, kernel, bias, dtype)
     return depthwise_conv(x.astype(dtype), narrow, kernels) + bias.astype(dtype), x
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _ptx_and_shortcut(x, kernel, bias, dtype):
-    def by_lax(x, kernel):
-        return grouped_conv(x.astype(dtype), kernel)
+    def by_lax(x, kernel, bias):
+        return grouped_conv(x, kernel) + bias.astype(dtype)
 
-    forward = depthwise_ptx.forward
-    y = lax.platform_dependent(x, kernel.astype(dtype), cuda=forward, default=by_lax)
-    return y + bias.astype(dtype), x
+    by_ptx = depthwise_ptx.forward
+    # The copy in dtype is less to keep and to read than x, though the kernels would read that too.
+    narrow = x.astype(dtype), kernel.astype(dtype)
+    return lax.platform_dependent(*narrow, bias, cuda=by_ptx, default=by_lax), x
 
 
 def _ptx_and_shortcut_forward(x, kernel, bias, dtype):
-    return _ptx_and_shortcut(x, kernel, bias, dtype), (x, kernel, bias)
+    return _ptx_and_shortcut(x, kernel, bias, dtype), (x.astype(dtype), kernel, bias)
 
 
 def _ptx_and_shortcut_backward(dtype, residuals, gradients):
@@ -88,7 +85,7 @@ def _ptx_and_shortcut_backward(dtype, residuals, gradients):
         return shortcut + _by_flipped(grouped_conv)(g, kernel).astype(shortcut.dtype)
 
     def sums_by_lax(x, g):
-        taps = _grouped_kernel_gradient(x.astype(dtype), kernel.astype(dtype), g)
+        taps = _grouped_kernel_gradient(x, kernel.astype(dtype), g)
         taps = taps.reshape(-1, taps.shape[-1]).astype(jnp.float32)
         return jnp.vstack([taps, g.astype(jnp.float32).sum(axis=(0, 1, 2))])
 
@@ -107,14 +104,8 @@ _ptx_and_shortcut.defvjp(_ptx_and_shortcut_forward, _ptx_and_shortcut_backward)
 
 def _without(x, kernel, kernels):
     """The implementations that are not to be used."""
-    everywhere = os.environ.get("CONVNEXT_KERNELS", "auto")
-    require(everywhere in KERNELS, "CONVNEXT_KERNELS", everywhere, " or ".join(KERNELS))
-    allowed = kernels == everywhere == "auto"
-    has_ptx = allowed and platform() == "cuda" and depthwise_ptx.takes(x, kernel)
-    # What is compiled for a GPU that is not at hand cannot be tried.
-    if has_ptx and (compiling_for.value or ptx.usable(depthwise_ptx.probe)):
-        return ()
-    return ("ptx",)
+    chosen = ptx.chosen(kernels, depthwise_ptx.probe) and depthwise_ptx.takes(x, kernel)
+    return () if chosen else ("ptx",)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -1,7 +1,8 @@
 """The depthwise 7x7 convolution by kernels of our own, on NVIDIA GPUs.
 
 x, its gradient and an addend are maps [N, H, W, C] of one dtype, the map's. The kernel
-[7, 7, 1, C], the result and its gradient g are of another, the branch's. DTYPES has the pairs.
+[7, 7, 1, C], the result and its gradient g are of another, the branch's; a bias [C]
+is float32. ptx.DTYPES has the pairs.
 Each device of a mesh computes its part of the batch.
 """
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from convnext.kernels import ptx
 
-DTYPES = (("bfloat16", "bfloat16"), ("float32", "float32"), ("float32", "bfloat16"))
 # Columns of a strip, and whether maps have whole strips.
 STRIPS = ((7, True), (8, True), (4, True), (7, False))
 SIDE = 7  # of the kernel
@@ -21,13 +21,15 @@ THREADS = 128  # of a block, as in cuda/depthwise.cu
 BLOCKS = 2 * 3 * 132
 
 
-def forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x convolved with the kernel, in the kernel's dtype."""
+def forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """x convolved with the kernel, plus a bias, in the kernel's dtype."""
+    if bias is None:
+        bias = jnp.zeros(x.shape[-1:], jnp.float32)
 
-    def here(x, kernel):
-        return _convolve("depthwise_forward", x.dtype, kernel.dtype, kernel.dtype, x, kernel)
+    def here(x, kernel, bias):
+        return _convolve("depthwise_forward", x.dtype, kernel.dtype, kernel.dtype, x, kernel, bias)
 
-    return _per_device(here, "n h w c, i j o c -> n h w c")(x, kernel)
+    return _per_device(here, "n h w c, i j o c, c -> n h w c")(x, kernel, bias)
 
 
 def input_gradient(g: jax.Array, kernel: jax.Array, addend: jax.Array | None = None) -> jax.Array:
@@ -77,7 +79,7 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
 def takes(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether there are kernels for these."""
     side = kernel.shape[0]
-    return side == SIDE and (x.dtype.name, kernel.dtype.name) in DTYPES and x.size > 0
+    return side == SIDE and (x.dtype.name, kernel.dtype.name) in ptx.DTYPES and x.size > 0
 
 
 def probe() -> None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convnext.kernels import layer_norm_ptx, ptx
 from convnext.kernels.outline import on_cpu, outline, platform
 
 
@@ -32,40 +33,49 @@ def norm_into(
     kernel: jax.Array,
     kernel_bias: jax.Array,
     dtype: Any,
+    kernels: str = "auto",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises over channels for a linear layer, all of whose weights are float32.
+    """Normalises over channels for a linear layer, of kernel [..., C, D]; weights are float32.
 
     Returns y, w and b, such that y @ w + b is what the layer makes of the normalised x; y and w are
     of dtype. On NVIDIA GPUs scale and bias are part of w and b, and b stays float32: the map
-    and its gradient then pass through memory 8 times less.
+    and its gradient then pass through memory 8 times less. kernels: see `standardize`.
     """
     if platform() != "cuda":
         y = layer_norm(x, scale, bias, eps).astype(dtype)
         return y, kernel.astype(dtype), kernel_bias.astype(dtype)
     # A sum and not a product, which might be computed in less than float32.
-    kernel_bias = (bias[:, None] * kernel).sum(axis=0) + kernel_bias
-    return standardize(x, eps).astype(dtype), (scale[:, None] * kernel).astype(dtype), kernel_bias
+    axes = tuple(range(kernel.ndim - 1))
+    kernel_bias = (bias[:, None] * kernel).sum(axes) + kernel_bias
+    y = standardize(x, eps, dtype, kernels)
+    return y, (scale[:, None] * kernel).astype(dtype), kernel_bias
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def standardize(x: jax.Array, eps: float) -> jax.Array:
-    """LayerNorm without scale and bias. Its gradient reads the result and a number a position."""
-    return _standardize(x, eps)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def standardize(x: jax.Array, eps: float, dtype: Any, kernels: str = "auto") -> jax.Array:
+    """LayerNorm without scale and bias, in dtype. On NVIDIA GPUs its gradient is a kernel of our
+    own, unless `kernels` is "lax" (one of ptx.KERNELS)."""
+    return _standardize(x, eps, dtype)[0]
 
 
-def _standardize(x, eps):
-    wide, _, rstd = _centred(x, eps)
-    return (wide * rstd).astype(x.dtype), rstd
+def _standardize(x, eps, dtype):
+    centred, _, rstd = _centred(x, eps)
+    return (centred * rstd).astype(dtype), rstd
 
 
-def _standardize_forward(x, eps):
-    y, rstd = _standardize(x, eps)
-    return y, (y, rstd)
+def _standardize_forward(x, eps, dtype, kernels):
+    return _standardize(x, eps, dtype)[0], x
 
 
-def _standardize_backward(eps, residuals, g):
-    y, rstd = residuals
-    return (_input_gradient(y.astype(jnp.float32), rstd, g.astype(jnp.float32)).astype(g.dtype),)
+def _standardize_backward(eps, dtype, kernels, x, g):
+    def by_xla(x, g):
+        centred, _, rstd = _centred(x, eps)
+        return _input_gradient(centred * rstd, rstd, g.astype(jnp.float32)).astype(x.dtype)
+
+    if not (ptx.chosen(kernels, layer_norm_ptx.probe) and layer_norm_ptx.takes(x, dtype)):
+        return (by_xla(x, g),)
+    by_ptx = partial(layer_norm_ptx.standardize_gradient, eps=eps)
+    return (lax.platform_dependent(x, g, cuda=by_ptx, default=by_xla),)
 
 
 standardize.defvjp(_standardize_forward, _standardize_backward)

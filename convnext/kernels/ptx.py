@@ -5,6 +5,7 @@ pointers alone, so the sizes of the arrays are written into the text. README.md 
 """
 
 import lzma
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,14 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
 
+from convnext.errors import require
+from convnext.kernels.outline import compiling_for, platform
+
+KERNELS = ("auto", "lax")
+# The dtypes for which there are kernels, of a map and of the branch beside it.
+DTYPES = (("bfloat16", "bfloat16"), ("float32", "float32"), ("float32", "bfloat16"))
 FOLDER = Path(__file__).with_name("cuda")
 TARGET = "__gpu$xla.gpu.ptx"  # internal to XLA: see usable()
 
@@ -28,7 +36,7 @@ def read(name: str) -> str:
 
 @cache
 def text(name: str, entry: str, **sizes: int) -> str:
-    """PTX of one entry of cuda/NAME.ptx.xz, in which each size has its number."""
+    """PTX of one entry of cuda/NAME.ptx.xz, in which each SIZE_ has its number."""
     head, *entries = re.split(r"(?=\.visible \.entry )", read(name))
     (ours,) = (each for each in entries if each.startswith(f".visible .entry {entry}("))
     return re.sub(r"\bSIZE_(\w+)", lambda size: str(sizes[size[1]]), head + ours)
@@ -61,17 +69,35 @@ def per_device(
 
     XLA does not look into a custom call: without this it would gather the operands on every device.
     rule is one of Shardy, such as "n c, c -> n c"; the factors of `whole`, in the order of the
-    rule, are not split.
+    rule, are gathered where they are split.
     """
     split = custom_partitioning(function)
+    *terms, term_of_result = (re.findall(r"\([^)]*\)|\w+", term) for term in re.split(",|->", rule))
+
+    def laid_out(term, array, mesh):
+        spec = (*array.sharding.spec, *[None] * len(term))
+        axes = (None if name in whole else axis for name, axis in zip(term, spec, strict=False))
+        return NamedSharding(mesh, PartitionSpec(*axes))
 
     def partition(mesh, operands, result):
-        return mesh, function, result.sharding, tuple(each.sharding for each in operands)
+        given = (laid_out(term, each, mesh) for term, each in zip(terms, operands, strict=True))
+        return mesh, function, laid_out(term_of_result, result, mesh), tuple(given)
 
     split.def_partition(
         partition=partition, sharding_rule=rule, need_replication_factors=whole, **factors
     )
     return split
+
+
+def chosen(kernels: str, probe: Callable[[], None]) -> bool:
+    """Whether kernels of our own are used: on NVIDIA GPUs that take them, unless `kernels`, or the
+    environment variable CONVNEXT_KERNELS, is "lax". probe: see `usable`."""
+    everywhere = os.environ.get("CONVNEXT_KERNELS", "auto")
+    require(everywhere in KERNELS, "CONVNEXT_KERNELS", everywhere, " or ".join(KERNELS))
+    if platform() != "cuda" or not kernels == everywhere == "auto":
+        return False
+    # What is compiled for a GPU that is not at hand cannot be tried.
+    return compiling_for.value is not None or usable(probe)
 
 
 @cache
@@ -90,8 +116,8 @@ def usable(probe: Callable[[], None]) -> bool:
     except Exception as error:  # of XLA, of the driver, or of the compiler in it
         reason = " ".join(str(error).split())[:300]
         warnings.warn(
-            f"the kernels of convnext/kernels/cuda do not run here, so XLA's convolution is used, "
-            f"which is slower: {reason}",
+            f"the kernels of {probe.__module__} do not run here, so XLA's are used, which are "
+            f"slower: {reason}",
             stacklevel=2,
         )
         return False

@@ -16,8 +16,8 @@ import numpy as np
 
 from convnext.errors import InputError, require
 from convnext.kernels import pointwise
-from convnext.kernels.depthwise import KERNELS
 from convnext.kernels.outline import compiling_for
+from convnext.kernels.ptx import KERNELS
 from convnext.models.layers import (
     GRN,
     DepthwiseConv,
@@ -105,16 +105,20 @@ class Trunk(nn.Module):
         drop_path_rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
 
-        x = Patchify(self.dims[0], self.patch_size, dtype=self.dtype, name="stem_conv")(x)
+        stem_conv = Patchify(
+            self.in_chans, self.dims[0], self.patch_size, self.dtype, name="stem_conv"
+        )
+        x = stem_conv(x)
         x = x.astype(self.map_dtype)
         if self.stem_norm:
             x = LayerNorm(self.norm_eps, self.map_dtype, name="stem_norm")(x)
         maps = [x]
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
             if i > 0:
-                x = LayerNorm(self.norm_eps, self.dtype, name=f"downsample_{i}_norm")(x)
-                x = Patchify(dim, 2, dtype=self.dtype, name=f"downsample_{i}_conv")(x)
-                x = x.astype(self.map_dtype)
+                name = f"downsample_{i}"
+                norm = LayerNorm(self.norm_eps, self.dtype, self.kernels, name=f"{name}_norm")
+                conv = Patchify(self.dims[i - 1], dim, 2, self.dtype, name=f"{name}_conv")
+                x = conv.project(*norm.into(x, conv)).astype(self.map_dtype)
             stage_places = None if places is None else places.at(self.patch_size * 2**i)
             for j in range(depth):
                 x = block(
@@ -294,7 +298,8 @@ class Block(nn.Module):
 
         dwconv = DepthwiseConv(dtype=self.dtype, kernels=self.kernels, name="dwconv")
         x, shortcut = dwconv.with_shortcut(x, places)
-        x, kernel1, bias1 = LayerNorm(self.norm_eps, self.dtype, name="norm").into(x, pwconv1)
+        norm = LayerNorm(self.norm_eps, self.dtype, self.kernels, name="norm")
+        x, kernel1, bias1 = norm.into(x, pwconv1)
         if self.use_grn:
             x = pointwise.linear_gelu(x, kernel1, bias1)
             x = GRN(name="grn")(x, places)

@@ -56,21 +56,30 @@ class Patchify(nn.Module):
     gradients are matrix products too: XLA on CPU has no fast gradient of a strided convolution.
     """
 
+    in_dim: int
     dim: int
     size: int  # pixels, side and stride of a patch
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        size, channels = self.size, x.shape[-1]
-        kernel = self.param("kernel", kernel_init, (size, size, channels, self.dim))
+        return self.project(x, *self.weights())
+
+    @nn.compact
+    def weights(self, dtype: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Returns kernel [size, size, in_dim, dim] and bias [dim], see `Linear.weights`."""
+        kernel = self.param("kernel", kernel_init, (self.size, self.size, self.in_dim, self.dim))
         bias = self.param("bias", nn.initializers.zeros, (self.dim,))
+        dtype = dtype or self.dtype
+        return kernel.astype(dtype), bias.astype(dtype)
+
+    def project(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """Returns x projected by these weights."""
+        size, channels = self.size, self.in_dim
         height, width = x.shape[1] // size, x.shape[2] // size
         x = x[:, : height * size, : width * size].astype(self.dtype)
         x = x.reshape(-1, height, size, width, size, channels).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(-1, height, width, size * size * channels)
-        kernel = kernel.reshape(size * size * channels, self.dim)
-        return pointwise.dense(x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        return pointwise.dense(x, kernel.reshape(size * size * channels, self.dim)) + bias
 
 
 class DepthwiseConv(nn.Module):
@@ -78,7 +87,7 @@ class DepthwiseConv(nn.Module):
 
     kernel_size: int = 7
     dtype: Any = jnp.float32
-    kernels: str = "auto"  # see kernels.depthwise
+    kernels: str = "auto"  # see kernels.ptx
 
     def __call__(self, x: jax.Array, places: Places | None = None) -> jax.Array:
         return self.with_shortcut(x, places)[0]
@@ -105,16 +114,19 @@ class LayerNorm(nn.Module):
 
     eps: float = 1e-6
     dtype: Any = jnp.float32  # of the result
+    kernels: str = "auto"  # see kernels.ptx
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return pointwise.layer_norm(x, *self.weights(x.shape[-1]), self.eps).astype(self.dtype)
 
-    def into(self, x: jax.Array, linear: "Linear") -> tuple[jax.Array, jax.Array, jax.Array]:
+    def into(
+        self, x: jax.Array, linear: "Linear | Patchify"
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns x normalised for a linear layer, and the kernel and bias to apply to it: where it
         is faster, scale and bias are part of these (pointwise.norm_into)."""
         scale, bias = self.weights(x.shape[-1])
         weights = linear.weights(jnp.float32)
-        return pointwise.norm_into(x, scale, bias, self.eps, *weights, self.dtype)
+        return pointwise.norm_into(x, scale, bias, self.eps, *weights, self.dtype, self.kernels)
 
     @nn.compact
     def weights(self, dim: int) -> tuple[jax.Array, jax.Array]:

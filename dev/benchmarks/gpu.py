@@ -36,7 +36,7 @@ TAPS = 49  # of the depthwise convolution
 class Launch(NamedTuple):
     """One instruction that the GPU is given."""
 
-    kind: str  # "product", "convolution", "copy", or "fusion" for everything else
+    kind: str  # "product", "convolution", other "kernel" of ours, "copy"; all else is "fusion"
     layer: str  # of the model, without numbers: block/norm; "" outside of it
     direction: str  # "forward" or "backward"
     bytes: int  # of operands and results
@@ -151,8 +151,10 @@ def _launch(line, operation, result, read, times):
     if "cublas" in target or operation == "dot" or "__triton_gemm" in line:
         # M x K, K x N and M x N: the root of their product is M K N.
         kind, macs = "product", math.isqrt(math.prod(a.size for a in (*arrays[:2], result[0])))
-    elif "ptx" in target or "__cudnn$conv" in target:
+    elif "__cudnn$conv" in target or 'name = "depthwise_' in line:
         kind, macs = "convolution", TAPS * max(array.size for array in (*arrays, *result))
+    elif "ptx" in target:
+        kind = "kernel"
     elif operation in ("copy", "copy-start", "transpose"):
         kind = "copy"
     nbytes = sum(array.bytes for array in (*arrays, *result) if array.dtype != "s8")  # workspaces

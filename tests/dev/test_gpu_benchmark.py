@@ -14,12 +14,13 @@ from dev import benchmark
 from dev.benchmarks import gpu, models
 from dev.benchmarks.gpu import Launch
 
-# As XLA writes it for an H100: a product and its workspace, a kernel, a copy, a fusion in a loop.
+# As XLA writes it for an H100: a product and its workspace, kernels, a copy, a fusion in a loop.
 TEXT = Path(__file__).with_name("gpu_step.hlo").read_text()
 MAP = 2 * 7 * 7 * 4
 FOUND = [
     Launch("product", "downsample_conv", "forward", 2 * (8 * 16 + 16 * 4 + 8 * 4), 8 * 16 * 4, 1),
     Launch("convolution", "block/dwconv", "forward", 2 * 4 * MAP + 2 * 49 * 4, 49 * MAP, 1),
+    Launch("kernel", "block/norm", "backward", 3 * 2 * 8 * 4, 0, 1),
     Launch("copy", "", "forward", 2 * 4 * MAP, 0, 1),
     Launch("fusion", "block/norm", "backward", 2 * 2 * 8 * 4, 0, 3),
 ]
@@ -34,11 +35,11 @@ def test_a_launch_takes_the_time_of_its_bytes_or_of_its_products(monkeypatch):
     monkeypatch.setattr(gpu, "PRODUCT_RATE", 50.0)
     monkeypatch.setattr(gpu, "UNIT_RATE", 10.0)
     seconds = [each.seconds for each in FOUND]
-    assert seconds == [8 * 16 * 4 / 50, 49 * MAP / 10, 8 * MAP / 100, 3 * 128 / 100]
+    assert seconds == [8 * 16 * 4 / 50, 49 * MAP / 10, 192 / 100, 8 * MAP / 100, 3 * 128 / 100]
     assert [row["layer"] for row in gpu.table(FOUND)] == [
-        "block/dwconv", "update", "downsample_conv", "block/norm"
+        "block/dwconv", "update", "downsample_conv", "block/norm", "block/norm"
     ]  # fmt: skip
-    assert gpu.table(FOUND)[-1]["least ms"] == 3 * 128 / 100 * 1e3
+    assert gpu.table(FOUND)[-2]["least ms"] == 3 * 128 / 100 * 1e3
 
 
 class Compiled:
@@ -71,12 +72,12 @@ def test_a_step_is_compiled_with_its_options_and_a_table_follows(mode, tmp_path,
                             "xla_gpu_b": 7, "xla_gpu_c": "x"}  # fmt: skip
     assert (tmp_path / "step.hlo").read_text() == TEXT
     whole, *rows = (json.loads(line) for line in path.read_text().splitlines())
-    assert whole["launches"] == 6 and whole["platform"] == "cuda" and whole["mode"] == mode
+    assert whole["launches"] == 7 and whole["platform"] == "cuda" and whole["mode"] == mode
     assert whole["GB"] == pytest.approx(sum(each.times * each.bytes for each in FOUND) / 1e9)
     assert whole["arguments GB"] == 2 and whole["temporary GB"] == 3
     least = sum(each.seconds for each in FOUND)
     assert whole["images/s at most"] == pytest.approx(16 / least)
-    assert sum(row["launches"] for row in rows) == 6 and len(rows) == 4
+    assert sum(row["launches"] for row in rows) == 7 and len(rows) == 5
 
 
 def test_inference_is_lowered_for_a_device_that_is_not_this_one():

@@ -1,14 +1,16 @@
 // Runs a kernel of convnext/kernels/cuda on the CPU, a thread for each thread of a block, one block
 // after another.
 //
-//     emulation KERNEL N H W C GRID_X GRID_Y BLOCK_X BLOCK_Y BYTES... < operands > result
+//     emulation KERNEL NAME=SIZE... - GRID_X GRID_Y BLOCK_X BLOCK_Y BYTES... < operands > result
 //
-// BYTES are those of each operand, which follow one another on stdin, and of the result. What a
+// The sizes are those that the PTX has as SIZE_NAME. BYTES are those of each operand, which follow one another on stdin, and of the result. What a
 // kernel does not write is 0xff. Compiled with -DSOURCE='"depthwise.cu"' and the source's macros.
 #include <barrier>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,16 +21,29 @@ struct Index {
 static Index gridDim, blockDim;
 static thread_local Index blockIdx, threadIdx;
 static std::barrier<> *all_threads;
-static int sizes[4];
+static std::map<std::string, int> sizes;
+static float of_thread[1024];
 
 #define FUNCTION static inline
 #define KERNEL static void
 #define RESTRICT __restrict__
 #define SHARED static
 #define SYNCHRONIZE() all_threads->arrive_and_wait()
-enum { index_of_N, index_of_H, index_of_W, index_of_C };
-#define SIZE(name) \
-  FUNCTION int name() { return sizes[index_of_##name]; }
+#define SIZE(name)                             \
+  FUNCTION int name() {                        \
+    static const int size = sizes.at(#name);   \
+    return size;                               \
+  }
+
+// All threads of a block come here together.
+FUNCTION float SHUFFLE_XOR(float value, int mask) {
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  of_thread[thread] = value;
+  SYNCHRONIZE();
+  const float other = of_thread[thread ^ mask];
+  SYNCHRONIZE();
+  return other;
+}
 
 FUNCTION float as_float(unsigned bits) {
   float value;
@@ -62,7 +77,10 @@ template <class Kernel> static void launch(Kernel kernel) {
 
 int main(int, char **arguments) {
   const std::string name = *++arguments;
-  for (int &size : sizes) size = atoi(*++arguments);
+  while (**++arguments != '-') {
+    const std::string size = *arguments;
+    sizes[size.substr(0, size.find('='))] = atoi(size.c_str() + size.find('=') + 1);
+  }
   for (int *to : {&gridDim.x, &gridDim.y, &blockDim.x, &blockDim.y}) *to = atoi(*++arguments);
   // Each in memory of its own, of exactly its size, so that a sanitizer sees what is beyond.
   std::vector<std::vector<unsigned char>> operands;

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,24 +25,7 @@ SANITIZERS = ["-g", "-fsanitize=address,undefined"]
 
 @pytest.fixture
 def emulated(monkeypatch, tmp_path):
-    """The kernels are compiled when they are launched, and run here."""
-
-    def emulate(*flags):
-        programs = {}
-        variants = {name: (source, macros) for name, source, macros in build_ptx.variants()}
-
-        def launch(entry, text, operands, out, grid, block):
-            name, sizes = text
-            if name not in programs:
-                programs[name] = emulation.build(tmp_path / name, *variants[name], *flags)
-            shape = [sizes[axis] for axis in "NHWC"]
-            return emulation.run(programs[name], entry, shape, grid, block, operands, out)
-
-        monkeypatch.setattr(ptx, "launch", launch)
-        monkeypatch.setattr(ptx, "text", lambda name, entry, **sizes: (name, sizes))
-        monkeypatch.setattr(ptx, "per_device", lambda function, *_, **factors: function)
-
-    return emulate
+    return partial(emulation.emulate, monkeypatch, tmp_path)
 
 
 def check(shape, map_dtype, branch_dtype):
@@ -57,7 +41,9 @@ def check(shape, map_dtype, branch_dtype):
         error = np.abs(np.asarray(ours, np.float64) - wanted).max() / np.abs(wanted).max()
         assert error < exact[dtype]
 
+    bias = rng.normal(size=shape[-1]).astype(np.float32)
     near(depthwise_ptx.forward(x, kernel), y, branch_dtype)
+    near(depthwise_ptx.forward(x, kernel, bias), y + bias, branch_dtype)
     near(depthwise_ptx.input_gradient(g, kernel), dx, branch_dtype)
     near(depthwise_ptx.input_gradient(g, kernel, addend), dx + addend, map_dtype)
     sums = np.asarray(depthwise_ptx.sums(x, g)).astype(np.float64).sum(axis=0)
@@ -85,7 +71,7 @@ def test_the_kernels_compute_the_definition(emulated, shape, dtypes):
 @needs_compiler
 @pytest.mark.slow
 def test_all_kernels_compute_the_definition_on_maps_of_all_kinds_within_their_memory(emulated):
-    for dtypes in depthwise_ptx.DTYPES:
+    for dtypes in ptx.DTYPES:
         emulated(*SANITIZERS if dtypes[0] != dtypes[1] else ())
         for shape in SHAPES:
             check(shape, *dtypes)
@@ -93,7 +79,7 @@ def test_all_kernels_compute_the_definition_on_maps_of_all_kinds_within_their_me
 
 @needs_compiler
 @pytest.mark.parametrize("lowered_for", ["cuda", "cpu"])
-@pytest.mark.parametrize("dtypes", depthwise_ptx.DTYPES)
+@pytest.mark.parametrize("dtypes", ptx.DTYPES)
 def test_a_convolution_beside_a_shortcut(emulated, monkeypatch, dtypes, lowered_for):
     """Where it was traced for a GPU and runs elsewhere, XLA's takes the place of the kernels."""
     map_dtype, branch_dtype = dtypes
@@ -104,7 +90,8 @@ def test_a_convolution_beside_a_shortcut(emulated, monkeypatch, dtypes, lowered_
         )
     rng = np.random.default_rng(0)
     x, g, shortcut = (rng.normal(size=(2, 9, 8, 6)) for _ in range(3))
-    x, shortcut, g = x.astype(map_dtype), shortcut.astype(map_dtype), g.astype(branch_dtype)
+    x = x.astype(branch_dtype).astype(map_dtype)  # the branch takes it in its dtype
+    shortcut, g = shortcut.astype(map_dtype), g.astype(branch_dtype)
     kernel, bias = (rng.normal(size=size).astype(np.float32) for size in ((7, 7, 1, 6), 6))
     kernel = kernel.astype(branch_dtype).astype(np.float32)
     exact, dx, dkernel = reference(x, kernel, g)
@@ -148,7 +135,9 @@ def lowered(x, kernel, kernels="auto"):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("use_grn", [False, True])
-def test_a_block_on_a_gpu_adds_the_shortcuts_gradient_in_the_kernel(dtype, use_grn):
+def test_a_block_on_a_gpu_takes_a_kernel_for_its_norm_and_for_the_shortcuts_gradient(
+    dtype, use_grn
+):
     block = Block(dim=64, dtype=dtype, use_grn=use_grn)
     x = jax.ShapeDtypeStruct((8, 14, 14, 64), jnp.float32)
 
@@ -161,7 +150,8 @@ def test_a_block_on_a_gpu_adds_the_shortcuts_gradient_in_the_kernel(dtype, use_g
         program = jax.jit(gradients).trace(params, x).lower(lowering_platforms=("cuda",)).as_text()
     calls = re.findall(rf'custom_call @{re.escape(ptx.TARGET)}.*?name = "(\w+)"', program)
     assert sorted(calls) == [
-        "depthwise_forward", "depthwise_input_gradient_plus", "depthwise_kernel_gradient"
+        "depthwise_forward", "depthwise_input_gradient_plus", "depthwise_kernel_gradient",
+        "standardize_gradient_2",
     ]  # fmt: skip
     assert "stablehlo.convolution" not in program
 
@@ -223,13 +213,13 @@ def test_a_gpu_that_refuses_them_is_named_once_and_takes_xlas(monkeypatch, recwa
     def refuse():
         raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
 
-    monkeypatch.setattr(depthwise, "platform", lambda: "cuda")
+    monkeypatch.setattr(ptx, "platform", lambda: "cuda")
     monkeypatch.setattr(depthwise_ptx, "probe", refuse)
     x, kernel = (jnp.zeros(each.shape, each.dtype) for each in (X, KERNEL))
     for _ in range(2):
         assert depthwise._without(x, kernel, "auto") == ("ptx",)
     (warning,) = recwarn
-    assert "kernels of convnext/kernels/cuda do not run here" in str(warning.message)
+    assert "kernels of tests.kernels.test_depthwise_ptx do not run here" in str(warning.message)
     assert "CUDA_ERROR_UNSUPPORTED_PTX_VERSION" in str(warning.message)
 
 
@@ -267,6 +257,14 @@ def test_each_device_computes_its_part_and_nothing_is_gathered(monkeypatch, imag
     of_one = batch // 8
     results = re.findall(r"f32\[([\d,]+)\]\S* custom-call.*callback", text)
     assert set(results) == {f"{of_one},9,9,4", f"{of_one // images},50,4"}
+
+    # A device that had some rows alone would not see those beside them.
+    rows = jax.sharding.NamedSharding(mesh, jax.P(None, "data"))
+    program = jax.jit(all_directions, in_shardings=(rows, replicated))
+    x = jax.ShapeDtypeStruct((batch, 16, 9, 4), jnp.float32)
+    text = program.lower(x, kernel).compile().as_text()
+    results = re.findall(r"f32\[([\d,]+)\]\S* custom-call.*callback", text)
+    assert set(results) == {f"{batch},16,9,4", f"{batch // images},50,4"}
 
 
 @pytest.mark.parametrize(

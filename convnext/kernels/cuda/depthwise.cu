@@ -17,15 +17,7 @@ SIZE(H)
 SIZE(W)
 SIZE(C)
 
-struct Bfloat16 {
-  unsigned short bits;
-};
-typedef float Float32;
-
-FUNCTION float widen(Float32 value) { return value; }
-FUNCTION float widen(Bfloat16 value) { return as_float((unsigned)value.bits << 16); }
-FUNCTION void narrow(float value, Float32 *to) { *to = value; }
-FUNCTION void narrow(float value, Bfloat16 *to) { to->bits = bfloat16_bits(value); }
+#include "numbers.cuh"
 
 FUNCTION int strips_of_a_row() { return (W() + COLUMNS - 1) / COLUMNS; }
 FUNCTION bool is_column(int column) { return 0 <= column && column < W(); }
@@ -56,16 +48,18 @@ template <class T> FUNCTION void load(T (&row)[COLUMNS], const T *from, int left
     row[j] = is_row && (WHOLE || is_column(left + j)) ? from[j * C()] : T{};
 }
 
-// y = x * kernel, FLIPPED for the gradient of x; with ADDS plus an addend of y's shape.
+// y = x * kernel + bias; FLIPPED is the gradient of x, without a bias, and with ADDS plus an addend
+// of y's shape.
 template <bool FLIPPED, bool ADDS, class X, class Y>
-FUNCTION void convolve(const X *x, const BRANCH *kernel, const Y *addend, Y *y, int channel,
-                       int index) {
+FUNCTION void convolve(const X *x, const BRANCH *kernel, const float *bias, const Y *addend, Y *y,
+                       int channel, int index) {
   const Strip strip = strip_of(index, channel);
   const int row_step = W() * C();
   float weight[TAPS];
 #pragma unroll
   for (int tap = 0; tap < TAPS; tap++)
     weight[tap] = widen(kernel[(FLIPPED ? TAPS - 1 - tap : tap) * C() + channel]);
+  const float offset = FLIPPED ? 0.f : bias[channel];
 
   // When row r of x is there, sums[i] is of row r - R + i of y; sums[0] is then complete.
   float sums[K][COLUMNS] = {};
@@ -91,7 +85,8 @@ FUNCTION void convolve(const X *x, const BRANCH *kernel, const Y *addend, Y *y, 
     if (r >= R) {
 #pragma unroll
       for (int j = 0; j < COLUMNS; j++) {
-        const float sum = ADDS ? sums[0][j] + widen(added[j]) : sums[0][j];
+        const float rest = ADDS ? widen(added[j]) : offset;
+        const float sum = ADDS || !FLIPPED ? sums[0][j] + rest : sums[0][j];
         if (WHOLE || is_column(strip.left + j)) narrow(sum, y + to + j * C());
       }
     }
@@ -154,20 +149,21 @@ FUNCTION int this_channel() { return blockIdx.y * blockDim.x + threadIdx.x; }
 FUNCTION int this_strip() { return blockIdx.x * blockDim.y + threadIdx.y; }
 FUNCTION bool has_work() { return this_channel() < C() && this_strip() < N() * strips_of_a_row(); }
 
-KERNEL depthwise_forward(const MAP *RESTRICT x, const BRANCH *RESTRICT kernel, BRANCH *RESTRICT y) {
+KERNEL depthwise_forward(const MAP *RESTRICT x, const BRANCH *RESTRICT kernel,
+                         const float *RESTRICT bias, BRANCH *RESTRICT y) {
   if (has_work())
-    convolve<false, false>(x, kernel, (const BRANCH *)0, y, this_channel(), this_strip());
+    convolve<false, false>(x, kernel, bias, (const BRANCH *)0, y, this_channel(), this_strip());
 }
 
 KERNEL depthwise_input_gradient(const BRANCH *RESTRICT g, const BRANCH *RESTRICT kernel,
                                 MAP *RESTRICT dx) {
   if (has_work())
-    convolve<true, false>(g, kernel, (const MAP *)0, dx, this_channel(), this_strip());
+    convolve<true, false>(g, kernel, 0, (const MAP *)0, dx, this_channel(), this_strip());
 }
 
 KERNEL depthwise_input_gradient_plus(const BRANCH *RESTRICT g, const BRANCH *RESTRICT kernel,
                                      const MAP *RESTRICT addend, MAP *RESTRICT dx) {
-  if (has_work()) convolve<true, true>(g, kernel, addend, dx, this_channel(), this_strip());
+  if (has_work()) convolve<true, true>(g, kernel, 0, addend, dx, this_channel(), this_strip());
 }
 
 // sums [gridDim.x, SUMS, C], to be added up along the first axis: there is no atomic, and so the

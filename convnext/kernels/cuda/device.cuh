@@ -1,10 +1,12 @@
-// The words in which kernels are written here, for nvcc. tests/kernels/emulation.hpp has the same
+// The words in which kernels are written here, for nvcc. tests/kernels/emulation.cpp has the same
 // for a CPU.
 #define FUNCTION static __device__ __forceinline__
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 3)
 #define RESTRICT __restrict__
 #define SHARED __shared__
 #define SYNCHRONIZE() __syncthreads()
+// What the thread has whose number differs from this one's by the bits of `mask`.
+#define SHUFFLE_XOR(value, mask) __shfl_xor_sync(0xffffffff, value, mask)
 
 // A name in the PTX, which ptx.py replaces by a number.
 #define SIZE(name)                                       \

@@ -1,0 +1,127 @@
+"""The kernel of LayerNorm's gradient, by a C++ compiler on the CPU, and programs that call it."""
+
+import re
+import shutil
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convnext.kernels import layer_norm_ptx, outline, pointwise, ptx
+from convnext.models.convnext import VARIANTS
+from tests.helpers import emulation
+
+EPS = 1e-6
+# Rows that fill no block, one, and two and a part; of each number of chunks, whole and in part.
+SHAPES = [(3, 8), (2, 5, 40), (65, 96), (1, 2, 3, 352), (7, 1024), (5, 1536), (2, 2048), (3, 2816)]
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++ in place of nvcc")
+
+
+def reference(x, g):
+    """In float64, by the Jacobian of each row: (1 - 1/C - normal normal^T / C) / std."""
+    x, g = (np.asarray(each, np.float64) for each in (x, g))
+    centred = x - x.mean(-1, keepdims=True)
+    std = np.sqrt((centred**2).mean(-1, keepdims=True) + EPS)
+    normal = centred / std
+    return (g - g.mean(-1, keepdims=True) - normal * (g * normal).mean(-1, keepdims=True)) / std
+
+
+def check(shape, map_dtype, branch_dtype):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=shape) + 3).astype(map_dtype)
+    g = rng.normal(size=shape).astype(branch_dtype)
+    found, exact = layer_norm_ptx.standardize_gradient(x, g, EPS), reference(x, g)
+    assert found.dtype == map_dtype and found.shape == shape
+    error = np.abs(np.asarray(found, np.float64) - exact).max() / np.abs(exact).max()
+    assert error < {"float32": 2e-6, "bfloat16": 4e-3}[map_dtype]
+
+
+@needs_compiler
+def test_the_kernel_computes_the_definition(monkeypatch, tmp_path):
+    emulation.emulate(monkeypatch, tmp_path)
+    check((2, 5, 40), "float32", "bfloat16")
+    check((65, 96), "float32", "bfloat16")
+    check((65, 96), "bfloat16", "bfloat16")
+    layer_norm_ptx.probe()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_it_does_for_rows_of_all_lengths_within_its_memory(monkeypatch, tmp_path):
+    emulation.emulate(monkeypatch, tmp_path, "-g", "-fsanitize=address,undefined")
+    for dtypes in ptx.DTYPES:
+        for shape in SHAPES:
+            check(shape, *dtypes)
+
+
+def test_every_variant_of_the_model_has_a_kernel_with_few_idle_threads():
+    channels = {
+        c for fields in VARIANTS.values() for c in (*fields["dims"], *(4 * d for d in (352, 384)))
+    }
+    for c in sorted(channels):
+        lanes, chunks = layer_norm_ptx.lanes_and_chunks(c)
+        assert lanes * chunks * layer_norm_ptx.AT_ONCE >= c > 0.6 * lanes * chunks * 8
+        x = jax.ShapeDtypeStruct((1, c), jnp.bfloat16)
+        assert layer_norm_ptx.takes(x, "bfloat16") == (c <= 3072)
+    of = layer_norm_ptx.lanes_and_chunks
+    assert [of(c) for c in (96, 192, 384, 768)] == [(4, 3), (8, 3), (16, 3), (32, 3)]
+    assert [of(c) for c in (40, 128, 1024, 2816)] == [(4, 2), (4, 4), (32, 4), (32, 12)]
+
+
+@pytest.mark.parametrize(
+    "channels, map_dtype, branch_dtype, kernels",
+    [(44, "bfloat16", "bfloat16", "auto"), (3080, "bfloat16", "bfloat16", "auto"),
+     (96, "bfloat16", "float32", "auto"), (96, "float16", "float16", "auto"),
+     (96, "bfloat16", "bfloat16", "lax")],
+)  # fmt: skip
+def test_what_has_no_kernel_or_must_not_have_one_takes_xlas(
+    channels, map_dtype, branch_dtype, kernels
+):
+    def calls(channels, map_dtype, branch_dtype, kernels):
+        x, g = (jax.ShapeDtypeStruct((4, channels), each) for each in (map_dtype, branch_dtype))
+
+        def gradient(x, g):
+            standardize = partial(pointwise.standardize, eps=EPS, dtype=branch_dtype)
+            return jax.vjp(lambda x: standardize(x, kernels=kernels), x)[1](g)
+
+        with outline.compiling_for("cuda"):
+            lowered = jax.jit(gradient).trace(x, g).lower(lowering_platforms=("cuda",))
+        return re.findall(r'name = "(standardize\w+)"', lowered.as_text())
+
+    assert calls(96, "float32", "bfloat16", "auto") == ["standardize_gradient_3"]
+    assert calls(channels, map_dtype, branch_dtype, kernels) == []
+
+
+def test_eps_is_in_the_program_by_its_bits():
+    x = jax.ShapeDtypeStruct((4, 96), jnp.float32)
+    gradient = jax.jit(partial(layer_norm_ptx.standardize_gradient, eps=EPS))
+    text = gradient.trace(x, x).lower(lowering_platforms=("cuda",)).as_text()
+    assert "mov.u32 %r" in text and str(np.float32(EPS).view(np.int32)) in text
+    assert "SIZE_" not in text
+
+
+@pytest.mark.parametrize(
+    "spec, on_a_device",
+    [(jax.P("data"), "2,8,3,16"), (jax.P(None, "data"), "16,1,3,16"),
+     (jax.P(None, None, None, "data"), "16,8,3,16")],
+)  # fmt: skip
+def test_each_device_computes_its_rows_and_has_all_of_them(monkeypatch, spec, on_a_device):
+    """A callback, into which XLA does not look either, takes the place of the kernel."""
+
+    def launch(entry, text, operands, out, grid, block):
+        return jax.pure_callback(lambda *_: np.zeros(out.shape, out.dtype), out, *operands)
+
+    monkeypatch.setattr(ptx, "launch", launch)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    laid_out = jax.sharding.NamedSharding(mesh, spec)
+    program = jax.jit(
+        partial(layer_norm_ptx.standardize_gradient, eps=EPS),
+        in_shardings=laid_out,
+        out_shardings=laid_out,
+    )
+    x = jax.ShapeDtypeStruct((16, 8, 3, 16), jnp.float32)
+    text = program.lower(x, x).compile().as_text()
+    assert ("all-gather" in text) == (on_a_device == "16,8,3,16")
+    assert re.findall(r"f32\[([\d,]+)\]\S* custom-call.*callback", text) == [on_a_device]
