@@ -14,6 +14,8 @@
 #                its path, by default that of `chromium`
 # make notebook  executes examples/finetune.ipynb into build/. CONVNEXT_MODEL names weights other
 #                than published ones: whatever convnext.from_pretrained takes
+# make gpu-compile  compiles training and inference for an H100 that need not be there, with .venv-gpu:
+#                5 GB; see docs/performance.md
 # make package   builds the distributions into dist/, installs the wheel elsewhere and tests it
 # make api       writes the reference, of the docstrings, into build/api
 # make mutants   breaks the code in one place at a time and reports what no test notices; an hour on
@@ -31,14 +33,15 @@ CONFIG ?= configs/digits.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 FLAGS ?=
 NAMES ?=
+VARIANT ?= tiny
 CONSTRAINTS ?=
 
 SAY_INSTALL = @echo "installing $(1) into $(@D): only this once; it may take some minutes"
 PIP_INSTALL = -m pip install --quiet --no-compile --disable-pip-version-check \
 	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: train eval report test test-slow test-all parity browser notebook mutants bench lint package \
-	api audit clean
+.PHONY: train eval report test test-slow test-all parity browser notebook mutants bench gpu-compile \
+	lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -73,6 +76,10 @@ notebook: .venv-browser/installed
 mutants: .venv/test.installed
 	.venv/bin/python -m dev.mutants --jobs=2 $(NAMES)
 
+gpu-compile: .venv-gpu/installed
+	JAX_PLATFORMS=cpu .venv-gpu/bin/python -m dev.benchmark gpu --variant=$(VARIANT) --batch_size=256 \
+		--dtype=bfloat16
+
 BENCH = -m dev.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
 bench: .venv-parity/installed
 	.venv-parity/bin/python $(BENCH) --mode inference training --batch_size 8
@@ -104,7 +111,7 @@ build/floors.txt: requirements.txt requirements-dev.txt requirements-browser.txt
 		--output-file=$@ requirements-browser.txt
 
 clean:
-	rm -rf .venv .venv-parity .venv-browser
+	rm -rf .venv .venv-parity .venv-browser .venv-gpu
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -143,4 +150,10 @@ clean:
 		| .venv-browser/bin/python
 	$(call SAY_INSTALL,requirements-browser.txt)
 	.venv-browser/bin/python $(PIP_INSTALL) -r requirements-browser.txt
+	@touch $@
+
+.venv-gpu/installed:
+	$(PYTHON) -m venv .venv-gpu || { rm -rf .venv-gpu; exit 1; }
+	$(call SAY_INSTALL,jax[cuda13])
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check "jax[cuda13]" flax optax numpy
 	@touch $@

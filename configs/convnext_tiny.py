@@ -115,6 +115,7 @@ def get_config() -> ConfigDict:
             dtype="bfloat16",  # of the computation; the paper trained in float32
             residual_dtype="float32",  # of the sums along the blocks; bfloat16 moves fewer bytes
             kernels="auto",  # "lax": without our own for NVIDIA GPUs
+            train_precision="default",  # of float32 products; "highest": float32, not TF32
         )
     )
 

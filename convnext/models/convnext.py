@@ -67,6 +67,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "v2_huge": _variant((3, 3, 27, 3), 352, **_V2),
 }
 
+PRECISIONS = ("default", "high", "highest")  # of JAX
+
 
 class Trunk(nn.Module):
     """The stem and the stages: what `ConvNeXt` and `Backbone` have in common."""
@@ -88,6 +90,9 @@ class Trunk(nn.Module):
     # with its 11 bits; a block with gamma 1e-6 changes none of the 8 bits of a bfloat16.
     residual_dtype: Any = jnp.float32
     kernels: str = "auto"  # "lax": without those for NVIDIA GPUs, see kernels/README.md
+    # Of float32 products in training. "default" is the device's: TF32 on NVIDIA's, which PyTorch
+    # has to be asked for, and one pass in bfloat16 on a TPU. "highest" is float32.
+    train_precision: str = "default"
 
     @property
     def map_names(self) -> tuple[str, ...]:
@@ -135,14 +140,18 @@ class Trunk(nn.Module):
         return maps
 
     def _precision(self, train):
-        """Context in which the products of a float32 model are float32. Training, and a JAX that
-        was told otherwise, keep JAX's default: TF32 on a GPU, bfloat16 on a TPU."""
+        """Context in which the products of a float32 model are float32, in training those of
+        train_precision, unless JAX was told otherwise."""
         for name in ("dtype", "residual_dtype"):
             accepted = "float32, bfloat16 or float16"
             require(_is_float(getattr(self, name)), f"model.{name}", getattr(self, name), accepted)
+        accepted = " or ".join(PRECISIONS)
+        given = self.train_precision
+        require(given in PRECISIONS, "model.train_precision", given, accepted)
         asked = jax.config.jax_default_matmul_precision
-        in_full = asked is None and not train and jnp.dtype(self.dtype) == jnp.float32
-        return jax.default_matmul_precision("highest" if in_full else asked)
+        if asked is None and jnp.dtype(self.dtype) == jnp.float32:
+            asked = given if train else "highest"
+        return jax.default_matmul_precision(asked)
 
     def _check(self, x):
         rate = self.drop_path_rate

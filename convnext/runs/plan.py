@@ -130,10 +130,11 @@ def precision(model: ConvNeXt) -> str:
     if dtype == "float32" and asked:
         how = f", products of precision {asked}, as JAX_DEFAULT_MATMUL_PRECISION says"
     elif dtype == "float32" and platform in DEFAULT_PRODUCTS:
-        how = (
-            f", products by the device's default, {DEFAULT_PRODUCTS[platform]}; "
-            "JAX_DEFAULT_MATMUL_PRECISION=highest is for float32 throughout"
-        )
+        how = f", products of precision {model.train_precision}"
+        if model.train_precision == "default":
+            how += (
+                f", which is {DEFAULT_PRODUCTS[platform]}; model.train_precision=highest is float32"
+            )
     return f"precision  {dtype}{how}"
 
 

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 import convnext
 from convnext import VARIANTS, Backbone, ConvNeXt
+from convnext.errors import InputError
 from convnext.kernels import outline
 from convnext.models.convnext import Block, abstract_params, macs
 from tests.helpers.places import Padded, Tall
@@ -254,6 +255,13 @@ def test_float32_is_computed_as_such_but_for_training(platform):
     assert of(model) == of(model.clone(use_grn=True)) == of(model.clone(remat=True)) == {"HIGHEST"}
     assert of(model, method="features") == of(Backbone(depths=(1, 1), dims=(4, 8))) == {"HIGHEST"}
     assert of(model, train=True) == of(model.clone(dtype="bfloat16")) == {"DEFAULT"}
+    in_full = model.clone(train_precision="highest")
+    assert of(in_full, train=True) == {"HIGHEST"}
+    assert of(in_full.clone(dtype="bfloat16"), train=True) == {"DEFAULT"}
+    with pytest.raises(
+        InputError, match="model.train_precision is 'float64'; accepted: default or"
+    ):
+        of(model.clone(train_precision="float64"))
     with jax.default_matmul_precision("high"):
         assert of(model) == {"HIGH"}
 

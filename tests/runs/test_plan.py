@@ -68,7 +68,10 @@ def test_the_precision_of_float32_is_that_of_the_device_or_what_was_asked_for():
             assert asked.startswith("precision  float32, products of precision highest, as JAX_")
     assert said["cpu"] == "precision  float32"
     assert "TF32" in said["cuda"] and "bfloat16" in said["tpu"]
-    assert "JAX_DEFAULT_MATMUL_PRECISION=highest" in said["cuda"]
+    assert "model.train_precision=highest is float32" in said["cuda"]
+    with outline.compiling_for("cuda"):
+        in_full = plan.precision(model.clone(train_precision="highest"))
+    assert in_full == "precision  float32, products of precision highest"
     rounded = model.clone(dtype="bfloat16", residual_dtype="bfloat16")
     assert plan.precision(rounded) == "precision  bfloat16"
 
