@@ -1,8 +1,7 @@
 """The depthwise 7x7 convolution by kernels of our own, on NVIDIA GPUs.
 
 x, its gradient and an addend are maps [N, H, W, C] of one dtype, the map's. The kernel
-[7, 7, 1, C], the result and its gradient g are of another, the branch's; a bias [C]
-is float32. ptx.DTYPES has the pairs.
+[7, 7, 1, C], the result and its gradient g are of another, the branch's. ptx.DTYPES has the pairs.
 Each device of a mesh computes its part of the batch.
 """
 
@@ -22,14 +21,14 @@ BLOCKS = 2 * 3 * 132
 
 
 def forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """x convolved with the kernel, plus a bias, in the kernel's dtype."""
-    if bias is None:
-        bias = jnp.zeros(x.shape[-1:], jnp.float32)
+    """x convolved with the kernel, plus a bias [C], in the kernel's dtype."""
+    bias = jnp.zeros(x.shape[-1:]) if bias is None else bias
 
     def here(x, kernel, bias):
         return _convolve("depthwise_forward", x.dtype, kernel.dtype, kernel.dtype, x, kernel, bias)
 
-    return _per_device(here, "n h w c, i j o c, c -> n h w c")(x, kernel, bias)
+    rule = "n h w c, i j o c, c -> n h w c"
+    return _per_device(here, rule)(x, kernel, bias.astype(jnp.float32))
 
 
 def input_gradient(g: jax.Array, kernel: jax.Array, addend: jax.Array | None = None) -> jax.Array:

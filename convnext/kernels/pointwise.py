@@ -1,8 +1,8 @@
 """What a model computes at each position by itself: LayerNorm, linear layers, the exact GELU.
 
-x is [..., C], a kernel [C, D], a scale or bias [C]; results are in x's dtype. Off CPU the functions
-are plain formulas. On CPU they have hand-written gradients, so reverse mode only: `jax.jvp` raises
-TypeError there. README.md tells why.
+x is [..., C], a kernel [C, D], a scale or bias [C]; results are in x's dtype. On a TPU these are
+plain formulas. On a CPU, and LayerNorm on an NVIDIA GPU, they have hand-written gradients, so
+reverse mode only: `jax.jvp` raises TypeError there. README.md tells why.
 """
 
 import math

@@ -44,6 +44,8 @@ def check(shape, map_dtype, branch_dtype):
     bias = rng.normal(size=shape[-1]).astype(np.float32)
     near(depthwise_ptx.forward(x, kernel), y, branch_dtype)
     near(depthwise_ptx.forward(x, kernel, bias), y + bias, branch_dtype)
+    rounded = bias.astype("bfloat16")  # of a model whose parameters were cast
+    near(depthwise_ptx.forward(x, kernel, rounded), y + rounded.astype(float), branch_dtype)
     near(depthwise_ptx.input_gradient(g, kernel), dx, branch_dtype)
     near(depthwise_ptx.input_gradient(g, kernel, addend), dx + addend, map_dtype)
     sums = np.asarray(depthwise_ptx.sums(x, g)).astype(np.float64).sum(axis=0)
