@@ -80,18 +80,19 @@ def soak(
     faults: Iterable[str],
     rng: np.random.Generator,
     moment: tuple[float, float] = (0.0, 10.0),
+    platform: str = "cpu",
 ) -> tuple[bool, Mapping[str, int]]:
     """Whether a run of the digits with these flags, to which the faults happen one after another,
     ends as one without; and how often what happened, which is printed, too.
 
     moment: seconds, from and to, in which a fault happens after a new checkpoint, or, "at the
-    start", after that of the process.
+    start", after that of the process. platform: of JAX, such as "cuda".
     """
     straight, soaked = folder / "straight", folder / "soaked"
     environment = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         **os.environ,
-        "JAX_PLATFORMS": "cpu",
+        "JAX_PLATFORMS": platform,
         "JAX_NUM_CPU_DEVICES": "1",
     }
     command = [
