@@ -55,7 +55,11 @@ def _beside(check, variant, mode, batch):
             each: pool.submit(models.program, model, mode, images, labels)
             for each, model in ours.items()
         }
-    peer, runs = asked.result(), {}
+    peer, runs = None, {}
+    try:
+        peer = asked.result()
+    except Exception as error:
+        check.fail(name, error, model="torch")
     for each, program in programs.items():
         try:
             runs[each], compiled, seconds = program.result()

@@ -201,6 +201,21 @@ def test_a_model_stands_beside_the_best_of_torch(check, monkeypatch):
     }  # fmt: skip
 
 
+def test_a_peer_that_does_not_start_leaves_our_times(check, monkeypatch):
+    def absent(*_):
+        raise RuntimeError("no GPU for torch")
+
+    plan = jax.jit(jnp.sin).lower(1.0).compile()
+    monkeypatch.setattr(models, "_peer", absent)
+    monkeypatch.setattr(models, "milliseconds", lambda run, seconds: [2.0])
+    monkeypatch.setattr(models.models, "program", lambda *_: (None, plan, 7.0))
+    models.part("tiny", "inference", 256)(check)
+    failed, *rows = cells(check)
+    assert failed == {"model": "torch", "failed": "RuntimeError: no GPU for torch"}
+    assert [row["images/s"] for row in rows if "ms" in row] == 3 * [128000]
+    assert not any("of the best torch" in row for row in rows)
+
+
 def test_float32_has_an_error_and_a_time_for_each_precision(check, monkeypatch):
     check.rehearse = True
     monkeypatch.setattr(models.models, "program", lambda model, *_: (lambda: 0, None, 0.0))
