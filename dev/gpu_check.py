@@ -77,14 +77,12 @@ def run(check: Check, parts: list[str]) -> None:
             traceback.print_exc()
             check.fail(name, error)
         check.add("seconds", of=name, seconds=round(time.monotonic() - begin, 1))
-    print(check.tables(), flush=True)
-    (check.out / "tables.md").write_text(check.tables())
+    check.report()
 
 
 def _overdue(check):
     check.add("seconds", of="all", failed="the deadline passed within a part")
-    print(check.tables(), flush=True)
-    (check.out / "tables.md").write_text(check.tables())
+    check.report()
     os._exit(1)
 
 

@@ -38,8 +38,8 @@ def norm_into(
     """Normalises over channels for a linear layer, of kernel [..., C, D]; weights are float32.
 
     Returns y, w and b, such that y @ w + b is what the layer makes of the normalised x; y and w are
-    of dtype. On NVIDIA GPUs scale and bias are part of w and b, and b stays float32: the map
-    and its gradient then pass through memory 8 times less. kernels: see `standardize`.
+    of dtype. On NVIDIA GPUs scale and bias are part of w and b, and b stays float32, which spares
+    8 passes of a map through memory. kernels: see `standardize`.
     """
     if platform() != "cuda":
         y = layer_norm(x, scale, bias, eps).astype(dtype)
@@ -55,16 +55,12 @@ def norm_into(
 def standardize(x: jax.Array, eps: float, dtype: Any, kernels: str = "auto") -> jax.Array:
     """LayerNorm without scale and bias, in dtype. On NVIDIA GPUs its gradient is a kernel of our
     own, unless `kernels` is "lax" (one of ptx.KERNELS)."""
-    return _standardize(x, eps, dtype)[0]
-
-
-def _standardize(x, eps, dtype):
     centred, _, rstd = _centred(x, eps)
-    return (centred * rstd).astype(dtype), rstd
+    return (centred * rstd).astype(dtype)
 
 
 def _standardize_forward(x, eps, dtype, kernels):
-    return _standardize(x, eps, dtype)[0], x
+    return standardize(x, eps, dtype, kernels), x
 
 
 def _standardize_backward(eps, dtype, kernels, x, g):

@@ -63,12 +63,13 @@ class Cells:
         if tuple(cell) != self.columns:
             self.columns = tuple(cell)
             print(f"\n| {' | '.join(cell)} |\n|{' --- |' * len(cell)}")
-        print(f"| {' | '.join(map(_cell, cell.values()))} |", flush=True)
+        print(f"| {' | '.join(map(cell_text, cell.values()))} |", flush=True)
 
 
-def _cell(value):
+def cell_text(value: Any) -> str:
+    """Of a value in a table."""
     if isinstance(value, list):  # least, median, greatest
-        return " / ".join(map(_cell, value))
+        return " / ".join(map(cell_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

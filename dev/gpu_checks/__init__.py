@@ -12,6 +12,7 @@ import jax
 
 from convnext.kernels import outline
 from dev.benchmarks import gpu
+from dev.benchmarks.measure import cell_text
 
 THREADS = 12  # that compile at the same time
 
@@ -56,9 +57,14 @@ class Check:
             columns = list(dict.fromkeys(name for row in rows for name in row if name != "part"))
             text += [f"\n{part}\n", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
             for row in rows:
-                cells = (_cell(row.get(name, "")) for name in columns)
+                cells = (cell_text(row.get(name, "")) for name in columns)
                 text.append(f"| {' | '.join(cells)} |")
         return "\n".join(text) + "\n"
+
+    def report(self) -> None:
+        """Prints the tables, and writes tables.md."""
+        print(self.tables(), flush=True)
+        (self.out / "tables.md").write_text(self.tables())
 
     def compiled(self, function: Callable, *inputs: Any) -> Callable | str:
         """The program for these inputs: what runs it, or in a rehearsal how far it came."""
@@ -98,9 +104,3 @@ class Check:
             return gpu.gpu_of(gpu.TARGET)
         except Exception:  # of a part of the plugin that is missing
             return None
-
-
-def _cell(value):
-    if isinstance(value, list):  # least, median, greatest
-        return " / ".join(map(_cell, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,6 @@
 """The one command for a GPU: its budget, its failures, and that no wrong kernel is recorded."""
 
 import json
-import shutil
 import time
 
 import jax
@@ -13,8 +12,6 @@ from convnext.kernels import depthwise_ptx, layer_norm_ptx
 from dev import gpu_check, soak
 from dev.gpu_checks import Check, kernels, models, runs
 from tests.helpers import emulation
-
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++ in place of nvcc")
 
 
 @pytest.fixture
@@ -85,7 +82,7 @@ def emulated(check, monkeypatch, tmp_path):
     return check
 
 
-@needs_compiler
+@emulation.needs_compiler
 def test_kernels_are_held_against_float64_and_themselves(emulated):
     kernels.correct(emulated)
     assert emulated.is_correct and not emulated.failed
@@ -98,7 +95,7 @@ def test_kernels_are_held_against_float64_and_themselves(emulated):
     assert found[3]["error"] < kernels.LIMITS["float32"]
 
 
-@needs_compiler
+@emulation.needs_compiler
 @pytest.mark.parametrize("wrong", ["a value", "the last bit, the second time"])
 def test_a_kernel_that_is_wrong_or_differs_fails(emulated, monkeypatch, wrong):
     forward, times = depthwise_ptx.forward, []

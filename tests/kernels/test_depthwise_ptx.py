@@ -1,7 +1,6 @@
 """The kernels for NVIDIA GPUs, by a C++ compiler on the CPU, and the programs that call them."""
 
 import re
-import shutil
 from functools import partial
 
 import jax
@@ -55,10 +54,7 @@ def check(shape, map_dtype, branch_dtype):
     near(gradient, dkernel, branch_dtype)
 
 
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++ in place of nvcc")
-
-
-@needs_compiler
+@emulation.needs_compiler
 @pytest.mark.parametrize(
     "shape, dtypes",
     [((1, 9, 11, 48), ("float32", "bfloat16")), ((2, 14, 14, 96), ("bfloat16", "bfloat16"))],
@@ -70,7 +66,7 @@ def test_the_kernels_compute_the_definition(emulated, shape, dtypes):
         depthwise_ptx.probe()
 
 
-@needs_compiler
+@emulation.needs_compiler
 @pytest.mark.slow
 def test_all_kernels_compute_the_definition_on_maps_of_all_kinds_within_their_memory(emulated):
     for dtypes in ptx.DTYPES:
@@ -79,7 +75,7 @@ def test_all_kernels_compute_the_definition_on_maps_of_all_kinds_within_their_me
             check(shape, *dtypes)
 
 
-@needs_compiler
+@emulation.needs_compiler
 @pytest.mark.parametrize("lowered_for", ["cuda", "cpu"])
 @pytest.mark.parametrize("dtypes", ptx.DTYPES)
 def test_a_convolution_beside_a_shortcut(emulated, monkeypatch, dtypes, lowered_for):

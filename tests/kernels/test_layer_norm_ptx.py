@@ -1,7 +1,6 @@
 """The kernel of LayerNorm's gradient, by a C++ compiler on the CPU, and programs that call it."""
 
 import re
-import shutil
 from functools import partial
 
 import jax
@@ -16,7 +15,6 @@ from tests.helpers import emulation
 EPS = 1e-6
 # Rows that fill no block, one, and two and a part; of each number of chunks, whole and in part.
 SHAPES = [(3, 8), (2, 5, 40), (65, 96), (1, 2, 3, 352), (7, 1024), (5, 1536), (2, 2048), (3, 2816)]
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++ in place of nvcc")
 
 
 def reference(x, g):
@@ -38,7 +36,7 @@ def check(shape, map_dtype, branch_dtype):
     assert error < {"float32": 2e-6, "bfloat16": 4e-3}[map_dtype]
 
 
-@needs_compiler
+@emulation.needs_compiler
 def test_the_kernel_computes_the_definition(monkeypatch, tmp_path):
     emulation.emulate(monkeypatch, tmp_path)
     check((2, 5, 40), "float32", "bfloat16")
@@ -47,7 +45,7 @@ def test_the_kernel_computes_the_definition(monkeypatch, tmp_path):
     layer_norm_ptx.probe()
 
 
-@needs_compiler
+@emulation.needs_compiler
 @pytest.mark.slow
 def test_it_does_for_rows_of_all_lengths_within_its_memory(monkeypatch, tmp_path):
     emulation.emulate(monkeypatch, tmp_path, "-g", "-fsanitize=address,undefined")
