@@ -38,9 +38,9 @@ def variants() -> Iterator[tuple[str, str, dict[str, str]]]:
         types = (TYPES[dtype] for dtype in dtypes)
         macros = dict(zip(("MAP", "BRANCH"), types, strict=True))
         yield layer_norm_ptx.file_name(*dtypes), "layer_norm.cu", macros
-        for columns, whole in depthwise_ptx.STRIPS:
-            strip = dict(COLUMNS=str(columns), WHOLE=str(whole).lower())
-            yield depthwise_ptx.file_name(*dtypes, columns, whole), "depthwise.cu", macros | strip
+        for columns in depthwise_ptx.STRIPS:
+            name = depthwise_ptx.file_name(*dtypes, columns)
+            yield name, "depthwise.cu", macros | dict(COLUMNS=str(columns))
 
 
 def build(source: str, macros: dict[str, str], nvcc: str = "nvcc") -> str:

@@ -11,11 +11,11 @@ import numpy as np
 
 from convnext.kernels import ptx
 
-# Columns of a strip, and whether maps have whole strips.
-STRIPS = ((7, True), (8, True), (4, True), (7, False))
+STRIPS = (7, 8, 4)  # columns of a strip
 SIDE = 7  # of the kernel
 TAPS = SIDE**2
 THREADS = 128  # of a block, as in cuda/depthwise.cu
+TOGETHER = 8  # channels, of which a thread loads some pixels: C is a multiple
 # Blocks of the kernel's gradient: two turns of the three that each multiprocessor of an H100 holds.
 BLOCKS = 2 * 3 * 132
 
@@ -77,8 +77,8 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
 
 def takes(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether there are kernels for these."""
-    side = kernel.shape[0]
-    return side == SIDE and (x.dtype.name, kernel.dtype.name) in ptx.DTYPES and x.size > 0
+    fits = kernel.shape[0] == SIDE and x.shape[-1] % TOGETHER == 0 and x.size > 0
+    return fits and (x.dtype.name, kernel.dtype.name) in ptx.DTYPES
 
 
 def probe() -> None:
@@ -93,9 +93,9 @@ def probe() -> None:
             raise RuntimeError("a kernel computes something else than it should")
 
 
-def file_name(map_dtype: str, branch_dtype: str, columns: int, whole: bool) -> str:
+def file_name(map_dtype: str, branch_dtype: str, columns: int) -> str:
     """Of the PTX for strips of STRIPS."""
-    return f"depthwise_{map_dtype}_{branch_dtype}_{columns}{'' if whole else '_any'}"
+    return f"depthwise_{map_dtype}_{branch_dtype}_{columns}"
 
 
 def block_of(channels: int, narrow: bool = False) -> tuple[int, int]:
@@ -103,10 +103,15 @@ def block_of(channels: int, narrow: bool = False) -> tuple[int, int]:
     if narrow and channels % 32 == 0:
         wide = 32
     else:
-        divisors = [n for n in range(1, THREADS + 1) if channels % n == 0]
+        divisors = [n for n in range(TOGETHER, THREADS + 1, TOGETHER) if channels % n == 0]
         wide = max([n for n in divisors if n % 32 == 0] or divisors)
         wide = wide if wide >= 32 or wide == channels else 32  # the last ones have nothing to do
     return wide, max(1, THREADS // wide)
+
+
+def columns_of(width: int) -> int:
+    """Of a strip, for maps of this width: that which divides it, or the first."""
+    return next((columns for columns in STRIPS if width % columns == 0), STRIPS[0])
 
 
 def images_of_a_row(shape: tuple[int, ...]) -> int:
@@ -123,21 +128,16 @@ def images_of_a_row(shape: tuple[int, ...]) -> int:
 
 def _convolve(entry, map_dtype, branch_dtype, out_dtype, x, *operands):
     n, _, width, channels = x.shape
-    columns, _ = _strip(width)
     wide, tall = block = block_of(channels)
-    grid = -(-n * -(-width // columns) // tall), -(-channels // wide)
+    grid = -(-n * -(-width // columns_of(width)) // tall), -(-channels // wide)
     text = _text(entry, x.shape, map_dtype, branch_dtype)
     out = jax.ShapeDtypeStruct(x.shape, out_dtype)
     return ptx.launch(entry, text, (x, *operands), out, grid, block)
 
 
 def _text(entry, shape, map_dtype, branch_dtype):
-    name = file_name(map_dtype.name, branch_dtype.name, *_strip(shape[2]))
+    name = file_name(map_dtype.name, branch_dtype.name, columns_of(shape[2]))
     return ptx.text(name, entry, **dict(zip("NHWC", shape, strict=True)))
-
-
-def _strip(width):
-    return next((columns, whole) for columns, whole in STRIPS if not whole or width % columns == 0)
 
 
 def _per_device(here, rule, **factors):

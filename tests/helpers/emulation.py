@@ -18,7 +18,7 @@ def build(path, source, macros, *flags):
     """A program that runs the kernels of a source."""
     defined = [f"-D{name}={value}" for name, value in macros.items()]
     given = ["-include", HERE / f"emulation_{Path(source).stem}.hpp", f'-DSOURCE="{source}"']
-    compiler = ["g++", "-std=c++20", "-O1", "-pthread", "-Wno-unknown-pragmas", f"-I{ptx.FOLDER}"]
+    compiler = ["g++", "-std=c++20", "-Wno-unknown-pragmas", f"-I{ptx.FOLDER}"]
     arguments = [*flags, *defined, *given, HERE / "emulation.cpp", "-o", path]
     subprocess.run([*compiler, *arguments], check=True)
     return path

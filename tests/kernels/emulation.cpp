@@ -1,48 +1,92 @@
-// Runs a kernel of convnext/kernels/cuda on the CPU, a thread for each thread of a block, one block
-// after another.
+// Runs a kernel of convnext/kernels/cuda on the CPU: the threads of a block in turns, each as far as
+// the next barrier, and one block after another.
 //
 //     emulation KERNEL NAME=SIZE... - GRID_X GRID_Y BLOCK_X BLOCK_Y BYTES... < operands > result
 //
-// The sizes are those that the PTX has as SIZE_NAME. BYTES are those of each operand, which follow one another on stdin, and of the result. What a
-// kernel does not write is 0xff. Compiled with -DSOURCE='"depthwise.cu"' and the source's macros.
-#include <barrier>
+// The sizes are those that the PTX has as SIZE_NAME. BYTES are those of each operand, which follow
+// one another on stdin, and of the result. What a kernel does not write is 0xff. Compiled with
+// -DSOURCE='"depthwise.cu"' and the source's macros.
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <functional>
 #include <map>
 #include <string>
-#include <thread>
+#include <ucontext.h>
 #include <vector>
 
 struct Index {
   int x, y;
 };
-static Index gridDim, blockDim;
-static thread_local Index blockIdx, threadIdx;
-static std::barrier<> *all_threads;
+struct Copy {
+  void *to;
+  const void *from;
+  int bytes;
+};
+struct Thread {
+  ucontext_t context;
+  std::vector<char> stack;
+  Index index;
+  bool is_done;
+  std::deque<std::vector<Copy>> groups;  // on their way
+  std::vector<Copy> sent;                // of no group yet
+};
+static Index gridDim, blockDim, blockIdx, threadIdx;
 static std::map<std::string, int> sizes;
+static std::vector<Thread> threads;
+static Thread *current;
+static ucontext_t scheduler;
+static std::function<void()> kernel_of_thread;
 static float of_thread[1024];
 
-#define FUNCTION static inline
-#define KERNEL static void
+#define FUNCTION inline
+#define KERNEL(blocks) static void
 #define RESTRICT __restrict__
 #define SHARED static
-#define SYNCHRONIZE() all_threads->arrive_and_wait()
+#define SYNCHRONIZE() swapcontext(&current->context, &scheduler)
+// All threads of a block come here together.
+#define SYNCHRONIZE_WARP() SYNCHRONIZE()
 #define SIZE(name)                             \
   FUNCTION int name() {                        \
     static const int size = sizes.at(#name);   \
     return size;                               \
   }
 
-// All threads of a block come here together.
+FUNCTION int thread_number() { return threadIdx.y * blockDim.x + threadIdx.x; }
 FUNCTION float SHUFFLE_XOR(float value, int mask) {
-  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
-  of_thread[thread] = value;
+  of_thread[thread_number()] = value;
   SYNCHRONIZE();
-  const float other = of_thread[thread ^ mask];
+  const float other = of_thread[thread_number() ^ mask];
   SYNCHRONIZE();
   return other;
+}
+
+// Copies may arrive as soon as they are sent, or as late as they are waited for: those of every other
+// thread do the one, the rest the other.
+FUNCTION void arrive(const Copy &copy) {
+  memset(copy.to, 0, 16);
+  if (copy.bytes) memcpy(copy.to, copy.from, copy.bytes);
+}
+typedef char *SharedAddress;
+FUNCTION SharedAddress shared_address(const void *shared) { return (char *)shared; }
+FUNCTION void send_16(SharedAddress to, const void *from, int bytes) {
+  if ((uintptr_t)to % 16 || bytes && (uintptr_t)from % 16) abort();
+  const Copy copy = {to, from, bytes};
+  if (thread_number() % 2)
+    arrive(copy);
+  else
+    current->sent.push_back(copy);
+}
+FUNCTION void end_of_group() {
+  current->groups.push_back(current->sent);
+  current->sent.clear();
+}
+template <int N> FUNCTION void wait_for_groups() {
+  for (; current->groups.size() > N; current->groups.pop_front())
+    for (const Copy &copy : current->groups.front()) arrive(copy);
 }
 
 FUNCTION float as_float(unsigned bits) {
@@ -58,21 +102,36 @@ FUNCTION unsigned short bfloat16_bits(float value) {
 
 #include SOURCE
 
-template <class Kernel> static void launch(Kernel kernel) {
-  const int count = blockDim.x * blockDim.y;
-  std::barrier<> barrier(count);
-  all_threads = &barrier;
-  std::vector<std::thread> threads;
-  for (int thread = 0; thread < count; thread++)
-    threads.emplace_back([=, &barrier] {
-      threadIdx = {thread % blockDim.x, thread / blockDim.x};
-      for (int block = 0; block < gridDim.x * gridDim.y; block++) {
-        blockIdx = {block % gridDim.x, block / gridDim.x};
-        kernel();
-        barrier.arrive_and_wait();
+static void run_thread() {
+  kernel_of_thread();
+  current->is_done = true;
+}
+
+static void launch(std::function<void()> kernel) {
+  kernel_of_thread = kernel;
+  threads.resize(blockDim.x * blockDim.y);
+  for (int block = 0; block < gridDim.x * gridDim.y; block++) {
+    blockIdx = {block % gridDim.x, block / gridDim.x};
+    for (int i = 0; i < threads.size(); i++) {
+      Thread &thread = threads[i];
+      thread.stack.resize(1 << 18);
+      thread.index = {i % blockDim.x, i / blockDim.x};
+      thread.is_done = false;
+      thread.groups.clear();
+      getcontext(&thread.context);
+      thread.context.uc_stack = {thread.stack.data(), 0, thread.stack.size()};
+      thread.context.uc_link = &scheduler;
+      makecontext(&thread.context, run_thread, 0);
+    }
+    while (!threads[0].is_done)
+      for (Thread &thread : threads) {
+        if (thread.is_done) abort();  // it has met fewer barriers than the first one
+        current = &thread;
+        threadIdx = thread.index;
+        swapcontext(&scheduler, &thread.context);
+        if (thread.is_done != threads[0].is_done) abort();
       }
-    });
-  for (auto &thread : threads) thread.join();
+  }
 }
 
 int main(int, char **arguments) {

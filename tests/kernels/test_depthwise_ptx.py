@@ -15,10 +15,10 @@ from dev import build_ptx
 from tests.helpers import emulation
 from tests.helpers.depthwise import reference
 
-# Strips of each width and maps without whole ones; maps below the kernel's size; channels that do
-# not fill a warp, that fill several blocks, and a prime number of them.
-SHAPES = [(2, 14, 14, 96), (1, 7, 7, 6), (3, 9, 16, 64), (1, 29, 12, 40), (1, 9, 11, 48),
-          (2, 1, 1, 2), (1, 3, 30, 131), (2, 2, 5, 256)]  # fmt: skip
+# Strips of each width, several for a thread, and maps without whole ones; maps below the kernel's
+# size; channels that do not fill a warp, that fill several blocks, and not quite the last one.
+SHAPES = [(2, 14, 14, 96), (1, 7, 7, 24), (3, 9, 16, 64), (1, 29, 12, 40), (1, 9, 38, 48),
+          (2, 1, 1, 8), (1, 3, 30, 136), (2, 2, 5, 256)]  # fmt: skip
 SANITIZERS = ["-g", "-fsanitize=address,undefined"]
 
 
@@ -57,7 +57,7 @@ def check(shape, map_dtype, branch_dtype):
 @emulation.needs_compiler
 @pytest.mark.parametrize(
     "shape, dtypes",
-    [((1, 9, 11, 48), ("float32", "bfloat16")), ((2, 14, 14, 96), ("bfloat16", "bfloat16"))],
+    [((1, 9, 38, 48), ("float32", "bfloat16")), ((2, 14, 14, 96), ("bfloat16", "bfloat16"))],
 )
 def test_the_kernels_compute_the_definition(emulated, shape, dtypes):
     emulated()
@@ -87,10 +87,10 @@ def test_a_convolution_beside_a_shortcut(emulated, monkeypatch, dtypes, lowered_
             jax.lax, "platform_dependent", lambda *x, default, cuda=None: (cuda or default)(*x)
         )
     rng = np.random.default_rng(0)
-    x, g, shortcut = (rng.normal(size=(2, 9, 8, 6)) for _ in range(3))
+    x, g, shortcut = (rng.normal(size=(2, 9, 8, 8)) for _ in range(3))
     x = x.astype(branch_dtype).astype(map_dtype)  # the branch takes it in its dtype
     shortcut, g = shortcut.astype(map_dtype), g.astype(branch_dtype)
-    kernel, bias = (rng.normal(size=size).astype(np.float32) for size in ((7, 7, 1, 6), 6))
+    kernel, bias = (rng.normal(size=size).astype(np.float32) for size in ((7, 7, 1, 8), 8))
     kernel = kernel.astype(branch_dtype).astype(np.float32)
     exact, dx, dkernel = reference(x, kernel, g)
     exact, dx = exact + bias, dx + shortcut.astype(np.float64)
@@ -170,6 +170,7 @@ def test_a_gpu_takes_the_kernel_of_each_direction():
         (X, KERNEL, "lax"),
         (X, jax.ShapeDtypeStruct((5, 5, 1, 64), jnp.bfloat16), "auto"),
         (X.update(dtype=jnp.float16), KERNEL.update(dtype=jnp.float16), "auto"),
+        (X.update(shape=(8, 14, 14, 68)), KERNEL.update(shape=(7, 7, 1, 68)), "auto"),
     ],
 )
 def test_what_has_no_kernel_or_must_not_have_one_takes_xlas(x, kernel, kernels):
@@ -247,29 +248,29 @@ def test_each_device_computes_its_part_and_nothing_is_gathered(monkeypatch, imag
         in_shardings=(rows, replicated),
         out_shardings=(rows, rows, rows, replicated),
     )
-    x = jax.ShapeDtypeStruct((batch, 9, 9, 4), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((7, 7, 1, 4), jnp.float32)
+    x = jax.ShapeDtypeStruct((batch, 9, 9, 8), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((7, 7, 1, 8), jnp.float32)
     text = program.lower(x, kernel).compile().as_text()
     assert "all-gather" not in text and "all-to-all" not in text
     assert text.count(" all-reduce(") == 1
     of_one = batch // 8
     results = re.findall(r"f32\[([\d,]+)\]\S* custom-call.*callback", text)
-    assert set(results) == {f"{of_one},9,9,4", f"{of_one // images},50,4"}
+    assert set(results) == {f"{of_one},9,9,8", f"{of_one // images},50,8"}
 
     # A device that had some rows alone would not see those beside them.
     rows = jax.sharding.NamedSharding(mesh, jax.P(None, "data"))
     program = jax.jit(all_directions, in_shardings=(rows, replicated))
-    x = jax.ShapeDtypeStruct((batch, 16, 9, 4), jnp.float32)
+    x = jax.ShapeDtypeStruct((batch, 16, 9, 8), jnp.float32)
     text = program.lower(x, kernel).compile().as_text()
     results = re.findall(r"f32\[([\d,]+)\]\S* custom-call.*callback", text)
-    assert set(results) == {f"{batch},16,9,4", f"{batch // images},50,4"}
+    assert set(results) == {f"{batch},16,9,8", f"{batch // images},50,8"}
 
 
 @pytest.mark.parametrize(
     "channels, block, narrow",
     [(96, (96, 1), (32, 4)), (128, (128, 1), (32, 4)), (384, (128, 1), (32, 4)),
-     (40, (40, 3), (40, 3)), (352, (32, 4), (32, 4)), (131, (32, 4), (32, 4)),
-     (2, (2, 64), (2, 64))],
+     (40, (40, 3), (40, 3)), (352, (32, 4), (32, 4)), (136, (32, 4), (32, 4)),
+     (8, (8, 16), (8, 16)), (88, (88, 1), (88, 1))],
 )  # fmt: skip
 def test_a_block_has_whole_warps_of_channels_where_it_can(channels, block, narrow):
     assert depthwise_ptx.block_of(channels) == block

@@ -83,15 +83,15 @@ template <int CHUNKS> FUNCTION void gradient(const MAP *x, const BRANCH *g, MAP 
   }
 }
 
-#define STANDARDIZE_GRADIENT(CHUNKS)                                                       \
-  KERNEL standardize_gradient_##CHUNKS(const MAP *RESTRICT x, const BRANCH *RESTRICT g,    \
-                                       MAP *RESTRICT dx) {                                 \
-    gradient<CHUNKS>(x, g, dx);                                                            \
+#define STANDARDIZE_GRADIENT(CHUNKS, BLOCKS)                                                     \
+  KERNEL(BLOCKS) standardize_gradient_##CHUNKS(const MAP *RESTRICT x, const BRANCH *RESTRICT g, \
+                                               MAP *RESTRICT dx) {                              \
+    gradient<CHUNKS>(x, g, dx);                                                                 \
   }
-STANDARDIZE_GRADIENT(1)
-STANDARDIZE_GRADIENT(2)
-STANDARDIZE_GRADIENT(3)
-STANDARDIZE_GRADIENT(4)
-STANDARDIZE_GRADIENT(6)
-STANDARDIZE_GRADIENT(8)
-STANDARDIZE_GRADIENT(12)
+STANDARDIZE_GRADIENT(1, 3)
+STANDARDIZE_GRADIENT(2, 3)
+STANDARDIZE_GRADIENT(3, 3)
+STANDARDIZE_GRADIENT(4, 3)
+STANDARDIZE_GRADIENT(6, 3)
+STANDARDIZE_GRADIENT(8, 3)
+STANDARDIZE_GRADIENT(12, 2)
