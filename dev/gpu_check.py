@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from convnext.errors import reported, require
-from dev.gpu_checks import Check, kernels, models, runs
+from dev.gpu_checks import Check, counters, kernels, models, runs
 
 # The seconds that each needs, in the order of what has been measured least.
 PARTS: Mapping[str, tuple[Callable[[Check], None], float]] = {
@@ -33,6 +33,7 @@ PARTS: Mapping[str, tuple[Callable[[Check], None], float]] = {
     "v2_tiny_training": (models.part("v2_tiny", "training", 256), 150),
     "tiny_inference": (models.part("tiny", "inference", 256), 90),
     "precision": (models.precision, 60),
+    "counters": (counters.counters, 40),
 }
 GRACE = 30  # seconds after the deadline, in which a part may end
 

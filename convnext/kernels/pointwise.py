@@ -17,11 +17,20 @@ from convnext.kernels import layer_norm_ptx, ptx
 from convnext.kernels.outline import on_cpu, outline, platform
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+def layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, kernels: str = "auto"
+) -> jax.Array:
     """Normalises over channels, in float32 and with the exact variance: the fast one (the mean of
-    squares less the square of the mean) loses digits."""
+    squares less the square of the mean) loses digits.
+
+    kernels: one of ptx.KERNELS. On NVIDIA GPUs the gradients of maps [N, H, W, C] are a kernel of
+    our own, unless it is "lax".
+    """
     if on_cpu():  # eps is an array because a call compiled apart takes arrays only
         return _on_rows(_layer_norm, x, scale, bias, jnp.float32(eps))
+    has_kernel = x.ndim == 4 and layer_norm_ptx.takes(x, x.dtype, layer_norm_ptx.CHUNKS_WITH_SUMS)
+    if has_kernel and ptx.chosen(kernels, layer_norm_ptx.probe):
+        return _layer_norm_of_maps(x, scale, bias, eps)
     return _normalize(x, scale, bias, eps)[0]
 
 
@@ -172,12 +181,34 @@ def _layer_norm_backward(residuals, g):
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm_of_maps(x, scale, bias, eps):
+    return _normalize(x, scale, bias, eps)[0]
+
+
+def _layer_norm_of_maps_forward(x, scale, bias, eps):
+    return _layer_norm_of_maps(x, scale, bias, eps), (x, scale)
+
+
+def _layer_norm_of_maps_backward(eps, residuals, g):
+    def by_xla(x, g, scale):
+        return _normalize_gradients(x, scale, *_centred(x, eps)[1:], g)
+
+    x, scale = residuals
+    by_ptx = partial(layer_norm_ptx.gradients, eps=eps)
+    return lax.platform_dependent(x, g, scale, cuda=by_ptx, default=by_xla)
+
+
+_layer_norm_of_maps.defvjp(_layer_norm_of_maps_forward, _layer_norm_of_maps_backward)
+
+
 @outline
 def _normalize_gradients(x, scale, mean, rstd, g):
     normalized = (x.astype(jnp.float32) - mean) * rstd
     g = g.astype(jnp.float32)
     dx = _input_gradient(normalized, rstd, g * scale)
-    dscale, dbias = (g * normalized).sum(axis=0), g.sum(axis=0)
+    axes = tuple(range(x.ndim - 1))
+    dscale, dbias = (g * normalized).sum(axes), g.sum(axes)
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 

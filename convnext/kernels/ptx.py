@@ -10,8 +10,9 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -46,11 +47,12 @@ def launch(
     entry: str,
     ptx: str,
     operands: Sequence[jax.Array],
-    out: jax.ShapeDtypeStruct,
+    out: Any,
     grid: tuple[int, int],
     block: tuple[int, int],
-) -> jax.Array:
-    """What the entry writes. It gets the pointers of the operands, then that of the result."""
+) -> Any:
+    """What the entry writes: an array, or several, of the shapes and dtypes of `out`. It gets the
+    pointers of the operands, then those of the results."""
     lengths = dict(grid_x=grid[0], grid_y=grid[1], grid_z=1, block_x=block[0], block_y=block[1])
     lengths |= dict(block_z=1, shared_mem_bytes=0)
     return jax.ffi.ffi_call(TARGET, out)(
@@ -63,8 +65,8 @@ def launch(
 
 
 def per_device(
-    function: Callable[..., jax.Array], rule: str, whole: tuple[str, ...], **factors: int
-) -> Callable[..., jax.Array]:
+    function: Callable[..., Any], rule: str, whole: tuple[str, ...], **factors: int
+) -> Callable[..., Any]:
     """The same function, which each device of a mesh computes of its part.
 
     XLA does not look into a custom call: without this it would gather the operands on every device.
@@ -72,16 +74,19 @@ def per_device(
     rule, are gathered where they are split.
     """
     split = custom_partitioning(function)
-    *terms, term_of_result = (re.findall(r"\([^)]*\)|\w+", term) for term in re.split(",|->", rule))
+    of_operands, of_results = (side.split(",") for side in rule.split("->"))
 
-    def laid_out(term, array, mesh):
-        spec = (*array.sharding.spec, *[None] * len(term))
-        axes = (None if name in whole else axis for name, axis in zip(term, spec, strict=False))
+    def laid_out(mesh, term, array):
+        names = re.findall(r"\([^)]*\)|\w+", term)
+        spec = (*array.sharding.spec, *[None] * len(names))
+        axes = (None if name in whole else axis for name, axis in zip(names, spec, strict=False))
         return NamedSharding(mesh, PartitionSpec(*axes))
 
-    def partition(mesh, operands, result):
-        given = (laid_out(term, each, mesh) for term, each in zip(terms, operands, strict=True))
-        return mesh, function, laid_out(term_of_result, result, mesh), tuple(given)
+    def partition(mesh, operands, results):
+        given = tuple(map(partial(laid_out, mesh), of_operands, operands))
+        leaves, structure = jax.tree.flatten(results)
+        made = structure.unflatten(map(partial(laid_out, mesh), of_results, leaves))
+        return mesh, function, made, given
 
     split.def_partition(
         partition=partition, sharding_rule=rule, need_replication_factors=whole, **factors

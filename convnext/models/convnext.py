@@ -7,6 +7,7 @@ float32 whatever `dtype` the model computes in.
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, fields
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -116,7 +117,7 @@ class Trunk(nn.Module):
         x = stem_conv(x)
         x = x.astype(self.map_dtype)
         if self.stem_norm:
-            x = LayerNorm(self.norm_eps, self.map_dtype, name="stem_norm")(x)
+            x = LayerNorm(self.norm_eps, self.map_dtype, self.kernels, name="stem_norm")(x)
         maps = [x]
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
             if i > 0:
@@ -193,7 +194,8 @@ class Backbone(Trunk):
             maps = self._selected(self._maps(x, train, places))
         if not self.out_norms:
             return maps
-        norms = {name: LayerNorm(self.norm_eps, self.dtype, name=f"norm_{name}") for name in maps}
+        norm = partial(LayerNorm, self.norm_eps, self.dtype, self.kernels)
+        norms = {name: norm(name=f"norm_{name}") for name in maps}
         return {name: norms[name](x) for name, x in maps.items()}
 
     def features(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -266,7 +268,7 @@ class ConvNeXt(Trunk):
         with self._precision(train):
             maps = self._maps(x, train)
             norm_name = "norm_pre" if self.head_norm_first else "norm"
-            norm = LayerNorm(self.final_norm_eps, name=norm_name)
+            norm = LayerNorm(self.final_norm_eps, kernels=self.kernels, name=norm_name)
             x = maps[-1].astype(jnp.float32)
             x = norm(x).mean(axis=(1, 2)) if self.head_norm_first else norm(x.mean(axis=(1, 2)))
             features = dict(zip(self.map_names, maps, strict=True))

@@ -117,7 +117,8 @@ class LayerNorm(nn.Module):
     kernels: str = "auto"  # see kernels.ptx
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return pointwise.layer_norm(x, *self.weights(x.shape[-1]), self.eps).astype(self.dtype)
+        weights = self.weights(x.shape[-1])
+        return pointwise.layer_norm(x, *weights, self.eps, self.kernels).astype(self.dtype)
 
     def into(
         self, x: jax.Array, linear: "Linear | Patchify"

@@ -42,6 +42,8 @@ class Launch(NamedTuple):
     bytes: int  # of operands and results
     macs: int  # multiply-accumulates, of products and convolutions
     times: int  # that it is launched
+    name: str  # of the function that the GPU runs; "" where a library has it
+    alike: str  # the same for fusions that share one function, which has the name of one of them
 
     @property
     def seconds(self) -> float:
@@ -145,6 +147,7 @@ _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "afte
 
 def _launch(line, operation, result, read, times):
     kind, macs = "fusion", 0
+    name, base = re.match(r"\s*(?:ROOT )?%?(([\w.-]+?)[.\d]*) =", line).groups()
     target = re.search(r'custom_call_target="([^"]+)"', line)
     target = target[1] if target else ""
     arrays = [array for each in read for array in each]
@@ -157,9 +160,17 @@ def _launch(line, operation, result, read, times):
         kind = "kernel"
     elif operation in ("copy", "copy-start", "transpose"):
         kind = "copy"
+    ours = re.search(r'\bname = "(\w+)"', line)
+    if "ptx" in target and ours:
+        name = alike = ours[1]
+    elif kind == "fusion":
+        shapes = [f"{array.dtype}{list(array.shape)}" for array in (*result, *arrays)]
+        name, alike = re.sub(r"\W", "_", name), " ".join([base, *shapes])
+    else:
+        name = alike = ""
     nbytes = sum(array.bytes for array in (*arrays, *result) if array.dtype != "s8")  # workspaces
     path = hlo.op_name(line)
-    return Launch(kind, layer_of(path), _direction(path), nbytes, macs, times)
+    return Launch(kind, layer_of(path), _direction(path), nbytes, macs, times, name, alike)
 
 
 def _direction(path):

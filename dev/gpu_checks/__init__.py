@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -66,10 +66,11 @@ class Check:
         print(self.tables(), flush=True)
         (self.out / "tables.md").write_text(self.tables())
 
-    def compiled(self, function: Callable, *inputs: Any) -> Callable | str:
-        """The program for these inputs: what runs it, or in a rehearsal how far it came."""
+    def compiled(self, function: Callable, *inputs: Any, **options: Any) -> Callable | str:
+        """The program for these inputs: what runs it, or in a rehearsal how far it came. `options`
+        are XLA's, besides those of a step."""
         if not self.rehearse:
-            options = outline.compiler_options()
+            options = outline.compiler_options() | options
             return jax.jit(function).lower(*inputs).compile(compiler_options=options)
         with outline.compiling_for("cuda"):
             if self._absent is None:
@@ -79,18 +80,19 @@ class Check:
             shapes = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), inputs
             )
-            options = outline.compiler_options()
+            options = outline.compiler_options() | options
             jax.jit(function).lower(*shapes).compile(compiler_options=options)
         return "compiled"
 
     def compiled_at_once(
-        self, programs: Sequence[tuple[Callable, Sequence[Any]]]
+        self, programs: Sequence[tuple[Callable, Sequence[Any], Mapping[str, Any]]]
     ) -> list[Callable | str | Exception]:
-        """What `compiled` returns or raises for each function and its inputs, in threads."""
+        """What `compiled` returns or raises for each function, inputs and options; in threads."""
 
         def attempt(program):
+            function, inputs, options = program
             try:
-                return self.compiled(program[0], *program[1])
+                return self.compiled(function, *inputs, **options)
             except Exception as error:  # of the tracing, the compiler or the driver
                 return error
 

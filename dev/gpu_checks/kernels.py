@@ -66,7 +66,7 @@ def correct(check: Check) -> None:
         for dtypes in ptx.DTYPES
         for name, *case in _cases(shape, *dtypes)
     ]
-    programs = check.compiled_at_once([(function, inputs) for _, function, inputs, _ in cases])
+    programs = check.compiled_at_once([(function, inputs, {}) for _, function, inputs, _ in cases])
     wrong = 0
     for (cell, _, inputs, exact), program in zip(cases, programs, strict=True):
         if isinstance(program, str):
@@ -126,6 +126,13 @@ def _cases(shape, map_dtype, branch_dtype):
     if layer_norm_ptx.takes(x, g.dtype):
         norm = partial(layer_norm_ptx.standardize_gradient, eps=EPS)
         yield "norm's gradient", norm, (x, g), lambda: standardize_gradient(x64, g64)
+    if layer_norm_ptx.takes(x, g.dtype, layer_norm_ptx.CHUNKS_WITH_SUMS):
+        of_scaled = partial(layer_norm_ptx.gradients, eps=EPS)
+        inputs = x, g, bias  # as its scale
+        scaled = partial(standardize_gradient, x64, g64 * bias64)
+        yield "scaled norm's gradient", lambda *inputs: of_scaled(*inputs)[0], inputs, scaled
+        sums = partial(norm_sums, x64, g64)
+        yield "scaled norm's sums", lambda *inputs: jnp.stack(of_scaled(*inputs)[1:]), inputs, sums
 
 
 def _windows(x):
@@ -147,10 +154,19 @@ def taps(x: np.ndarray, g: np.ndarray) -> np.ndarray:
     return np.stack([(window * g).sum((0, 1, 2)) for window in _windows(x)])
 
 
-def standardize_gradient(x: np.ndarray, g: np.ndarray) -> np.ndarray:
+def _standardized(x):
     centred = x - x.mean(-1, keepdims=True)
     std = np.sqrt((centred**2).mean(-1, keepdims=True) + EPS)
-    normal = centred / std
+    return centred / std, std
+
+
+def norm_sums(x: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The gradients of scale and bias, [2, C]."""
+    return np.stack([(g * _standardized(x)[0]).sum((0, 1, 2)), g.sum((0, 1, 2))])
+
+
+def standardize_gradient(x: np.ndarray, g: np.ndarray) -> np.ndarray:
+    normal, std = _standardized(x)
     return (g - g.mean(-1, keepdims=True) - normal * (g * normal).mean(-1, keepdims=True)) / std
 
 
@@ -185,14 +201,22 @@ def _implementations(shape):
     kernel = jnp.asarray(rng.normal(size=(7, 7, 1, shape[-1])), jnp.bfloat16)
     for direction, inputs in depthwise_inputs(x, g, kernel).items():
         for name, functions in depthwise.IMPLEMENTATIONS.items():
-            yield direction, name, functions[direction], inputs
-    for name in ptx.KERNELS:
-        standardize = partial(pointwise.standardize, eps=EPS, dtype=x.dtype, kernels=name)
+            yield direction, name, functions[direction], inputs, {}
+    scale = jnp.ones(shape[-1:])
+    for name, kernels, options in (
+        ("ptx", "auto", {}),
+        ("lax", "lax", {}),
+        ("lax, tiles tuned", "lax", {"xla_gpu_experimental_enable_fusion_autotuner": True}),
+    ):
+        standardize = partial(pointwise.standardize, eps=EPS, dtype=x.dtype, kernels=kernels)
+        norm = partial(pointwise.layer_norm, eps=EPS, kernels=kernels)
+        yield "norm's gradient", name, partial(_gradients, standardize), (g, x), options
+        inputs = g, x, scale, scale
+        yield "scaled norm's gradients", name, partial(_gradients, norm), inputs, options
 
-        def gradient(x, g, standardize=standardize):
-            return jax.vjp(standardize, x)[1](g)[0]
 
-        yield "norm's gradient", "ptx" if name == "auto" else name, gradient, (x, g)
+def _gradients(function, g, *inputs):
+    return jax.vjp(function, *inputs)[1](g)
 
 
 def _milliseconds(check, shape):
@@ -200,12 +224,12 @@ def _milliseconds(check, shape):
     more inputs than the cache holds; what `Check.compiled` says where there are none."""
     count = 1 if check.rehearse else max(3, int(CACHED / math.prod(shape) / 4) + 1)
     found, programs = [], []
-    for direction, name, function, inputs in _implementations(shape):
+    for direction, name, function, inputs, options in _implementations(shape):
         copies = [jax.tree.map(lambda x, i=i: jnp.roll(x, i), inputs) for i in range(count)]
         found.append((direction, name))
-        programs.append((partial(_each, function), (copies,)))
+        programs.append((partial(_each, function), (copies,), options))
     compiled = check.compiled_at_once(programs)
-    for (direction, name), program, (_, copies) in zip(found, compiled, programs, strict=True):
+    for (direction, name), program, (_, copies, _) in zip(found, compiled, programs, strict=True):
         if isinstance(program, str | Exception):
             yield direction, name, program
         else:

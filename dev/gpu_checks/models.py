@@ -12,7 +12,7 @@ import numpy as np
 from convnext.models.convnext import VARIANTS, ConvNeXt
 from dev.benchmarks import models
 from dev.benchmarks.measure import Peer, milliseconds, spread
-from dev.gpu_checks import Check
+from dev.gpu_checks import Check, profiles
 
 # Sums along the blocks in float32 stand beside PyTorch's autocast, which has them so, and those in
 # bfloat16 beside a model that is all in it.
@@ -55,7 +55,7 @@ def _beside(check, variant, mode, batch):
             each: pool.submit(models.program, model, mode, images, labels)
             for each, model in ours.items()
         }
-    peer, runs = None, {}
+    peer, runs, text = None, {}, None
     try:
         peer = asked.result()
     except Exception as error:
@@ -63,6 +63,7 @@ def _beside(check, variant, mode, batch):
     for each, program in programs.items():
         try:
             runs[each], compiled, seconds = program.result()
+            text = text or compiled.as_text()
             plan = compiled.memory_analysis()
             planned = (plan.argument_size_in_bytes + plan.temp_size_in_bytes) / 1e9
             check.add(name, model=each, **{"compile s": seconds, "planned GB": planned})
@@ -81,6 +82,11 @@ def _beside(check, variant, mode, batch):
     for each, ms in medians.items():
         row = {"ms": spread(times[each]), "images/s": batch / ms * 1e3}
         check.add(name, model=each, **row, **({"of the best torch": best / ms} if best else {}))
+    if runs:
+        try:
+            profiles.profile(check, f"{name}_profile", next(iter(runs.values())), text)
+        except Exception as error:  # of the profiler, or of the memory that it takes
+            check.fail(f"{name}_profile", error)
 
 
 def _peer(check, name, model, mode, batch, size):

@@ -18,12 +18,16 @@ from dev.benchmarks.gpu import Launch
 TEXT = Path(__file__).with_name("gpu_step.hlo").read_text()
 MAP = 2 * 7 * 7 * 4
 FOUND = [
-    Launch("product", "downsample_conv", "forward", 2 * (8 * 16 + 16 * 4 + 8 * 4), 8 * 16 * 4, 1),
-    Launch("convolution", "block/dwconv", "forward", 2 * 4 * MAP + 2 * 49 * 4, 49 * MAP, 1),
-    Launch("kernel", "block/norm", "backward", 3 * 2 * 8 * 4, 0, 1),
-    Launch("copy", "", "forward", 2 * 4 * MAP, 0, 1),
-    Launch("fusion", "block/norm", "backward", 2 * 2 * 8 * 4, 0, 3),
-]
+    Launch("product", "downsample_conv", "forward", 2 * (8 * 16 + 16 * 4 + 8 * 4), 8 * 16 * 4, 1,
+           "", ""),
+    Launch("convolution", "block/dwconv", "forward", 2 * 4 * MAP + 2 * 49 * 4, 49 * MAP, 1,
+           "depthwise_forward", "depthwise_forward"),
+    Launch("kernel", "block/norm", "backward", 3 * 2 * 8 * 4, 0, 1,
+           "standardize_gradient_3", "standardize_gradient_3"),
+    Launch("copy", "", "forward", 2 * 4 * MAP, 0, 1, "", ""),
+    Launch("fusion", "block/norm", "backward", 2 * 2 * 8 * 4, 0, 3, "loop_negate",
+           "loop_negate bf16[8, 4] bf16[8, 4]"),
+]  # fmt: skip
 
 
 def test_a_launch_counts_with_operands_and_results_as_often_as_it_runs():

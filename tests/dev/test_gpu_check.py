@@ -76,7 +76,7 @@ def test_a_part_that_does_not_end_is_cut_off_with_its_tables(tmp_path, monkeypat
 def emulated(check, monkeypatch, tmp_path):
     """A check whose programs run here, operation by operation."""
     emulation.emulate(monkeypatch, tmp_path)
-    monkeypatch.setattr(check, "compiled", lambda function, *inputs: function)
+    monkeypatch.setattr(check, "compiled", lambda function, *_, **options: function)
     monkeypatch.setattr(kernels, "SHAPES", [(1, 3, 8, 8)])
     monkeypatch.setattr(kernels.ptx, "DTYPES", (("float32", "bfloat16"),))
     return check
@@ -88,11 +88,12 @@ def test_kernels_are_held_against_float64_and_themselves(emulated):
     assert emulated.is_correct and not emulated.failed
     found = cells(emulated)
     assert [cell["kernel"] for cell in found] == [
-        "forward", "input gradient", "input gradient plus", "sums", "norm's gradient"
+        "forward", "input gradient", "input gradient plus", "sums", "norm's gradient",
+        "scaled norm's gradient", "scaled norm's sums",
     ]  # fmt: skip
     for cell in found:
         assert cell["ok"] and cell["same_bits"] and cell["error"] < kernels.LIMITS["bfloat16"]
-    assert found[3]["error"] < kernels.LIMITS["float32"]
+    assert found[3]["error"] < kernels.LIMITS["float32"] > found[6]["error"]
 
 
 @emulation.needs_compiler
@@ -151,7 +152,7 @@ def test_a_call_is_timed_among_more_inputs_than_a_cache_holds(check, monkeypatch
     monkeypatch.setattr(kernels, "milliseconds", timed)
     monkeypatch.setattr(kernels, "CACHED", 4 * 50 * 4)
     monkeypatch.setattr(kernels, "_implementations", lambda shape: [
-        ("forward", "lax", lambda x: x, (x,)), ("forward", "ptx", broken, (x,)),
+        ("forward", "lax", lambda x: x, (x,), {}), ("forward", "ptx", broken, (x,), {}),
     ])  # fmt: skip
     (lax, (*ptx, error)) = kernels._milliseconds(check, (50,))
     assert lax == ("forward", "lax", 6.0 / 5) and ptx == ["forward", "ptx"]
@@ -172,6 +173,9 @@ class Torch:
 
 def test_a_model_stands_beside_the_best_of_torch(check, monkeypatch):
     torch, made = Torch(), []
+    monkeypatch.setattr(
+        models.profiles, "profile", lambda check, name, run, text: made.append(name)
+    )
     monkeypatch.setattr(models, "_peer", lambda *_: torch)
     monkeypatch.setattr(models, "milliseconds", lambda run, seconds: [1.0, 2.0, 4.0])
 
@@ -184,6 +188,7 @@ def test_a_model_stands_beside_the_best_of_torch(check, monkeypatch):
 
     monkeypatch.setattr(models.models, "program", program)
     models.part("tiny", "training", 256)(check)
+    assert made.pop() == "tiny_training_profile"
     assert {each[:2] for each in made} == {("training", (256, 224, 224, 3))}
     assert {each[2:] for each in made} == {("bfloat16", "bfloat16"), ("bfloat16", jnp.float32)}
     by_model = {}
@@ -207,8 +212,9 @@ def test_a_peer_that_does_not_start_leaves_our_times(check, monkeypatch):
     monkeypatch.setattr(models, "milliseconds", lambda run, seconds: [2.0])
     monkeypatch.setattr(models.models, "program", lambda *_: (None, plan, 7.0))
     models.part("tiny", "inference", 256)(check)
-    failed, *rows = cells(check)
+    failed, *rows, profile = cells(check)
     assert failed == {"model": "torch", "failed": "RuntimeError: no GPU for torch"}
+    assert "failed" in profile and check.rows[-1]["part"] == "tiny_inference_profile"
     assert [row["images/s"] for row in rows if "ms" in row] == 3 * [128000]
     assert not any("of the best torch" in row for row in rows)
 

@@ -1,9 +1,11 @@
 """Kernels of convnext/kernels/cuda on the CPU, by a C++ compiler in place of nvcc."""
 
+import math
 import shutil
 import subprocess
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -25,16 +27,19 @@ def build(path, source, macros, *flags):
 
 
 def run(program, entry, sizes, grid, block, operands, out):
-    """What the entry writes, of the shape and dtype of `out`."""
-    size = np.dtype(out.dtype).itemsize * int(np.prod(out.shape))
+    """What the entry writes, of the shapes and dtypes of `out`."""
+    wanted, structure = jax.tree.flatten(out)
     data = [np.ascontiguousarray(operand).tobytes() for operand in operands]
+    made = [math.prod(each.shape) * np.dtype(each.dtype).itemsize for each in wanted]
     named = [f"{name}={value}" for name, value in sizes.items()]
-    numbers = map(str, [*grid, *block, *map(len, data), size])
+    numbers = map(str, [*grid, *block, len(data), *map(len, data), *made])
     ran = subprocess.run(
         [program, entry, *named, "-", *numbers], input=b"".join(data), capture_output=True
     )
     assert ran.returncode == 0, ran.stderr.decode()
-    return np.frombuffer(ran.stdout, out.dtype).reshape(out.shape)
+    parts = np.split(np.frombuffer(ran.stdout, np.uint8), np.cumsum(made)[:-1])
+    arrays = (p.view(each.dtype).reshape(each.shape) for p, each in zip(parts, wanted, strict=True))
+    return structure.unflatten(arrays)
 
 
 def emulate(monkeypatch, folder, *flags):

@@ -1,10 +1,11 @@
 // Runs a kernel of convnext/kernels/cuda on the CPU: the threads of a block in turns, each as far as
 // the next barrier, and one block after another.
 //
-//     emulation KERNEL NAME=SIZE... - GRID_X GRID_Y BLOCK_X BLOCK_Y BYTES... < operands > result
+//     emulation KERNEL NAME=SIZE... - GRID_X GRID_Y BLOCK_X BLOCK_Y OPERANDS BYTES...
+//         < operands > results
 //
 // The sizes are those that the PTX has as SIZE_NAME. BYTES are those of each operand, which follow
-// one another on stdin, and of the result. What a kernel does not write is 0xff. Compiled with
+// one another on stdin, and of each result. What a kernel does not write is 0xff. Compiled with
 // -DSOURCE='"depthwise.cu"' and the source's macros.
 #include <cmath>
 #include <cstdint>
@@ -140,16 +141,16 @@ int main(int, char **arguments) {
     const std::string size = *arguments;
     sizes[size.substr(0, size.find('='))] = atoi(size.c_str() + size.find('=') + 1);
   }
-  for (int *to : {&gridDim.x, &gridDim.y, &blockDim.x, &blockDim.y}) *to = atoi(*++arguments);
+  int operands;
+  for (int *to : {&gridDim.x, &gridDim.y, &blockDim.x, &blockDim.y, &operands})
+    *to = atoi(*++arguments);
   // Each in memory of its own, of exactly its size, so that a sanitizer sees what is beyond.
-  std::vector<std::vector<unsigned char>> operands;
-  while (*++arguments) operands.emplace_back(atoi(*arguments), 0xff);
-  std::vector<unsigned char> result = operands.back();
-  operands.pop_back();
-  for (auto &operand : operands)
-    if (fread(operand.data(), 1, operand.size(), stdin) != operand.size()) return 2;
-  const auto in = [&](int i) { return (void *)operands.at(i).data(); };
-  void *out = result.data();
+  std::vector<std::vector<unsigned char>> arrays;
+  while (*++arguments) arrays.emplace_back(atoi(*arguments), 0xff);
+  for (int i = 0; i < operands; i++)
+    if (fread(arrays[i].data(), 1, arrays[i].size(), stdin) != arrays[i].size()) return 2;
+  const auto at = [&](int i) { return (void *)arrays.at(i).data(); };
   RUN
-  fwrite(result.data(), 1, result.size(), stdout);
+  for (int i = operands; i < arrays.size(); i++)
+    fwrite(arrays[i].data(), 1, arrays[i].size(), stdout);
 }
