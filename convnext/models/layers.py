@@ -174,9 +174,12 @@ class GRN(nn.Module):
         squares = jnp.square(x)
         if places is not None and places.valid is not None:
             squares = jnp.where(places.valid, squares, 0)
-        squares = squares.sum(axis=(1, 2), keepdims=True)
+        squares = squares.sum(axis=(1, 2))
         # The root has no gradient at 0; as in PyTorch, the norm of a channel of zeros has 0.
         empty = squares == 0
         norms = jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, squares)))
         response = norms / (norms.mean(axis=-1, keepdims=True) + 1e-6)
-        return (x * (1 + gamma * response) + beta).astype(dtype)
+        # [N, C] and not [N, 1, 1, C], from which XLA for GPUs takes a layout for the whole map, and
+        # copies it.
+        factor = jax.lax.broadcast_in_dim(1 + gamma * response, x.shape, (0, 3))
+        return (x * factor + beta).astype(dtype)

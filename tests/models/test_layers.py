@@ -37,6 +37,14 @@ def test_grn_of_bfloat16_computes_in_float32():
     np.testing.assert_array_equal(GRN().apply({"params": params}, x), expected)
 
 
+def test_grn_has_nothing_by_which_a_compiler_could_lay_out_its_map_anew():
+    x = jnp.ones((2, 5, 7, 3))
+    params = {"gamma": jnp.ones(3), "beta": jnp.ones(3)}
+    gradient = jax.grad(lambda x: GRN().apply({"params": params}, x).sum())
+    program = jax.jit(gradient).lower(x).as_text()
+    assert "tensor<2x5x7x3xf32>" in program and "tensor<2x1x1x3xf32>" not in program
+
+
 def test_grn_sums_over_the_positions_that_count():
     sizes = np.array([[4, 6], [5, 2]])
     x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
