@@ -51,6 +51,9 @@ def get_config() -> ConfigDict:
     config.num_workers = 8  # processes that decode and augment; 0: a thread of this one
     config.max_bad_images = 0  # skipped as unreadable, by all hosts; one more ends the run
 
+    # Where images are augmented: "host", or "device", where that has all of it
+    # (training/augmentation.py), for small ones that a host makes too slowly.
+    config.augment_on = "host"
     config.augment = ConfigDict(
         dict(
             crop_scale=given((0.08, 1.0), tuple),  # of the area; None: the whole image

@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.data.update(name="digits", root=None)
     config.published.update(scores=dict(top1=None), source=None, train_size=None, val_size=None)
     config.num_workers = 0
+    config.augment_on = "device"
     # A digit has no mirror image, and its edges matter.
     config.augment.update(
         crop_scale=None,

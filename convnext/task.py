@@ -74,8 +74,9 @@ class Task:
     init: Callable[[jax.Array], Variables]  # of a key
     pretrained: Callable[[str, jax.Array], Variables]  # of config.init_from, and a key for the rest
     train_source: Source
-    train_transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]  # on the host
-    # An example as the transform returns it, blank: by it the plan knows shapes and memory.
+    # On the host; None: examples are as they come.
+    train_transform: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]] | None
+    # An example as it then is, blank: by it the plan knows shapes and memory.
     example: Mapping[str, np.ndarray]
     # On the devices: what is drawn for a whole batch, from two keys. Then the loss of a part of it,
     # a mean over its examples, from a third: (loss [], (changed variables, scalars to log)).

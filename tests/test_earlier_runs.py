@@ -32,6 +32,7 @@ def earlier(tmp_path_factory):
 
 def the_config():
     config = digits.get_config()
+    config.augment_on = "host"  # as then
     config.update_from_flattened_dict({
         "num_epochs": 4, "batch_size": 256, "image_size": 8, "eval_every_epochs": 2,
         "checkpoint_every_epochs": 2, "ema_decays": (0.9, 0.99), "schedule.warmup_epochs": 1,

@@ -354,7 +354,7 @@ def test_batches_are_of_the_problem_and_the_mean_of_the_config(tmp_path, monkeyp
     monkeypatch.setattr(train_command, "TrainBatches", train_batches)
     monkeypatch.setattr(train_command, "EvalBatches", eval_batches)
     config = small(**{"problem_type": "regression", "model.num_classes": 1})
-    config.normalize.mean = (0.1, 0.2, 0.3)
+    config.normalize.mean, config.augment_on = (0.1, 0.2, 0.3), "host"
     with pytest.raises(EnoughError):
         train_command.train(config, tmp_path)
     assert asked == [((0.1, 0.2, 0.3), False), False]

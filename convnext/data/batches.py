@@ -20,7 +20,7 @@ Example = dict[str, Any]
 
 class TrainBatches:
     """Batches of the transformed examples of a run, by the updates made before: {name: [n, ...]},
-    and bad int32 [n].
+    and int32 [n]: epoch; index, the number of an example in its source; and bad.
 
     n is the batch size, or this process's `rows` of it. With max_bad_images the next example of the
     group stands in for one that cannot be read, whose index is `bad`, -1 otherwise.
@@ -29,7 +29,7 @@ class TrainBatches:
     def __init__(
         self,
         source: Source,
-        transform: Callable[[Example, np.random.Generator], Example],
+        transform: Callable[[Example, np.random.Generator], Example] | None,
         epochs: Epochs,
         *,
         rows: slice = slice(None),
@@ -53,10 +53,8 @@ class TrainBatches:
 
     def row_nbytes(self) -> int:
         """Bytes of a row, in the group where they are the most. One example of each is read."""
-        rng = np.random.default_rng(0)
-        return max(
-            _nbytes(self.transform(_first(self.source, members), rng)) for members in self._members
-        )
+        examples = (_first(self.source, members) for members in self._members)
+        return max(_nbytes(self._transformed(example, 0, 0)) for example in examples)
 
     def _example(self, epoch, index):
         if self.epochs.groups is None:
@@ -65,9 +63,14 @@ class TrainBatches:
             members = self._members[self.epochs.groups[index]]
             place = int(np.searchsorted(members, index))
         example, found = _readable(self.source, members, place, self.max_bad_images)
-        rng = np.random.default_rng((self.epochs.seed, epoch, index))
-        bad = np.int32(-1 if found == index else index)
-        return {**self.transform(example, rng), "bad": bad}
+        numbers = dict(epoch=epoch, index=index, bad=-1 if found == index else index)
+        numbers = {name: np.int32(number) for name, number in numbers.items()}
+        return self._transformed(example, epoch, index) | numbers
+
+    def _transformed(self, example, epoch, index):
+        if self.transform is None:
+            return example
+        return self.transform(example, np.random.default_rng((self.epochs.seed, epoch, index)))
 
 
 class EvalBatches:

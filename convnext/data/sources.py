@@ -5,7 +5,7 @@ size, label int32. `load` returns a data set's training and validation sources.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,6 +95,33 @@ class Part:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return self.source[self.indices[index]]
+
+
+class Resized:
+    """Examples of a source with images that are resized."""
+
+    def __init__(self, source: Source, resize: Callable[[np.ndarray], np.ndarray]):
+        self.source, self.resize, self.class_names = source, resize, source.class_names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        example = self.source[index]
+        return example | {"image": self.resize(example["image"])}
+
+
+def resized(source: Source, resize: Callable[[np.ndarray], np.ndarray]) -> Source:
+    """Resizes the images of a source: those that lie in memory once for all."""
+    match source:
+        case Labelled():
+            return Labelled(resized(source.source, resize), source.what)
+        case Part():
+            return Part(resized(source.source, resize), source.indices)
+        case in_memory.Arrays():
+            images = np.stack([resize(image) for image in source.images])
+            return in_memory.Arrays(images, source.labels, source.class_names)
+    return Resized(source, resize)
 
 
 class Joined:

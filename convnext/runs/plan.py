@@ -44,8 +44,9 @@ def check(config: Mapping[str, Any], task: Task, mesh: jax.sharding.Mesh) -> Non
 
 
 def abstract_batch(example: Mapping[str, np.ndarray], batch_size: int) -> Batch:
-    """The shapes and types of a batch of such examples."""
-    arrays = {name: np.asarray(value) for name, value in example.items()}
+    """The shapes and types of a batch of such examples, with the numbers that TrainBatches adds."""
+    numbers = dict(epoch=np.int32(0), index=np.int32(0))
+    arrays = {name: np.asarray(value) for name, value in {**example, **numbers}.items()}
     return {
         name: jax.ShapeDtypeStruct((batch_size, *array.shape), array.dtype)
         for name, array in arrays.items()

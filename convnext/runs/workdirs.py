@@ -27,6 +27,8 @@ FREE = (
     "mesh", "model.kernels", "model.remat", "num_workers", "on_save_error", "published",
 )  # fmt: skip
 
+EARLIER = {"augment_on": "host"}  # what runs had before there was the field
+
 ACCEPTED = "what the run wrote, or no such file"  # of a file that cannot be read
 SEEN_WITHIN = 30  # seconds in which all processes see what one wrote
 # What flock answers where the file system has no locks, or their server does not.
@@ -146,8 +148,9 @@ def check_config(
     path = workdir / "config.json"
     if not path.is_file():
         return
-    before = fields(text.read_json(path, dict, ACCEPTED))
     now = fields(json.loads(json.dumps(config)))
+    earlier = {name: value for name, value in EARLIER.items() if name in now}
+    before = earlier | fields(text.read_json(path, dict, ACCEPTED))
     changed = [name for name in now if name in before and now[name] != before[name]]
     free = [name for name in changed if any(f"{name}.".startswith(f"{f}.") for f in FREE)]
     refused = [

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -17,10 +18,11 @@ from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import ConvNeXt, activations
 from convnext.runs import plan
 from convnext.task import Batch, Evaluation, Source, Task, Variables, append, joined
-from convnext.training import erasing, losses, metrics, mixup, steps
+from convnext.training import augmentation, erasing, losses, metrics, mixup, steps
 from convnext.weights import pretrained
 from convnext.weights.pretrained import Pretrained
 
+PLACES = ("host", "device")  # where images are augmented
 MATRIX = 1000  # classes at most of which the confusion matrix is counted
 
 
@@ -51,11 +53,15 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     # Tried on a black image, so that what is out of range is refused before anything is written.
     black = {"image": np.zeros((size, size, model.in_chans), np.uint8), "label": label}
     eval_transform(black)
+    example = train_transform(black, np.random.default_rng(0))
+    train_source, train_transform, augmented, said = _on_its_place(
+        config, train_source, train_transform
+    )
 
     has_matrix = problem_type == losses.SINGLE_LABEL and num_classes <= MATRIX
 
     def describe(params: Any) -> list[str]:
-        return [plan.model(model, params, size), plan.precision(model)]
+        return [plan.model(model, params, size), plan.precision(model), *said]
 
     return Task(
         config=config,
@@ -64,8 +70,8 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         pretrained=lambda source, key: {"params": pretrained.initial_params(source, model, key)},
         train_source=train_source,
         train_transform=train_transform,
-        example=train_transform(black, np.random.default_rng(0)),
-        prepare=partial(prepare, normalize=normalize, erase=erase, mix=mix),
+        example=example,
+        prepare=partial(prepare, augmented=augmented, normalize=normalize, erase=erase, mix=mix),
         loss=partial(loss, model=model, problem_type=problem_type),
         evaluation=Evaluation(
             source=val_source,
@@ -90,12 +96,42 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     )
 
 
+def _on_its_place(config, source, on_host):
+    """The training source, its transform on the host or None, what the device makes of the images
+    of a batch, and a line about it."""
+    place, size = config.augment_on, config.image_size
+    require(place in PLACES, "augment_on", place, " or ".join(PLACES))
+    as_they_come = itemgetter("image")
+    if place == "host":
+        return source, on_host, as_they_come, []
+    if missing := augmentation.not_here(**config.augment):
+        line = f"augments   on the host: {missing}, which the device does not have"
+        return source, on_host, as_they_come, [line]
+    source = sources.resized(source, partial(augment.resize, height=size, width=size))
+    on_device = partial(augment_batch, seed=config.seed, **config.augment)
+    return source, None, on_device, ["augments   on the device"]
+
+
+def augment_batch(batch: Batch, *, seed: int, **fields: Any) -> jax.Array:
+    """The images of a batch, augmented by these fields of config.augment. Those of an image are a
+    function of (seed, epoch, index), as on the host."""
+    keys = augmentation.keys_of(seed, batch["epoch"], batch["index"])
+    return augmentation.augment(keys, batch["image"], **fields)
+
+
 def prepare(
-    keys: jax.Array, batch: Batch, *, normalize: Callable, erase: Callable, mix: Callable
+    keys: jax.Array,
+    batch: Batch,
+    *,
+    augmented: Callable[[Batch], jax.Array],
+    normalize: Callable,
+    erase: Callable,
+    mix: Callable,
 ) -> Batch:
-    """Normalises a batch, erases boxes of its images, and mixes them: {"image", "target"}."""
+    """Augments the images of a batch, normalises them, erases boxes, and mixes them: {"image",
+    "target"}."""
     mix_key, erase_key = keys
-    images = erase(erase_key, normalize(batch["image"]))
+    images = erase(erase_key, normalize(augmented(batch)))
     images, targets = mix(mix_key, images, batch["label"])
     return {"image": images, "target": targets}
 

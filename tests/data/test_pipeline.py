@@ -257,7 +257,7 @@ def test_each_image_that_is_left_out_is_reported_once(damaged, num_workers):
     batches = train_batches(damaged, batch_size=2, num_epochs=2, max_bad_images=4)
     with on_one_device(num_workers, report=reported.append) as feed:
         made = list(feed.train(batches))
-    assert len(made) == N and set(made[0]) == {"image", "label"}
+    assert len(made) == N and set(made[0]) == {"image", "label", "epoch", "index"}
     assert sorted(reported) == sorted(
         f"cannot read the image {i}.jpg: cut off; accepted: whole ones" for i in damaged.damaged
     )

@@ -1,6 +1,7 @@
 """The step of a classifier, bound as its task binds it."""
 
 from functools import partial
+from operator import itemgetter
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -24,7 +25,13 @@ def train_step(
 ):  # fmt: skip
     """steps.train_step; update: fields of steps.Update."""
     task = SimpleNamespace(
-        prepare=partial(classification.prepare, normalize=normalize, erase=erase, mix=mix),
+        prepare=partial(
+            classification.prepare,
+            augmented=itemgetter("image"),
+            normalize=normalize,
+            erase=erase,
+            mix=mix,
+        ),
         loss=partial(classification.loss, model=model, problem_type=problem_type),
         parts_in_turn=False,
     )

@@ -105,6 +105,13 @@ def test_what_makes_another_run_of_it_is_refused(tmp_path):
     refused(message, workdirs.check_config, tmp_path, after, [])
 
 
+def test_a_run_from_before_images_were_augmented_on_the_device_had_them_on_the_host(tmp_path):
+    write_config(tmp_path, BEFORE)
+    workdirs.check_config(tmp_path, {**BEFORE, "augment_on": "host"}, [], report=pytest.fail)
+    refused("augment_on is 'device' and was 'host'; accepted: ", workdirs.check_config, tmp_path,
+            {**BEFORE, "augment_on": "device"}, [])  # fmt: skip
+
+
 def test_other_classes_are_refused(tmp_path):
     (tmp_path / "classes.json").write_text('["cat", "dog"]')
     workdirs.check_config(tmp_path, {}, ("cat", "dog"))

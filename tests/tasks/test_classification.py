@@ -1,14 +1,18 @@
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
 from configs import digits
 from convnext import ConvNeXt, ImageProcessor, sharding
 from convnext.data import in_memory, sources
+from convnext.data.batches import TrainBatches
+from convnext.data.epochs import Epochs
 from convnext.errors import InputError
+from convnext.images import augment
 from convnext.tasks import classification
-from convnext.training import losses
+from convnext.training import augmentation, losses, steps
 from convnext.weights.pretrained import Pretrained
 from tests.helpers.inputs import refused
 
@@ -83,3 +87,61 @@ def test_a_label_that_is_of_no_class_is_refused_by_its_image(label, monkeypatch)
 def test_labels_that_are_no_classes_may_be_any_numbers(problem_type, labels, monkeypatch):
     for each in sources_of(problem_type, labels, monkeypatch):
         np.testing.assert_array_equal([each[index]["label"] for index in range(4)], labels)
+
+
+def made(**fields):
+    config = digits.get_config()
+    config.update_from_flattened_dict(fields)
+    task = classification.make(config, sharding.make_mesh())
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    return task, task.describe(params)[-1]
+
+
+def test_images_are_augmented_on_the_device_by_seed_epoch_and_index():
+    task, said = made()
+    assert said == "augments   on the device"
+    epochs = Epochs(len(task.train_source), 8, num_epochs=3, seed=0)
+    batches = TrainBatches(task.train_source, task.train_transform, epochs)
+    batch = batches[200]
+    assert batch["image"].shape == (8, 16, 16, 3) and set(batch["epoch"]) == {1}
+    train, _ = sources.load("digits")
+    resized = [augment.resize(train[index]["image"], 16, 16) for index in batch["index"]]
+    np.testing.assert_array_equal(batch["image"], resized)
+    np.testing.assert_array_equal(batch["label"], train.labels[batch["index"]])
+
+    step_keys = jax.random.split(jax.random.key(7))
+    prepare = jax.jit(task.prepare)
+    found = prepare(step_keys, batch)["image"]
+    keys = augmentation.keys_of(0, batch["epoch"], batch["index"])
+    levels = augmentation.augment(keys, np.array(resized), **task.config.augment)
+    expected = steps.normalize(levels, **task.config.normalize)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    again = prepare(jax.random.split(jax.random.key(8)), batch)["image"]
+    np.testing.assert_array_equal(again, found)  # whatever the batch draws for itself
+    other = prepare(step_keys, {**batch, "epoch": batch["epoch"] + 1})["image"]
+    assert (np.abs(other - found).max((1, 2, 3)) > 0.1).all()
+
+
+def test_what_the_device_does_not_have_stays_on_the_host_and_is_named():
+    task, said = made(**{"augment.randaugment.num_ops": 2})
+    assert said == (
+        "augments   on the host: augment.randaugment.num_ops is 2, which the device does not have"
+    )
+    example = task.train_source[0]
+    draws = [task.train_transform(example, np.random.default_rng(seed)) for seed in range(2)]
+    assert example["image"].shape == (8, 8, 3)
+    assert (draws[0]["image"] != draws[1]["image"]).any()
+    batch = {"image": draws[0]["image"][None], "label": draws[0]["label"][None]}
+    prepared = task.prepare(jax.random.split(jax.random.key(0)), batch)["image"]
+    np.testing.assert_array_equal(
+        prepared, steps.normalize(batch["image"], **task.config.normalize)
+    )
+    _, said = made(augment_on="host")
+    assert "augments" not in said
+    with pytest.raises(InputError, match="augment_on is 'gpu'; accepted: host or device"):
+        made(augment_on="gpu")
+
+
+def test_what_is_out_of_range_is_refused_on_the_device_too():
+    with pytest.raises(InputError, match="augment.flip_prob is 2.0; accepted: 0 to 1"):
+        made(**{"augment.flip_prob": 2.0})
