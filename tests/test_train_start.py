@@ -42,8 +42,8 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path):
     result = run(*command("train.py", workdir, "--dry_run"))
     assert result.returncode == 0, result.stderr
     names = [line.split()[0] for line in result.stdout.splitlines() if line[0] != " "]
-    assert names == ["devices", "model", "precision", "data", "batch", "steps", "rate", "mixing",
-                     "averages", "start", "published", "memory", "updates"]  # fmt: skip
+    assert names == ["devices", "model", "precision", "augments", "data", "batch", "steps", "rate",
+                     "mixing", "averages", "start", "published", "memory", "updates"]  # fmt: skip
     assert "\nstart      random weights\npublished  nothing\n" in result.stdout
     assert " GB a device (analytic estimate): state " in result.stdout
     assert not workdir.exists()

@@ -47,6 +47,6 @@ def test_a_kernel_without_such_a_loop_or_shared_memory():
 
 def test_every_kernel_has_sizes_for_all_names_in_its_text():
     found = list(assemble_ptx.entries())
-    assert len(found) == 9 * 4 + 3 * 7
+    assert len(found) == 9 * 4 + 3 * 10
     for file, entry, sizes in found:
         assert "SIZE_" not in assemble_ptx.ptx.text(file, entry, **sizes)
