@@ -5,6 +5,8 @@ x, its gradient and an addend are maps [N, H, W, C] of one dtype, the map's. The
 Each device of a mesh computes its part of the batch.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ STRIPS = (7, 8, 4)  # columns of a strip
 SIDE = 7  # of the kernel
 TAPS = SIDE**2
 THREADS = 128  # of a block, as in cuda/depthwise.cu
-TOGETHER = 8  # channels, of which a thread loads some pixels: C is a multiple
+TOGETHER = 8  # channels at most, of which a thread loads some pixels
 # Blocks of the kernel's gradient: two turns of the three that each multiprocessor of an H100 holds.
 BLOCKS = 2 * 3 * 132
 
@@ -77,7 +79,7 @@ def kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
 
 def takes(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether there are kernels for these."""
-    fits = kernel.shape[0] == SIDE and x.shape[-1] % TOGETHER == 0 and x.size > 0
+    fits = kernel.shape[0] == SIDE and x.size > 0
     return fits and (x.dtype.name, kernel.dtype.name) in ptx.DTYPES
 
 
@@ -103,7 +105,8 @@ def block_of(channels: int, narrow: bool = False) -> tuple[int, int]:
     if narrow and channels % 32 == 0:
         wide = 32
     else:
-        divisors = [n for n in range(TOGETHER, THREADS + 1, TOGETHER) if channels % n == 0]
+        step = math.gcd(channels, TOGETHER)
+        divisors = [n for n in range(step, THREADS + 1, step) if channels % n == 0]
         wide = max([n for n in divisors if n % 32 == 0] or divisors)
         wide = wide if wide >= 32 or wide == channels else 32  # the last ones have nothing to do
     return wide, max(1, THREADS // wide)

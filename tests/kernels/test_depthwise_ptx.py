@@ -16,9 +16,11 @@ from tests.helpers import emulation
 from tests.helpers.depthwise import reference
 
 # Strips of each width, several for a thread, and maps without whole ones; maps below the kernel's
-# size; channels that do not fill a warp, that fill several blocks, and not quite the last one.
-SHAPES = [(2, 14, 14, 96), (1, 7, 7, 24), (3, 9, 16, 64), (1, 29, 12, 40), (1, 9, 38, 48),
-          (2, 1, 1, 8), (1, 3, 30, 136), (2, 2, 5, 256)]  # fmt: skip
+# size; channels that do not fill a warp, that fill several blocks, and not quite the last one, that
+# threads load for one another, do not, and do in float32 alone.
+SHAPES = [(2, 14, 14, 96), (1, 7, 7, 6), (3, 9, 16, 64), (1, 29, 12, 40), (1, 9, 38, 48),
+          (2, 1, 1, 2), (1, 3, 30, 131), (2, 2, 5, 256), (2, 9, 38, 7), (1, 5, 9, 136),
+          (1, 11, 16, 68)]  # fmt: skip
 SANITIZERS = ["-g", "-fsanitize=address,undefined"]
 
 
@@ -57,8 +59,9 @@ def check(shape, map_dtype, branch_dtype):
 @emulation.needs_compiler
 @pytest.mark.parametrize(
     "shape, dtypes",
-    [((1, 9, 38, 48), ("float32", "bfloat16")), ((2, 14, 14, 96), ("bfloat16", "bfloat16"))],
-)
+    [((1, 9, 38, 48), ("float32", "bfloat16")), ((2, 14, 14, 96), ("bfloat16", "bfloat16")),
+     ((1, 9, 11, 12), ("float32", "bfloat16"))],
+)  # fmt: skip
 def test_the_kernels_compute_the_definition(emulated, shape, dtypes):
     emulated()
     check(shape, *dtypes)
@@ -170,7 +173,6 @@ def test_a_gpu_takes_the_kernel_of_each_direction():
         (X, KERNEL, "lax"),
         (X, jax.ShapeDtypeStruct((5, 5, 1, 64), jnp.bfloat16), "auto"),
         (X.update(dtype=jnp.float16), KERNEL.update(dtype=jnp.float16), "auto"),
-        (X.update(shape=(8, 14, 14, 68)), KERNEL.update(shape=(7, 7, 1, 68)), "auto"),
     ],
 )
 def test_what_has_no_kernel_or_must_not_have_one_takes_xlas(x, kernel, kernels):
@@ -269,8 +271,9 @@ def test_each_device_computes_its_part_and_nothing_is_gathered(monkeypatch, imag
 @pytest.mark.parametrize(
     "channels, block, narrow",
     [(96, (96, 1), (32, 4)), (128, (128, 1), (32, 4)), (384, (128, 1), (32, 4)),
-     (40, (40, 3), (40, 3)), (352, (32, 4), (32, 4)), (136, (32, 4), (32, 4)),
-     (8, (8, 16), (8, 16)), (88, (88, 1), (88, 1))],
+     (40, (40, 3), (40, 3)), (352, (32, 4), (32, 4)), (131, (32, 4), (32, 4)),
+     (2, (2, 64), (2, 64)), (88, (88, 1), (88, 1)), (136, (32, 4), (32, 4)),
+     (132, (44, 2), (44, 2))],
 )  # fmt: skip
 def test_a_block_has_whole_warps_of_channels_where_it_can(channels, block, narrow):
     assert depthwise_ptx.block_of(channels) == block

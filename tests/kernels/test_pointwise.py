@@ -100,7 +100,8 @@ def test_value_and_gradients_are_those_of_the_definition(
 def test_a_norm_inside_a_linear_layer_is_the_norm_before_it(platform, dtype, tolerance):
     """Of all but the map, on GPUs, the gradients are float32."""
     x, *weights, g = arrays((*ROWS, C), (C,), (C,), (C, D), (D,), (*ROWS, D))
-    x, g = (jnp.asarray(each, dtype) for each in (x, g))
+    # CPUs that have bfloat16 add up the bias' gradient in it: of whole numbers that is exact.
+    x, g = (jnp.asarray(each, dtype) for each in (x, np.round(g)))
     weights = [jnp.asarray(each, jnp.float32) for each in weights]
 
     def layers(x, scale, bias, kernel, kernel_bias):

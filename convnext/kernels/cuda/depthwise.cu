@@ -6,8 +6,8 @@
 // warp reads and writes memory that lies together.
 //
 // MAP is the type of x and of its gradient, BRANCH that of the kernel, of the result and of its
-// gradient. N, H, W and C are names in the PTX, which ptx.py replaces by numbers. C is a multiple of
-// 8, as is the number of channels of a block.
+// gradient. N, H, W and C are names in the PTX, which ptx.py replaces by numbers, so that the assembler
+// drops what they rule out. Where C is a multiple of 4 or 8, so is the number of channels of a block.
 
 constexpr int K = 7, R = K / 2, TAPS = K * K, SUMS = TAPS + 1, SPAN = COLUMNS + K - 1;
 constexpr int THREADS = 128, AHEAD = 3, SLOTS = AHEAD + 1;
@@ -50,19 +50,25 @@ struct Strip {
 // COLUMNS of them, or WIDTH with as many beside them on either side.
 template <class T, int WIDTH> struct Rows {
   // As many threads load for one another: each of them columns of its own, but of all their channels.
+  // Where C is no multiple of them, 16 bytes have no place to begin: each loads its own channel.
   static constexpr int LANES = 16 / sizeof(T), LOADS = (WIDTH + LANES - 1) / LANES;
+  static constexpr int BESIDE = (WIDTH - COLUMNS) / 2;
   struct alignas(16) Ring {
     T at[SLOTS][LOADS * LANES][THREADS];
   };
 
+  Ring &ring;
+  const Strip &strip;
   SharedAddress to;
-  const T *from;
+  const T *from, *own;
   int bytes[LOADS];
 
-  FUNCTION Rows(const Ring &ring, const T *map, const Strip &strip, int first_row) {
-    const int lane = this_thread() % LANES, left = lane - (WIDTH - COLUMNS) / 2;
+  FUNCTION Rows(Ring &ring, const T *map, const Strip &strip, int first_row)
+      : ring(ring), strip(strip) {
+    const int lane = this_thread() % LANES, left = lane - BESIDE;
     to = shared_address(&ring.at[0][lane][this_thread() - lane]);
-    from = map + strip.begin - lane + ((long long)first_row * W() + left) * C();
+    own = map + strip.begin + ((long long)first_row * W() - BESIDE) * C();
+    from = own + lane * C() - lane;
 #pragma unroll
     for (int i = 0; i < LOADS; i++) {
       const int column = strip.left + left + i * LANES;
@@ -71,11 +77,21 @@ template <class T, int WIDTH> struct Rows {
     }
   }
   FUNCTION void send_next(int slot) {
+    if (C() % LANES == 0) {
 #pragma unroll
-    for (int i = 0; i < LOADS; i++)
-      send_16(to + (slot * LOADS + i) * LANES * THREADS * (int)sizeof(T), from + i * LANES * C(),
-              bytes[i]);
+      for (int i = 0; i < LOADS; i++)
+        send_16(to + (slot * LOADS + i) * LANES * THREADS * (int)sizeof(T), from + i * LANES * C(),
+                bytes[i]);
+    } else {
+#pragma unroll 1
+      for (int j = 0; j < WIDTH; j++) {
+        const int column = strip.left + j - BESIDE;
+        const bool is_on_map = strip.is_there && 0 <= column && column < W();
+        ring.at[slot][j][this_thread()] = is_on_map ? own[j * C()] : T{};
+      }
+    }
     from += W() * C();
+    own += W() * C();
   }
 };
 
