@@ -28,6 +28,8 @@ class Records:
     and the place in it.
     """
 
+    decode = staticmethod(decode.decode_file)
+
     def __init__(self, root: Path, shards: Sequence[Mapping[str, Any]], class_names: Sequence[str]):
         self.class_names = class_names
         self._paths = [root / shard["file"] for shard in shards]
@@ -52,7 +54,7 @@ class Records:
             raise InputError(f"cannot read {self._place(index)}: {error}", WHOLE) from error
         if not _is_record(record) or record["class"] not in self._labels:
             raise InputError(f"{self._place(index)} is no image of a class", WHOLE)
-        image = decode.decode_file(record["image"], record["name"])
+        image = self.decode(record["image"], record["name"])
         return {"image": image, "label": self._labels[record["class"]]}
 
     def _place(self, index):

@@ -6,6 +6,7 @@ number of workers and processes: a run resumes from the number of its last step 
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,8 +54,8 @@ class TrainBatches:
 
     def row_nbytes(self) -> int:
         """Bytes of a row, in the group where they are the most. One example of each is read."""
-        examples = (_first(self.source, members) for members in self._members)
-        return max(_nbytes(self._transformed(example, 0, 0)) for example in examples)
+        read = partial(self._transformed, epoch=0, index=0)
+        return max(_nbytes(_first(read, members)) for members in self._members)
 
     def _example(self, epoch, index):
         if self.epochs.groups is None:
@@ -62,12 +63,14 @@ class TrainBatches:
         else:
             members = self._members[self.epochs.groups[index]]
             place = int(np.searchsorted(members, index))
-        example, found = _readable(self.source, members, place, self.max_bad_images)
+        read = partial(self._transformed, epoch=epoch, index=index)
+        example, found = _readable(read, members, place, self.max_bad_images)
         numbers = dict(epoch=epoch, index=index, bad=-1 if found == index else index)
-        numbers = {name: np.int32(number) for name, number in numbers.items()}
-        return self._transformed(example, epoch, index) | numbers
+        return example | {name: np.int32(number) for name, number in numbers.items()}
 
-    def _transformed(self, example, epoch, index):
+    def _transformed(self, found, epoch, index):
+        """The example number `found` with the transform of number `index`."""
+        example = self.source[found]
         if self.transform is None:
             return example
         return self.transform(example, np.random.default_rng((self.epochs.seed, epoch, index)))
@@ -120,9 +123,7 @@ class EvalBatches:
 
     def row_nbytes(self) -> int:
         """Bytes of a row, in the group where they are the most. One example of each is read."""
-        return max(
-            _nbytes(self.transform(_first(self.source, members))) for members in self._members
-        )
+        return max(_nbytes(_first(self._transformed, members)) for members in self._members)
 
     def _example(self, group, place):
         members = self._members[group]
@@ -144,10 +145,13 @@ class EvalBatches:
 
     def _blank(self, group):
         if group not in self._blanks:
-            example, _ = _readable(self.source, self._members[group], 0, self.max_bad_images)
-            transformed = self.transform(example)
-            self._blanks[group] = {name: np.zeros_like(each) for name, each in transformed.items()}
+            members = self._members[group]
+            example, _ = _readable(self._transformed, members, 0, self.max_bad_images)
+            self._blanks[group] = {name: np.zeros_like(each) for name, each in example.items()}
         return self._blanks[group]
+
+    def _transformed(self, index):
+        return self.transform(self.source[index])
 
 
 def _members(groups, count):
@@ -159,20 +163,20 @@ def _members(groups, count):
     return np.split(np.argsort(groups, kind="stable"), np.cumsum(counts)[:-1])
 
 
-def _readable(source, members, place, max_bad_images):
+def _readable(read, members, place, max_bad_images):
     """The example of the member at this place, or of one of the max_bad_images that follow, if it
     cannot be read; and its index."""
     for offset in range(max_bad_images):
         index = int(members[(place + offset) % len(members)])
         with suppress(InputError):
-            return source[index], index
+            return read(index), index
     index = int(members[(place + max_bad_images) % len(members)])
-    return source[index], index
+    return read(index), index
 
 
-def _first(source, members):
+def _first(read, members):
     """The first example that can be read."""
-    return _readable(source, members, 0, len(members) - 1)[0]
+    return _readable(read, members, 0, len(members) - 1)[0]
 
 
 def _nbytes(example):

@@ -56,7 +56,7 @@ class BadImages:
 
 def _damage(source, index):
     try:
-        source[index]
+        np.asarray(source[index]["image"])  # which may be decoded only now
     except InputError as error:
         return str(error)
     return f"image {index} could not be read at first, but can be now"

@@ -32,6 +32,8 @@ class Files:
     class.
     """
 
+    decode = staticmethod(decode.decode_file)
+
     def __init__(
         self,
         root: Path,
@@ -53,19 +55,23 @@ class Files:
         return self.root / folder / os.fsdecode(self.names[index])
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": read_image(self.path(index)), "label": self.labels[index]}
+        path = self.path(index)
+        return {"image": self.decode(_bytes(path), str(path)), "label": self.labels[index]}
 
 
 def read_image(path: Path) -> np.ndarray:
     """Reads uint8 [H, W, 3]. Raises InputError with the path if the file is no whole image."""
+    return decode.decode_file(_bytes(path), str(path))
+
+
+def _bytes(path):
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         open_files.check_error(error)
         raise InputError(
             f"cannot read the image {path}: {error.strerror}", "files that can be read"
         ) from error
-    return decode.decode_file(data, str(path))
 
 
 def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> tuple[Files, Files]:

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -55,6 +56,7 @@ class Feed:
     ):
         self.sharding, self.num_workers, self.report = sharding, num_workers, report
         self.skipped = set() if skipped is None else skipped
+        self._on_cpu = next(iter(sharding.device_set)).platform == "cpu"
         self._begun = ExitStack()
         # What the workers that stayed have begun, by the batches of the evaluation.
         self._ahead: dict[EvalBatches, Iterator[dict[str, np.ndarray]]] = {}
@@ -69,7 +71,7 @@ class Feed:
         """Yields the batches from number `start` on."""
         # There is room for the workers of an evaluation, too, if they are not there yet.
         with closing(self._begin(batches, start, times=1 if self._ahead else 2)) as parts:
-            yield from self._on_devices(batches, _joined(parts, batches.num_rows))
+            yield from self._on_devices(batches, parts)
 
     def evaluate(self, batches: EvalBatches) -> Iterator[dict[str, jax.Array]]:
         """Yields all batches once."""
@@ -77,8 +79,7 @@ class Feed:
         with ExitStack() as ends:
             # Left early, or with an error, they are not where the next evaluation begins.
             ends.callback(parts.close)
-            joined = islice(_joined(parts, batches.num_rows), len(batches))
-            yield from self._on_devices(batches, joined)
+            yield from self._on_devices(batches, islice(parts, len(batches) * _per_batch(batches)))
             if self.num_workers > 0:
                 self._ahead[batches] = parts
                 ends.pop_all()
@@ -96,17 +97,26 @@ class Feed:
         self._begun.callback(made.close)
         return made
 
-    def _on_devices(self, batches, joined):
+    def _on_devices(self, batches, parts):
         bad_images = damaged.BadImages(
             batches.source, batches.max_bad_images, self.report, self.skipped
         )
-        for batch in joined:
+        sent = deque()  # the last batches, on the host and on the devices
+        for batch in _joined(parts, batches.num_rows, sent):
             bad_images.look(batch.pop("bad"))
-            yield {
-                name: jax.make_array_from_process_local_data(self.sharding, batch.pop(name))
-                for name in list(batch)
-            }
+            yield self._placed(batch, sent)
         bad_images.look_at_the_last()
+
+    def _placed(self, batch, sent):
+        """The batch on the devices. Those that have memory of their own leave its own to `sent`."""
+        placed = {
+            name: jax.make_array_from_process_local_data(self.sharding, rows)
+            for name, rows in batch.items()
+        }
+        if not self._on_cpu:
+            sent.append((dict(batch), list(placed.values())))
+        batch.clear()  # so that nothing else holds it
+        return placed
 
 
 class _Parts:
@@ -114,7 +124,7 @@ class _Parts:
 
     def __init__(self, batches: TrainBatches | EvalBatches):
         self.batches, self.size = batches, PART_SIZE
-        self.per_batch = -(-batches.num_rows // PART_SIZE)
+        self.per_batch = _per_batch(batches)
 
     def __len__(self) -> int:
         return len(self.batches) * self.per_batch
@@ -124,21 +134,36 @@ class _Parts:
         return self.batches.part(batch, slice(part * self.size, (part + 1) * self.size))
 
 
-def _joined(parts, num_rows):
-    """Batches, each in memory of its own, since no view of a worker's may outlive the worker."""
+def _per_batch(batches):
+    """Parts of a batch."""
+    return -(-batches.num_rows // PART_SIZE)
+
+
+def _joined(parts, num_rows, sent):
+    """Batches, in memory of this process, since no view of a worker's may outlive the worker."""
     filled = 0
     for part in parts:
         if filled == 0:
-            batch = {
-                name: np.empty((num_rows, *rows.shape[1:]), rows.dtype)
-                for name, rows in part.items()
-            }
+            batch = _memory(part, num_rows, sent)
         end = filled + len(part["bad"])
         for name in list(part):
             batch[name][filled:end] = part.pop(name)
         filled = end % num_rows
         if filled == 0:
             yield batch
+
+
+def _memory(part, num_rows, sent):
+    """For a batch of such rows: that of the last batch but one, once it is on the devices. Of new
+    memory the system has to clear every page, which takes longer than to fill it."""
+    old, placed = sent.popleft() if len(sent) > 1 else ({}, [])
+    jax.block_until_ready([array for array in placed if not array.is_deleted()])
+    batch = {}
+    for name, rows in part.items():
+        shape = (num_rows, *rows.shape[1:])
+        fits = name in old and (old[name].shape, old[name].dtype) == (shape, rows.dtype)
+        batch[name] = old[name] if fits else np.empty(shape, rows.dtype)
+    return batch
 
 
 def _by_thread(parts, first):

@@ -4,6 +4,7 @@ A source has `class_names`, a length, and at each index an example: image uint8 
 size, label int32. `load` returns a data set's training and validation sources.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ import numpy as np
 from convnext import hosts
 from convnext.data import archives, arrayrecord, folders, in_memory, prepared
 from convnext.errors import InputError
+from convnext.images import decode
 
 SAMPLED = 64  # examples, spread over a source, that `fingerprint` hashes; at most twice as many
 
@@ -122,6 +124,19 @@ def resized(source: Source, resize: Callable[[np.ndarray], np.ndarray]) -> Sourc
             images = np.stack([resize(image) for image in source.images])
             return in_memory.Arrays(images, source.labels, source.class_names)
     return Resized(source, resize)
+
+
+def decoded_on_demand(source: Source) -> Source:
+    """The same source, with `decode.decode_on_demand` for the images of its files."""
+    match source:
+        case Labelled():
+            return Labelled(decoded_on_demand(source.source), source.what)
+        case Part():
+            return Part(decoded_on_demand(source.source), source.indices)
+        case folders.Files() | arrayrecord.Records() | prepared.Encoded():
+            source = copy.copy(source)
+            source.decode = decode.decode_on_demand
+    return source
 
 
 class Joined:

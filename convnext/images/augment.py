@@ -8,11 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from convnext.errors import InputError, require, require_range
 from convnext.images import operations
+from convnext.images.decode import Rows
 from convnext.images.randaugment import RandAugment
 from convnext.images.resample import bicubic
 
@@ -21,7 +23,7 @@ CROP_ROUNDINGS = ("round", "floor")
 
 
 def train_transform(
-    image: np.ndarray,
+    image: np.ndarray | Rows,
     rng: np.random.Generator,
     *,
     image_size: int,
@@ -62,12 +64,12 @@ def train_transform(
     require_range("augment.crop_scale", crop_scale or (1, 1), 0, 1)
     require_range("augment.crop_ratio", crop_ratio, 0, math.inf)
     require_range("augment.affine_scale", affine_scale, 0, math.inf)
-    if crop_padding is not None:
-        image = random_crop(resize(image, image_size, image_size), rng, padding=crop_padding)
-    elif crop_scale is None:
-        image = resize(image, image_size, image_size)
-    else:
+    if crop_padding is None and crop_scale is not None:
         image = random_resized_crop(image, rng, image_size, scale=crop_scale, ratio=crop_ratio)
+    else:
+        image = resize(np.asarray(image), image_size, image_size)
+    if crop_padding is not None:
+        image = random_crop(image, rng, padding=crop_padding)
     image = random_flip(image, rng, prob=flip_prob)
     if randaugment is not None:
         fill = tuple(min(255, round(255 * level)) for level in mean)
@@ -153,7 +155,7 @@ def eval_transform(
 
 
 def random_resized_crop(
-    image: np.ndarray,
+    image: np.ndarray | Rows,
     rng: np.random.Generator,
     size: int,
     *,
@@ -192,7 +194,7 @@ def random_crop(image: np.ndarray, rng: np.random.Generator, *, padding: int) ->
 
 def random_flip(image: np.ndarray, rng: np.random.Generator, *, prob: float) -> np.ndarray:
     """Mirrors the image left to right with probability `prob`."""
-    return image[:, ::-1] if rng.random() < prob else image
+    return cv2.flip(image, 1) if rng.random() < prob else image
 
 
 def random_three_augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

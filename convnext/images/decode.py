@@ -3,6 +3,7 @@
 import io
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +68,31 @@ def _require_scans(data, width, height):
 def scan_count(data: bytes) -> int:
     """Counts the scans of a JPEG by its markers, in the order in which libjpeg reads them. It skips
     those inside segments, such as a preview, and those after the end."""
-    scans, place, components, is_progressive = 0, 2, b"", False
-    while marker := _MARKER.search(data, place):
-        code, place = marker[1][0], marker.end()
-        if code == 0xD9:  # EOI
-            break
+    scans, components, is_progressive = 0, b"", False
+    for code, place in _segments(data):
         if code in _FRAMES:
             components = data[place + 7 : place + 8]
             is_progressive = code in (0xC2, 0xC6, 0xCA, 0xCE)
-        if code == 0xDA:  # SOS
+        if code == _SCAN:
             scans += 1
             # After a sequential scan of all components there is no other.
             if not is_progressive and data[place + 2 : place + 3] == components:
                 break
-        place += int.from_bytes(data[place : place + 2], "big")
     return scans
+
+
+def _segments(data):
+    """Yields the code and the place of each segment of a JPEG."""
+    place = 2
+    while (marker := _MARKER.search(data, place)) and marker[1] != b"\xd9":
+        place = marker.end()
+        yield marker[1][0], place
+        place += int.from_bytes(data[place : place + 2], "big")
 
 
 _MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # those with a length, and EOI
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+_SCAN = 0xDA  # SOS
 
 
 def _refused(error, where=""):
@@ -133,6 +140,70 @@ def _decode_jpeg(data):
         raise
     except ValueError:
         return None
+
+
+class Rows:
+    """The pixels of a JPEG file, uint8 [H, W, 3], decoded when a window of rows and columns is
+    asked for: then from the first row of the file to the last one of the window."""
+
+    def __init__(self, data: bytes, name: str, shape: tuple[int, int, int], place: int):
+        self.data, self.name, self.shape = data, name, shape
+        self.place = place  # of the height in the data
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        _, bottom, _ = window[0].indices(self.shape[0])
+        height = min(bottom + BELOW, self.shape[0])
+        if height == self.shape[0]:
+            return np.asarray(self)[window]
+        before, after = self.data[: self.place], self.data[self.place + 2 :]
+        try:
+            # A strict decoder would refuse the bytes of the rows that the header does not tell of.
+            data = before + height.to_bytes(2, "big") + after
+            pixels = simplejpeg.decode_jpeg(data, strict=False)
+        except ValueError:
+            pixels = np.asarray(self)
+        return pixels[window]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return decode_file(self.data, self.name)
+
+
+BELOW = 2  # rows under a window to which the colours of its last row reach, at half their height
+
+
+def decode_on_demand(data: bytes, name: str) -> np.ndarray | Rows:
+    """Returns what `decode_file` does, or for most JPEG files Rows of the same pixels, which may
+    raise the InputError when they are asked for."""
+    place = _height_of_one_scan(data)
+    if place is not None:
+        with suppress(ValueError):
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+            if colorspace != "CMYK" and width * height <= MAX_PIXELS:
+                return Rows(data, name, (height, width, 3), place)
+    return decode_file(data, name)
+
+
+def _height_of_one_scan(data):
+    """The place of the height in a JPEG whose only scan goes down all rows, to the end of the file:
+    then a decoder does not stop in it, whatever is wrong with its bits."""
+    place, components = None, b""
+    if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
+        return None
+    for code, at in _segments(data):
+        if code in _FRAMES:
+            place = at + 3 if code in (0xC0, 0xC1) else None
+            components = data[at + 7 : at + 8]
+        if code == _SCAN:
+            is_only = data[at + 2 : at + 3] == components
+            return place if is_only and _markers(data, at) == [0xD9] else None
+    return None
+
+
+def _markers(data, at):
+    """Codes after 0xFF from this place on, but for those that a scan has, 0 and RST0 to RST7."""
+    values = np.frombuffer(data, np.uint8, offset=at)
+    codes = values[1:][values[:-1] == 0xFF]
+    return codes[(codes != 0) & ((codes < 0xD0) | (codes > 0xD7))].tolist()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,8 +1,8 @@
 """Operations of RandAugment and the like, on images of uint8 [H, W, 3].
 
-Those on colours return Pillow's pixels. The geometric ones have Pillow's coordinates, but OpenCV's
-bicubic filter: three times as fast, and on a photograph within 1 grey level of Pillow's on average.
-`fill` is the colour, RGB, of pixels from outside the image.
+They return Pillow's pixels. Only rotation has Pillow's coordinates, but OpenCV's bicubic filter:
+three times as fast, and on a photograph within 1 grey level of Pillow's on average. `fill` is the
+colour, RGB, of pixels from outside the image.
 """
 
 import math
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageFilter
+
+from convnext.images import loops
 
 LEVELS = np.arange(256)
 
@@ -63,47 +65,41 @@ def solarize_add(image: np.ndarray, add: int) -> np.ndarray:
 
 def color(image: np.ndarray, factor: float) -> np.ndarray:
     """Blends the grey image with the image: factor 0 is grey, 1 the image, above 1 beyond it."""
-    return np.asarray(ImageEnhance.Color(_picture(image)).enhance(factor))
+    return loops.from_grey(np.ascontiguousarray(image), np.float32(factor))
 
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Blends the mean grey level with the image by the factor, as `color`."""
-    grey = int(np.asarray(_picture(image).convert("L")).mean() + 0.5)
-    return _by_level(image, [_blended(grey, LEVELS, factor)])
+    height, width, _ = image.shape
+    grey = int(loops.sum_of_greys(np.ascontiguousarray(image)) / (height * width) + 0.5)
+    return _by_level(image, [_blended(grey, factor)])
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """Blends black with the image by the factor, as `color`."""
-    return _by_level(image, [_blended(0, LEVELS, factor)])
+    return _by_level(image, [_blended(0, factor)])
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     """Blends the smoothed image with the image by the factor, as `color`."""
-    smooth = cv2.filter2D(image, -1, SMOOTH)
-    for edge in (0, -1):
-        smooth[edge], smooth[:, edge] = image[edge], image[:, edge]
-    return _blended(smooth, image, factor)
+    return loops.from_smooth(np.ascontiguousarray(image), np.float32(factor))
 
 
-SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
-
-
-def _blended(start, end, factor):
-    """Interpolates from start, at 0, to end, at 1, and beyond. Computes in float32 and truncates,
-    as Pillow does."""
-    start = np.float32(start)
-    values = start + np.float32(factor) * (np.float32(end) - start)
+def _blended(grey, factor):
+    """Interpolates from the grey level, at 0, to each level, at 1, and beyond. Computes in float32
+    and truncates, as Pillow does."""
+    values = np.float32(grey) + np.float32(factor) * (np.float32(LEVELS) - np.float32(grey))
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
 def _histograms(image):
-    return [cv2.calcHist([image], [i], None, [256], [0, 256]).ravel().astype(int) for i in range(3)]
+    return loops.histograms(np.ascontiguousarray(image))
 
 
 def _by_level(image, tables):
     """Replaces each level by its value in a table: one table for all channels, or one for each."""
-    table = np.stack(tables, axis=-1).astype(np.uint8)
-    return cv2.LUT(image, table[:, None] if len(tables) == 3 else table)
+    tables = np.broadcast_to(tables, (3, 256)).astype(np.uint8)
+    return loops.by_level(np.ascontiguousarray(image), tables)
 
 
 def gaussian_blur(image: np.ndarray, radius: float) -> np.ndarray:
@@ -117,40 +113,39 @@ def rotate(image: np.ndarray, degrees: float, fill: Sequence[int]) -> np.ndarray
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = width / 2, height / 2
-    return _affine(
-        image, (cos, -sin, x - x * cos + y * sin), (sin, cos, y - x * sin - y * cos), fill
-    )
-
-
-def shear_x(image: np.ndarray, slope: float, fill: Sequence[int]) -> np.ndarray:
-    """Moves row y by slope * y pixels to the left."""
-    return _affine(image, (1, slope, 0), (0, 1, 0), fill)
-
-
-def shear_y(image: np.ndarray, slope: float, fill: Sequence[int]) -> np.ndarray:
-    """Moves column x by slope * x pixels up."""
-    return _affine(image, (1, 0, 0), (slope, 1, 0), fill)
-
-
-def translate_x(image: np.ndarray, share: float, fill: Sequence[int]) -> np.ndarray:
-    """Moves the image to the left, by a share of the width."""
-    return _affine(image, (1, 0, share * image.shape[1]), (0, 1, 0), fill)
-
-
-def translate_y(image: np.ndarray, share: float, fill: Sequence[int]) -> np.ndarray:
-    """Moves the image up, by a share of the height."""
-    return _affine(image, (1, 0, 0), (0, 1, share * image.shape[0]), fill)
-
-
-def _affine(image, row_x, row_y, fill):
-    """Transforms the image by the map from a point of the result, (x, y, 1), to a point of the
-    image. In Pillow's coordinates a pixel's centre is at a half, in OpenCV's at a whole number."""
-    matrix = np.array([row_x, row_y])
+    matrix = np.array([(cos, -sin, x - x * cos + y * sin), (sin, cos, y - x * sin - y * cos)])
+    # In Pillow's coordinates a pixel's centre is at a half, in OpenCV's at a whole number.
     matrix[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
     flags, border = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, cv2.BORDER_CONSTANT
     return cv2.warpAffine(
         image, matrix, image.shape[1::-1], flags=flags, borderMode=border, borderValue=tuple(fill)
     )
+
+
+def shear_x(image: np.ndarray, slope: float, fill: Sequence[int]) -> np.ndarray:
+    """Moves row y by slope * y pixels to the left."""
+    return _moved_rows(image, slope, 0, fill)
+
+
+def shear_y(image: np.ndarray, slope: float, fill: Sequence[int]) -> np.ndarray:
+    """Moves column x by slope * x pixels up."""
+    return cv2.transpose(_moved_rows(cv2.transpose(image), slope, 0, fill))
+
+
+def translate_x(image: np.ndarray, share: float, fill: Sequence[int]) -> np.ndarray:
+    """Moves the image to the left, by a share of the width."""
+    return _moved_rows(image, 0, share * image.shape[1], fill)
+
+
+def translate_y(image: np.ndarray, share: float, fill: Sequence[int]) -> np.ndarray:
+    """Moves the image up, by a share of the height."""
+    shift = share * image.shape[0]
+    return cv2.transpose(_moved_rows(cv2.transpose(image), 0, shift, fill))
+
+
+def _moved_rows(image, slope, shift, fill):
+    image, colour = np.ascontiguousarray(image), np.array(fill, np.uint8)
+    return loops.moved_rows(image, float(slope), float(shift), colour)
 
 
 def _picture(image):

@@ -6,9 +6,10 @@ processor adds many pixels at a time.
 """
 
 import cv2
-import numba
 import numpy as np
 import PIL
+
+from convnext.images.compiled import compiled
 
 PRECISION_BITS = 22  # of the weights, as in Pillow's Resample.c
 PILLOW = int(PIL.__version__.partition(".")[0])
@@ -48,22 +49,7 @@ def _combine_rows(image, firsts, weights):
     return sums.reshape(-1, *image.shape[1:])
 
 
-def _compiled(**options):
-    """Decorates with numba.njit. The compiled code is cached beside this file or in the user's
-    cache folder. If neither can be written, it lives as long as the process."""
-
-    def compiled(function):
-        try:
-            return numba.njit(function, cache=True, **options)
-        except RuntimeError:
-            # No folder can be written. Any other might belong to other users as well, and numba
-            # executes what it finds in its cache.
-            return numba.njit(function, **options)
-
-    return compiled
-
-
-@_compiled(nogil=True)
+@compiled()
 def _sums(image, firsts, weights):
     size = image.shape[1]
     result = np.empty((len(firsts), size), np.uint8)
@@ -79,7 +65,7 @@ def _sums(image, firsts, weights):
     return result
 
 
-@_compiled(nogil=True)
+@compiled()
 def _weights(size, new_size, begin, end):
     """Returns for each new pixel from begin to end the first old pixel that counts, int32 [n], and
     the weights from there on, int32 [n, taps], in units of 2**-PRECISION_BITS."""
@@ -105,7 +91,7 @@ def _weights(size, new_size, begin, end):
     return firsts, weights
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _filter(x):
     """Evaluates Keys' cubic with a = -0.5."""
     x = abs(x)

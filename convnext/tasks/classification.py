@@ -102,11 +102,11 @@ def _on_its_place(config, source, on_host):
     place, size = config.augment_on, config.image_size
     require(place in PLACES, "augment_on", place, " or ".join(PLACES))
     as_they_come = itemgetter("image")
-    if place == "host":
-        return source, on_host, as_they_come, []
-    if missing := augmentation.not_here(**config.augment):
+    missing = augmentation.not_here(**config.augment)
+    if place == "host" or missing:
         line = f"augments   on the host: {missing}, which the device does not have"
-        return source, on_host, as_they_come, [line]
+        said = [] if place == "host" else [line]
+        return sources.decoded_on_demand(source), on_host, as_they_come, said
     source = sources.resized(source, partial(augment.resize, height=size, width=size))
     on_device = partial(augment_batch, seed=config.seed, **config.augment)
     return source, None, on_device, ["augments   on the device"]

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from convnext.data import folders, pipeline
+from convnext.data import folders, pipeline, sources
 from convnext.data.batches import EvalBatches, TrainBatches
 from convnext.data.epochs import Epochs
 from convnext.images import augment, decode
@@ -77,6 +77,7 @@ def _stages(source, size):
     crop = partial(augment.random_resized_crop, size=size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     rng = np.random.default_rng(0)
     crops = [crop(image, rng) for image in images]
+    on_demand = [decode.decode_on_demand(image, "") for image in data]
     randaugment = RandAugment()
 
     def augmented(image):
@@ -85,6 +86,7 @@ def _stages(source, size):
     return {
         "decode": _milliseconds(lambda image: decode.decode_file(image, ""), data),
         "random resized crop": _milliseconds(lambda image: crop(image, rng), images),
+        "both, of the crop alone": _milliseconds(lambda image: crop(image, rng), on_demand),
         "flip and RandAugment": _milliseconds(augmented, crops),
         "evaluation's resize and crop": _milliseconds(
             lambda image: augment.eval_transform(image, image_size=size), images
@@ -105,8 +107,9 @@ def _milliseconds(function: Callable, items: Sequence, passes: int = 5) -> list[
 def _batches(source, size):
     """Those of the recipe."""
     transform = partial(augment.train, image_size=size, randaugment={})
+    epochs = Epochs(len(source), BATCH_SIZE, num_epochs=1000)
     return {
-        "train": TrainBatches(source, transform, Epochs(len(source), BATCH_SIZE, num_epochs=1000)),
+        "train": TrainBatches(sources.decoded_on_demand(source), transform, epochs),
         "eval": _Repeated(
             source, partial(augment.evaluate, image_size=size), batch_size=BATCH_SIZE
         ),

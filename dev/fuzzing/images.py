@@ -102,7 +102,16 @@ def readings(folder: Path) -> list[tuple[Callable[[], Any], Callable[[], Any]]]:
     return [
         (lambda: _digest(decode.decode_file(data, "image")), lambda: _of_pillow(data)),
         (lambda: _digest(decode.decode(data)), lambda: _of_pillow(data, turned=True)),
+        (lambda: _upper_half(data), lambda: _digest(_half(decode.decode_file(data, "image")))),
     ]
+
+
+def _upper_half(data):
+    return _digest(_half(decode.decode_on_demand(data, "image")))
+
+
+def _half(pixels):
+    return pixels[: pixels.shape[0] // 2, :]
 
 
 def _of_pillow(data, turned=False):

@@ -170,6 +170,22 @@ def test_the_next_image_stands_in_for_one_that_cannot_be_read(source, damaged):
     assert set(whole["bad"]) == {-1}
 
 
+def test_the_next_image_stands_in_for_one_whose_pixels_cannot_be_read(source):
+    """As of a file that is decoded when its crop is known."""
+
+    def unreadable(example, rng):
+        if example["label"] == 2:
+            raise InputError("cannot read the image", "a whole one")
+        return example
+
+    batches = train_batches(source, batch_size=N, max_bad_images=1)
+    batches.transform = unreadable
+    batch = batches[0]
+    asked = batches.epochs[0][1].tolist()
+    assert batch["bad"].tolist() == [i if i % 3 == 2 else -1 for i in asked]
+    assert numbers([batch]) == [(i + 1) % N if i % 3 == 2 else i for i in asked]
+
+
 def test_with_groups_the_next_image_is_one_of_the_same_group():
     source = numbered.source(N, TwoShapes)
     source.damaged = (0, 5, 6, N - 1)
@@ -197,4 +213,4 @@ def test_an_image_that_cannot_be_read_does_not_count_in_an_evaluation(damaged):
 def test_a_disk_that_is_gone_is_not_searched_for_images(damaged):
     damaged.damaged = range(N)
     with pytest.raises(InputError, match="cannot read the image 9.jpg"):
-        data_batches._readable(damaged, range(N), 4, 5)
+        data_batches._readable(damaged.__getitem__, range(N), 4, 5)

@@ -10,12 +10,25 @@ from tests.helpers.inputs import refused
 class Source:
     """Images of which some cannot be read."""
 
-    def __init__(self, *broken):
-        self.broken = broken
+    def __init__(self, *broken, damaged=()):
+        self.broken, self.damaged = broken, damaged
 
     def __getitem__(self, index):
         if index in self.broken:
             raise InputError(f"cannot read {index}.jpg", "whole ones")
+        return {"image": Pixels(index in self.damaged)}
+
+
+class Pixels:
+    """That are decoded when they are asked for."""
+
+    def __init__(self, is_damaged):
+        self.is_damaged = is_damaged
+
+    def __array__(self, dtype=None, copy=None):
+        if self.is_damaged:
+            raise InputError("cannot decode it", "whole ones")
+        return np.zeros((1, 1, 3), np.uint8)
 
 
 def message(index):
@@ -24,6 +37,15 @@ def message(index):
 
 def bad(*indices):
     return np.array([*indices, -1], np.int32)
+
+
+def test_what_is_wrong_is_known_from_the_pixels_too():
+    reported = []
+    damaged.BadImages(Source(damaged=(4,)), 2, reported.append, set()).look(bad(4, 5))
+    assert reported == [
+        "cannot decode it; accepted: whole ones",
+        "image 5 could not be read at first, but can be now",
+    ]
 
 
 def test_a_process_alone_looks_at_once():

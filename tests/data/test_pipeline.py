@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections import deque
 from itertools import islice
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -136,12 +138,40 @@ def test_parts_of_an_evaluation_are_joined_with_their_masks_in_memory_of_their_o
     parts = pipeline._Parts(batches)
     assert len(parts) == 2 * 3
     assert [len(parts[i]["bad"]) for i in range(6)] == [3, 3, 2] * 2
-    joined = list(pipeline._joined((parts[i] for i in range(6)), 8))
+    joined = list(pipeline._joined((parts[i] for i in range(6)), 8, deque()))
     assert len(joined) == 2
     for number, batch in enumerate(joined):
         jax.tree.map(np.testing.assert_array_equal, batch, batches[number])
         assert all(rows.base is None for rows in batch.values())
     assert [batch["mask"].sum() for batch in joined] == [8, 0]
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_memory_is_filled_again_when_its_batch_is_on_devices_that_have_their_own(
+    source, monkeypatch
+):
+    places, events = [], []
+
+    def placed(sharding, rows):
+        if rows.ndim == 4:
+            places.append(rows.ctypes.data)
+            events.append(len(places))
+        return jnp.array(rows)  # a copy
+
+    def ready(arrays, wait=jax.block_until_ready):
+        events.append("ready" if arrays else "new")
+        return wait(arrays)
+
+    batches = train_batches(source, num_steps=6)
+    with on_one_device() as feed:
+        feed._on_cpu = False
+        monkeypatch.setattr(jax, "make_array_from_process_local_data", placed)
+        monkeypatch.setattr(jax, "block_until_ready", ready)
+        made = list(feed.train(batches))
+    check(made, batches)
+    first, second = places[:2]
+    assert first != second and places == [first, second] * 3
+    assert events == ["new", 1, "new", 2, "ready", 3, "ready", 4, "ready", 5, "ready", 6]
 
 
 @pytest.fixture
@@ -308,6 +338,7 @@ def test_the_memory_of_the_host_stays_flat():
 KILLED = """
 import os, signal
 import jax
+import jax.numpy as jnp
 from convnext.data import batches, pipeline
 from tests.helpers import numbered
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
+import pickle
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 
 from convnext import hosts
 from convnext.data import folders, in_memory, sources
 from convnext.errors import InputError
+from convnext.images import decode
 from tests.helpers import numbered
+from tests.helpers.archives import jpeg
 from tests.helpers.inputs import refused
+from tools import prepare
 
 
 def test_an_unknown_source_is_refused(tmp_path):
@@ -54,6 +59,35 @@ def test_a_label_that_is_of_no_class_is_refused_by_its_image(label):
 def test_labels_of_several_numbers_are_left_as_they_are():
     row = np.array([0, -7.5, 9], np.float32)
     np.testing.assert_array_equal(labelled([row])[0]["label"], row)
+
+
+@pytest.mark.parametrize("name", ["folder", "arrayrecord", "parquet"])
+def test_files_that_are_decoded_on_demand_are_the_same(name, tmp_path):
+    """In another process, too: those that make batches are sent the source."""
+    root, data = tmp_path / "folder", [jpeg(value) for value in range(0, 60, 10)]
+    for part in ("train", "val"):
+        for index, one in enumerate(data):
+            path = root / part / "ab"[index % 2] / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(one)
+    if name == "arrayrecord":
+        prepare.main([f"--source={root}", f"--out={tmp_path / name}"])
+    if name == "parquet":
+        rows = {"image": [{"bytes": one, "path": None} for one in data], "label": [0, 1] * 3}
+        features = dict(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+        made = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+        made.to_parquet(tmp_path / name / "train.parquet")
+    source, _ = sources.load(name, str(tmp_path / name), val_fraction=0.5)
+    assert isinstance(source[0]["image"], np.ndarray)
+    on_demand = sources.decoded_on_demand(sources.Labelled(source, "image"))
+    on_demand = pickle.loads(pickle.dumps(on_demand))
+    for index in range(len(source)):
+        image = on_demand[index]["image"]
+        assert isinstance(image, decode.Rows)
+        np.testing.assert_array_equal(image, source[index]["image"])
+        assert on_demand[index]["label"] == source[index]["label"]
+    in_memory = numbered.source(3)
+    assert sources.decoded_on_demand(in_memory) is in_memory
 
 
 def test_joined_sources_follow_one_another():

@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from convnext.data import folders
+from convnext.errors import InputError
 from convnext.images import decode
 from convnext.images.processor import ImageProcessor
 from tests.helpers.inputs import noise, refused
@@ -262,10 +264,76 @@ def test_a_jpeg_with_a_few_wrong_bytes_is_read_as_pillow_reads_it():
     np.testing.assert_array_equal(decode.decode_file(data, "a.jpg"), expected)
 
 
+@pytest.mark.parametrize("read", [decode.decode_file, decode.decode_on_demand])
 @pytest.mark.parametrize("kept", [0, 10, 1000, -2000, -20])
-def test_a_jpeg_that_is_cut_off_is_refused_by_name(kept):
+def test_a_jpeg_that_is_cut_off_is_refused_by_name(kept, read):
     whole = encoded(Image.fromarray(load_sample_image("china.jpg")), "JPEG")
-    refused("cannot read the image some/a.jpg: ", decode.decode_file, whole[:kept], "some/a.jpg")
+    refused("cannot read the image some/a.jpg: ", read, whole[:kept], "some/a.jpg")
+
+
+def test_rows_that_are_decoded_on_demand_are_those_of_the_whole():
+    count = 0
+    for data in jpegs():
+        whole, rows = decode.decode_file(data, "a.jpg"), decode.decode_on_demand(data, "a.jpg")
+        count += isinstance(rows, decode.Rows)
+        np.testing.assert_array_equal(rows, whole)
+        height, width, _ = rows.shape
+        for bottom in range(1, height + 1):
+            window = slice(bottom // 3, bottom), slice(width // 3, width)
+            np.testing.assert_array_equal(rows[window], whole[window])
+    assert count == 18  # neither progressive ones nor CMYK
+
+
+def test_rows_below_a_window_are_not_decoded(monkeypatch):
+    data = encoded(Image.fromarray(load_sample_image("china.jpg")), "JPEG")
+    sizes = []
+
+    def decoded(*arguments, decode_jpeg=simplejpeg.decode_jpeg, **keywords):
+        sizes.append(decode_jpeg(*arguments, **keywords).shape)
+        return np.zeros(sizes[-1], np.uint8)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", decoded)
+    rows = decode.decode_on_demand(data, "a.jpg")
+    assert sizes == [] and rows[10:50, 5:9].shape == (40, 4, 3)
+    assert rows[10:, 5:9].shape == (417, 4, 3)
+    assert sizes == [(52, 640, 3), (427, 640, 3)]
+
+
+def test_rows_of_a_damaged_jpeg_are_those_of_the_whole_or_it_is_refused():
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(load_sample_image("china.jpg")).resize((120, 90))
+    whole = encoded(photo, "JPEG", restart_marker_blocks=20)
+    counts = Counter()
+    for _ in range(600):
+        data = bytearray(whole)
+        for place in rng.integers(2, len(data), size=2):
+            data[place] = rng.integers(256)
+        try:
+            expected = decode.decode_file(bytes(data), "a.jpg")
+        except InputError:
+            counts["refused"] += 1
+            refused("cannot read the image a.jpg", lambda data: read(data)[:50, :], bytes(data))
+            continue
+        rows = read(bytes(data))
+        counts[type(rows)] += 1
+        np.testing.assert_array_equal(rows[:50, :], expected[:50])
+    assert all(counts[kind] > 10 for kind in ("refused", decode.Rows, np.ndarray)), counts
+
+
+def read(data):
+    return decode.decode_on_demand(data, "a.jpg")
+
+
+@pytest.mark.parametrize("where", ["huffman table", "frame"])
+def test_rows_that_cannot_be_decoded_are_refused_by_name(where):
+    """Of a header that a decoder does not look at before."""
+    data = bytearray(encoded(Image.fromarray(noise(40, 50, 3)), "JPEG"))
+    if where == "frame":
+        data[data.index(b"\xff\xc0") + 4] = 12  # bits of a level
+    else:
+        place = data.index(b"\xff\xc4") + 5
+        data[place : place + 16] = bytes([255] * 16)
+    refused("cannot read the image a.jpg", lambda: np.asarray(read(bytes(data))[:9, :]))
 
 
 def with_size(data, width, height):

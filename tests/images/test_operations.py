@@ -1,4 +1,4 @@
-"""Colours against Pillow; the geometry is in test_randaugment.py."""
+"""All but rotation, which is in test_randaugment.py, against Pillow."""
 
 import numpy as np
 import pytest
@@ -41,3 +41,26 @@ def test_pixels_are_pillows(name):
             )
             made = getattr(operations, name)(image, *arguments)
             np.testing.assert_array_equal(made, expected, err_msg=f"{image.shape} {arguments}")
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.001, 0.27, -0.2913, 0.45, -0.5, 1.0, -7.3, 40.0])
+@pytest.mark.parametrize("name", ["shear_x", "shear_y", "translate_x", "translate_y"])
+def test_pixels_that_are_moved_are_pillows(name, amount):
+    fill = (124, 116, 104)
+    for image in images():
+        height, width, _ = image.shape
+        matrix = {
+            "shear_x": (1, amount, 0, 0, 1, 0),
+            "shear_y": (1, 0, 0, amount, 1, 0),
+            "translate_x": (1, 0, amount * width, 0, 1, 0),
+            "translate_y": (1, 0, 0, 0, 1, amount * height),
+        }[name]
+        expected = Image.fromarray(image).transform(
+            (width, height),
+            Image.Transform.AFFINE,
+            matrix,
+            resample=Image.Resampling.BICUBIC,
+            fillcolor=fill,
+        )
+        made = getattr(operations, name)(image, amount, fill)
+        np.testing.assert_array_equal(made, np.asarray(expected), err_msg=f"{image.shape}")

@@ -22,7 +22,7 @@ def test_each_operation_gives_what_timm_makes_of_it(case):
     image = TIMM["large" if op in GEOMETRIC else "image"]
     made = augment.apply(op, image, float(magnitude), int(sign))
     assert made.shape == image.shape and made.dtype == np.uint8
-    if op in GEOMETRIC:  # another bicubic filter
+    if op == "Rotate":  # another bicubic filter
         assert np.abs(made.astype(int) - TIMM[case]).mean() < 2
         assert (made != image).any()
     else:
@@ -30,26 +30,12 @@ def test_each_operation_gives_what_timm_makes_of_it(case):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_geometry_is_within_a_grey_level_of_pillows_on_a_photograph(sign):
+def test_a_rotation_is_within_a_grey_level_of_pillows_on_a_photograph(sign):
     photo = Image.fromarray(load_sample_image("china.jpg")).resize((224, 224))
-    slope, pixels = 0.27 * sign, 0.405 * 224 * sign
-    matrices = {
-        "ShearX": (1, slope, 0, 0, 1, 0),
-        "ShearY": (1, 0, 0, slope, 1, 0),
-        "TranslateX": (1, 0, pixels, 0, 1, 0),
-        "TranslateY": (1, 0, 0, 0, 1, pixels),
-    }
-    cubic = Image.Resampling.BICUBIC
-    expected = {
-        op: photo.transform(
-            photo.size, Image.Transform.AFFINE, matrix, resample=cubic, fillcolor=(124, 116, 104)
-        )
-        for op, matrix in matrices.items()
-    }
-    expected["Rotate"] = photo.rotate(27 * sign, resample=cubic, fillcolor=(124, 116, 104))
-    for op, image in expected.items():
-        made = RandAugment().apply(op, np.asarray(photo), 9.0, sign)
-        assert np.abs(made.astype(int) - np.asarray(image)).mean() < 1, op
+    fill, cubic = (124, 116, 104), Image.Resampling.BICUBIC
+    expected = np.asarray(photo.rotate(27 * sign, resample=cubic, fillcolor=fill))
+    made = RandAugment().apply("Rotate", np.asarray(photo), 9.0, sign)
+    assert np.abs(made.astype(int) - expected).mean() < 1
 
 
 def test_every_operation_is_compared():

@@ -1,4 +1,3 @@
-import numba
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,12 +49,3 @@ def test_the_order_of_the_axes_is_that_of_the_pillow_that_is_installed(monkeypat
     assert (made[12] != made[13]).any()
     version = max(int(Image.__version__.partition(".")[0]), 12)
     np.testing.assert_array_equal(made[min(version, 13)], pillow(image, 40, 40))
-
-
-def test_where_no_folder_can_be_written_to_functions_are_compiled_all_the_same():
-    names = {}
-    exec("def double(x):\n    return 2 * x", names)  # of no file, beside which to keep it
-    with pytest.raises(RuntimeError, match="cannot cache function 'double': no locator"):
-        numba.njit(names["double"], cache=True)
-    assert resample._compiled(nogil=True)(names["double"])(3) == 6
-    assert resample._sums._cache.cache_path  # where one can

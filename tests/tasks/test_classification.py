@@ -3,6 +3,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import digits
 from convnext import ConvNeXt, ImageProcessor, sharding
@@ -10,11 +11,11 @@ from convnext.data import in_memory, sources
 from convnext.data.batches import TrainBatches
 from convnext.data.epochs import Epochs
 from convnext.errors import InputError
-from convnext.images import augment
+from convnext.images import augment, decode
 from convnext.tasks import classification
 from convnext.training import augmentation, losses, steps
 from convnext.weights.pretrained import Pretrained
-from tests.helpers.inputs import refused
+from tests.helpers.inputs import noise, refused
 
 
 def source(labels):
@@ -140,6 +141,29 @@ def test_what_the_device_does_not_have_stays_on_the_host_and_is_named():
     assert "augments" not in said
     with pytest.raises(InputError, match="augment_on is 'gpu'; accepted: host or device"):
         made(augment_on="gpu")
+
+
+@pytest.mark.parametrize("crop", [(None, None), ((0.2, 0.9), None), (None, 2)])
+def test_of_files_only_what_a_crop_needs_is_decoded_on_the_host(crop, tmp_path):
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(noise(40, 30, 3)).save(tmp_path / name / "0.jpg")
+    files = {"data.name": "folder", "data.root": str(tmp_path), "model.num_classes": 2}
+    fields = dict(zip(("augment.crop_scale", "augment.crop_padding"), crop, strict=True))
+    task, _ = made(**files, **fields, augment_on="host")
+    assert isinstance(task.evaluation.source[0]["image"], np.ndarray)
+    example = task.train_source[0]
+    assert isinstance(example["image"], decode.Rows)
+    whole = example | {"image": np.asarray(example["image"])}
+    for seed in range(5):
+        found, expected = (
+            task.train_transform(each, np.random.default_rng(seed))["image"]
+            for each in (example, whole)
+        )
+        assert found.shape == (16, 16, 3)
+        np.testing.assert_array_equal(found, expected)
+    task, _ = made(**files)
+    assert task.train_source[0]["image"].shape == (16, 16, 3)  # resized, for the device
 
 
 def test_what_is_out_of_range_is_refused_on_the_device_too():
