@@ -3,7 +3,7 @@
 import io
 import os
 import re
-from contextlib import suppress
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convnext.errors import InputError, require
+from convnext.images.compiled import compiled
 
 MAX_PIXELS = 2 * 89_478_485  # of an image; Pillow's own default limit
 # Scans of a JPEG. A decoder goes through all pixels for each scan, even an empty one. Progressive
@@ -176,10 +177,9 @@ def decode_on_demand(data: bytes, name: str) -> np.ndarray | Rows:
     raise the InputError when they are asked for."""
     place = _height_of_one_scan(data)
     if place is not None:
-        with suppress(ValueError):
-            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-            if colorspace != "CMYK" and width * height <= MAX_PIXELS:
-                return Rows(data, name, (height, width, 3), place)
+        height, width, components = struct.unpack_from(">HHB", data, place)
+        if components in (1, 3) and 0 < height * width <= MAX_PIXELS:
+            return Rows(data, name, (height, width, 3), place)
     return decode_file(data, name)
 
 
@@ -195,15 +195,20 @@ def _height_of_one_scan(data):
             components = data[at + 7 : at + 8]
         if code == _SCAN:
             is_only = data[at + 2 : at + 3] == components
-            return place if is_only and _markers(data, at) == [0xD9] else None
+            markers = _count_markers(np.frombuffer(data, np.uint8, offset=at))
+            return place if is_only and markers == 1 else None  # that of the end
     return None
 
 
-def _markers(data, at):
-    """Codes after 0xFF from this place on, but for those that a scan has, 0 and RST0 to RST7."""
-    values = np.frombuffer(data, np.uint8, offset=at)
-    codes = values[1:][values[:-1] == 0xFF]
-    return codes[(codes != 0) & ((codes < 0xD0) | (codes > 0xD7))].tolist()
+@compiled()
+def _count_markers(values):
+    """Counts those that a scan does not have within it: 0xFF and neither 0 nor RST0 to RST7."""
+    count = 0
+    following = values[1:]
+    for i in range(len(following)):
+        code = following[i]
+        count += (values[i] == 0xFF) & (code != 0) & ((code < 0xD0) | (code > 0xD7))
+    return count
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
