@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from convnext.data import sources
 from convnext.data.epochs import Epochs
 from convnext.errors import InputError, require
 from convnext.task import Source
@@ -39,6 +40,8 @@ class TrainBatches:
         self.source, self.transform, self.epochs = source, transform, epochs
         self.rows, self.max_bad_images = rows, max_bad_images
         self.num_rows = len(range(epochs.batch_size)[rows])
+        # Whether a batch is only taken from memory, for which no other thread or process is needed.
+        self.is_at_hand = transform is None and sources.rows(source, np.arange(0)) is not None
         self._members = _members(epochs.groups, len(source))
 
     def __len__(self) -> int:
@@ -49,8 +52,12 @@ class TrainBatches:
 
     def part(self, step: int, rows: slice) -> dict[str, np.ndarray]:
         """Returns these of the n rows of a batch."""
-        epochs, indices = (each[self.rows][rows].tolist() for each in self.epochs[step])
-        return _stacked([self._example(*each) for each in zip(epochs, indices, strict=True)])
+        epochs, indices = (each[self.rows][rows] for each in self.epochs[step])
+        if self.is_at_hand and (made := sources.rows(self.source, indices)) is not None:
+            numbers = dict(epoch=epochs, index=indices, bad=np.full(len(indices), -1))
+            return made | {name: each.astype(np.int32) for name, each in numbers.items()}
+        numbers = zip(epochs.tolist(), indices.tolist(), strict=True)
+        return _stacked([self._example(*each) for each in numbers])
 
     def row_nbytes(self) -> int:
         """Bytes of a row, in the group where they are the most. One example of each is read."""
@@ -96,7 +103,7 @@ class EvalBatches:
         max_bad_images: int = 0,
     ):
         require(batch_size > 0, "batch_size", batch_size, "1 and more")
-        self.source, self.transform = source, transform
+        self.source, self.transform, self.is_at_hand = source, transform, False
         self.batch_size, self.rows, self.max_bad_images = batch_size, rows, max_bad_images
         self.num_rows = len(range(batch_size)[rows])
         self._members = _members(groups, len(source))

@@ -38,7 +38,8 @@ class Feed:
     """Puts batches on the devices, made ahead of their use. A context manager, which ends all that
     makes them.
 
-    They are made by num_workers processes of one thread each, or with 0 by a thread of this one.
+    They are made by num_workers processes of one thread each, or with 0 by a thread of this one;
+    those that are at hand are taken when they are due.
     The workers of an evaluation stay for the next one, and begin it as soon as one ends.
 
     What is wrong with an example that was skipped is reported when it first occurs, and added to
@@ -90,7 +91,9 @@ class Feed:
         first = start * parts.per_batch
         # No more workers than there are parts: the others would start for nothing.
         num_workers = min(self.num_workers, len(parts) - first)
-        if num_workers > 0:
+        if batches.is_at_hand:
+            made = (parts[number] for number in range(first, len(parts)))
+        elif num_workers > 0:
             made = _by_workers(parts, first, num_workers, endless=endless, times=times)
         else:
             made = _by_thread(parts, first)
@@ -109,10 +112,13 @@ class Feed:
 
     def _placed(self, batch, sent):
         """The batch on the devices. Those that have memory of their own leave its own to `sent`."""
-        placed = {
-            name: jax.make_array_from_process_local_data(self.sharding, rows)
-            for name, rows in batch.items()
-        }
+        if self.sharding.is_fully_addressable:  # the same at half the price
+            placed = jax.device_put(dict(batch), self.sharding)
+        else:
+            placed = {
+                name: jax.make_array_from_process_local_data(self.sharding, rows)
+                for name, rows in batch.items()
+            }
         if not self._on_cpu:
             sent.append((dict(batch), list(placed.values())))
         batch.clear()  # so that nothing else holds it

@@ -126,6 +126,23 @@ def resized(source: Source, resize: Callable[[np.ndarray], np.ndarray]) -> Sourc
     return Resized(source, resize)
 
 
+def rows(source: Source, indices: np.ndarray) -> dict[str, np.ndarray] | None:
+    """The examples [n, ...] of a source that lies in memory, at once; None of another, and where a
+    label is of no class: then one by one they tell which."""
+    match source:
+        case Labelled():
+            found = rows(source.source, indices)
+            if found is None or found["label"].ndim > 1:
+                return found
+            labels, count = found["label"], len(source.class_names)
+            return found if ((labels >= 0) & (labels < count)).all() else None
+        case Part():
+            return rows(source.source, source.indices[indices])
+        case in_memory.Arrays() if type(source) is in_memory.Arrays:  # not one with its own ways
+            return {"image": source.images[indices], "label": source.labels[indices]}
+    return None
+
+
 def decoded_on_demand(source: Source) -> Source:
     """The same source, with `decode.decode_on_demand` for the images of its files."""
     match source:

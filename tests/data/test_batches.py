@@ -157,6 +157,37 @@ def test_a_label_of_no_class_is_that_of_an_image_that_cannot_be_read():
     assert sorted(batches[0]["label"].tolist()) == [0, 1, 2, 2]
 
 
+@pytest.mark.parametrize("groups", [None, GROUPS])
+def test_images_in_memory_that_nothing_transforms_are_taken_at_once(groups):
+    indices = np.arange(N)[::-1]
+    parts = sources.Labelled(sources.Part(numbered.source(N), indices), "training image")
+    batches, one_by_one = (
+        train_batches(parts, groups=groups, transform=transform)
+        for transform in (None, unchanged_in_training)
+    )
+    assert batches.is_at_hand and not one_by_one.is_at_hand
+    for step in (0, 4):
+        jax.tree.map(np.testing.assert_array_equal, batches[step], one_by_one[step])
+        dtypes = jax.tree.map(lambda rows: rows.dtype, (batches[step], one_by_one[step]))
+        assert dtypes[0] == dtypes[1]
+    assert sources.rows(numbered.source(N, numbered.Damaged), indices) is None
+
+
+def unchanged_in_training(example, rng):
+    return example
+
+
+@pytest.mark.parametrize("transform", [None, unchanged_in_training])
+def test_a_label_of_no_class_is_told_of_images_that_are_taken_at_once(transform):
+    source = numbered.source(4)
+    source.labels = np.int32([0, 1, 3, 2])
+    source = sources.Labelled(source, "training image")
+    batches = train_batches(source, batch_size=4, transform=transform)
+    refused("the label of training image 2 is 3", batches.__getitem__, 0)
+    batches.max_bad_images = 1
+    assert sorted(batches[0]["bad"].tolist()) == [-1, -1, -1, 2]
+
+
 def test_the_next_image_stands_in_for_one_that_cannot_be_read(source, damaged):
     whole, patched = (
         train_batches(s, num_epochs=1, batch_size=N, max_bad_images=4)[0] for s in (source, damaged)
@@ -178,8 +209,7 @@ def test_the_next_image_stands_in_for_one_whose_pixels_cannot_be_read(source):
             raise InputError("cannot read the image", "a whole one")
         return example
 
-    batches = train_batches(source, batch_size=N, max_bad_images=1)
-    batches.transform = unreadable
+    batches = train_batches(source, batch_size=N, max_bad_images=1, transform=unreadable)
     batch = batches[0]
     asked = batches.epochs[0][1].tolist()
     assert batch["bad"].tolist() == [i if i % 3 == 2 else -1 for i in asked]

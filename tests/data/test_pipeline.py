@@ -122,6 +122,16 @@ def test_an_evaluation_that_is_left_early_does_not_spoil_the_next(source, num_wo
         check(feed.evaluate(batches), batches)
 
 
+def test_for_images_at_hand_there_are_no_workers(source):
+    alone = workers()
+    batches = train_batches(source, transform=None)
+    with on_one_device(2) as feed:
+        training = feed.train(batches, start=1)
+        check([next(training)], [batches[1]])
+        assert workers() == alone
+        check(training, [batches[step] for step in range(2, len(batches))])
+
+
 def test_without_workers_nothing_is_read_for_the_next_evaluation():
     counted = numbered.source(N, numbered.Counted)
     batches = EvalBatches(counted, unchanged, batch_size=8)
@@ -152,11 +162,10 @@ def test_memory_is_filled_again_when_its_batch_is_on_devices_that_have_their_own
 ):
     places, events = [], []
 
-    def placed(sharding, rows):
-        if rows.ndim == 4:
-            places.append(rows.ctypes.data)
-            events.append(len(places))
-        return jnp.array(rows)  # a copy
+    def placed(batch, sharding):
+        places.append(batch["image"].ctypes.data)
+        events.append(len(places))
+        return jax.tree.map(jnp.array, batch)  # a copy
 
     def ready(arrays, wait=jax.block_until_ready):
         events.append("ready" if arrays else "new")
@@ -165,7 +174,7 @@ def test_memory_is_filled_again_when_its_batch_is_on_devices_that_have_their_own
     batches = train_batches(source, num_steps=6)
     with on_one_device() as feed:
         feed._on_cpu = False
-        monkeypatch.setattr(jax, "make_array_from_process_local_data", placed)
+        monkeypatch.setattr(jax, "device_put", placed)
         monkeypatch.setattr(jax, "block_until_ready", ready)
         made = list(feed.train(batches))
     check(made, batches)

@@ -60,7 +60,15 @@ def unchanged(example):
 
 
 def train_batches(
-    source, *, seed=3, num_epochs=3, num_steps=None, batch_size=8, groups=None, **keywords
+    source,
+    *,
+    seed=3,
+    num_epochs=3,
+    num_steps=None,
+    batch_size=8,
+    groups=None,
+    transform=jitter,
+    **keywords,
 ):
     epochs = Epochs(
         len(source),
@@ -70,7 +78,7 @@ def train_batches(
         seed=seed,
         groups=groups,
     )
-    return TrainBatches(source, jitter, epochs, **keywords)
+    return TrainBatches(source, transform, epochs, **keywords)
 
 
 def numbers(batches):
