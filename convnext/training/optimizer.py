@@ -13,6 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from convnext.errors import InputError, require
+from convnext.kernels.outline import written_once
 
 KINDS = ("cosine", "poly", "step")
 LAYER_DECAY_TYPES = ("group", "single", "layer_wise", "stage_wise")
@@ -122,6 +123,21 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
+    """optax.scale_by_adam, which keeps its state where `is_finite`, an argument of update, is
+    False. On CPU each moment is read and written once."""
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+
+    def update(grads, state, params=None, *, is_finite=True, **_):
+        _, new = adam.update(grads, state, params)
+        kept = written_once(jax.tree.map(partial(jnp.where, is_finite), new, state))
+        mu = optax.tree.bias_correction(kept.mu, b1, new.count)
+        nu = optax.tree.bias_correction(kept.nu, b2, new.count)
+        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu), kept
+
+    return optax.GradientTransformationExtraArgs(adam.init, update)
+
+
 def adamw(
     schedule: optax.Schedule,
     *,
@@ -168,7 +184,7 @@ def adamw(
 
     tx = optax.chain(
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        scale_by_adam(b1, b2, eps),
         optax.add_decayed_weights(decay, mask=decay_mask),
         optax.scale_by_learning_rate(schedule),
         optax.stateless(scale_layers) if has_scales else optax.identity(),

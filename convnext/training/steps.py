@@ -16,6 +16,7 @@ from flax import struct
 
 from convnext import hosts
 from convnext.errors import require
+from convnext.kernels.outline import written_once
 from convnext.task import Batch, Evaluation, Task, Variables
 from convnext.training import metrics, optimizer
 
@@ -72,23 +73,38 @@ class Update:
     frozen: str | None = None  # parameters without a gradient (optimizer.frozen_mask)
     accumulation_steps: int = 1  # parts in which a batch passes through the model
 
-    def apply(self, state: TrainState, grads: Any, others: Variables) -> TrainState:
-        """Returns the state after an update by these gradients, with these other variables."""
-        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+    def apply(
+        self, state: TrainState, grads: Any, others: Variables, is_finite: jax.Array | bool = True
+    ) -> TrainState:
+        """Returns the state after an update by these gradients, with these other variables.
+
+        Where is_finite is False it counts as skipped: parameters, other variables, averages and
+        moments stay, while the step and the schedules, which follow it, go on.
+        """
+
+        def kept(new, old):
+            return jax.tree.map(partial(jnp.where, is_finite), new, old)
+
+        update = optax.with_extra_args_support(self.tx).update
+        updates, opt_state = update(grads, state.opt_state, state.params, is_finite=is_finite)
         params = optax.apply_updates(state.params, updates)
+        params = written_once(kept(params, state.params))
         ema_params = {}
         for decay in self.ema_decays:
             share = 1 - decay  # of the new parameters; in float32, 1 - 0.9999 would lose 4 digits
             if self.ema_warmup:
                 share = jnp.maximum(share, (1 + state.step) ** (-2 / 3))
             average = state.ema_params[str(decay)]
-            ema_params[str(decay)] = optax.incremental_update(params, average, share)
+            moved = kept(optax.incremental_update(params, average, share), average)
+            ema_params[str(decay)] = moved
         return state.replace(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             ema_params=ema_params,
-            others={**state.others, **others},
+            others=kept({**state.others, **others}, state.others),
+            skipped=state.skipped + jnp.logical_not(is_finite),
+            skipped_in_a_row=jnp.where(is_finite, 0, state.skipped_in_a_row + 1),
         )
 
     def weights(self, state: TrainState) -> dict[str, Variables]:
@@ -145,7 +161,7 @@ def train_step(
 
     grad_norm = optax.tree.norm(grads)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    new_state = keep_if_finite(is_finite, update.apply(state, grads, others), state)
+    new_state = update.apply(state, grads, others, is_finite)
     return new_state, {
         "loss": loss,
         "grad_norm": grad_norm,
@@ -161,30 +177,6 @@ def gather(variables: Any, gathered: jax.sharding.Sharding | None) -> Any:
     if gathered is None:
         return variables
     return jax.lax.with_sharding_constraint(variables, gathered)
-
-
-def keep_if_finite(is_finite: jax.Array, new_state: TrainState, state: TrainState) -> TrainState:
-    """Returns new_state, where it is finite. Otherwise the update counts as skipped: parameters,
-    other variables, averages and moments stay, while the step and the schedules, which follow it,
-    go on."""
-
-    def select(new, old):
-        return jax.tree.map(partial(jnp.where, is_finite), new, old)
-
-    def is_adam(node):
-        return isinstance(node, optax.ScaleByAdamState)
-
-    def moments(new, old):
-        return select(new, old) if is_adam(new) else new
-
-    return new_state.replace(
-        params=select(new_state.params, state.params),
-        others=select(new_state.others, state.others),
-        ema_params=select(new_state.ema_params, state.ema_params),
-        opt_state=jax.tree.map(moments, new_state.opt_state, state.opt_state, is_leaf=is_adam),
-        skipped=state.skipped + ~is_finite,
-        skipped_in_a_row=jnp.where(is_finite, 0, state.skipped_in_a_row + 1),
-    )
 
 
 def accumulate(loss_and_grads: Callable, steps: int, in_turn: bool = False) -> Callable:
