@@ -30,7 +30,7 @@ MIXED = {"mix.mixup_alpha": 0.8, "mix.cutmix_alpha": 1.0, "mix.group_size": 128,
 
 
 # To the whole process group, while the first evaluation starts its worker: of what
-# multiprocessing starts, it is the third, after its own tracker and the worker that trains.
+# multiprocessing starts, it is the second, after its own tracker. To train, the digits need none.
 SIGNALLED = """
 import os, signal
 from multiprocessing import util
@@ -40,7 +40,7 @@ start, count = util.spawnv_passfds, 0
 def start_and_signal(*args):
     global count
     pid, count = start(*args), count + 1
-    if count == 3:
+    if count == 2:
         os.killpg(0, signal.SIGTERM)
     return pid
 util.spawnv_passfds = start_and_signal
