@@ -7,7 +7,6 @@ stop at a call that is not inlined. Other backends fuse well and see no call. Se
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax import lax
@@ -31,13 +30,6 @@ def platform() -> str:
 def on_cpu() -> bool:
     """Returns whether `platform()` is "cpu"."""
     return platform() == "cpu"
-
-
-def written_once(arrays: Any) -> Any:
-    """Returns the same arrays, which XLA on CPU writes to memory before anything reads them. Else
-    it computes them anew in each reader, and where they take the place of what is donated, it
-    first copies that for the readers."""
-    return lax.optimization_barrier(arrays) if on_cpu() else arrays
 
 
 def compiler_options() -> dict[str, bool]:

@@ -13,7 +13,6 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from convnext.errors import InputError, require
-from convnext.kernels.outline import written_once
 
 KINDS = ("cosine", "poly", "step")
 LAYER_DECAY_TYPES = ("group", "single", "layer_wise", "stage_wise")
@@ -125,12 +124,13 @@ def decay_mask(params: Any) -> Any:
 
 def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
     """optax.scale_by_adam, which keeps its state where `is_finite`, an argument of update, is
-    False. On CPU each moment is read and written once."""
+    False. What is kept is chosen before anything is computed from it: chosen after the update, the
+    state is read and computed once more on CPU, and copied, as it is donated."""
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
     def update(grads, state, params=None, *, is_finite=True, **_):
         _, new = adam.update(grads, state, params)
-        kept = written_once(jax.tree.map(partial(jnp.where, is_finite), new, state))
+        kept = jax.tree.map(partial(jnp.where, is_finite), new, state)
         mu = optax.tree.bias_correction(kept.mu, b1, new.count)
         nu = optax.tree.bias_correction(kept.nu, b2, new.count)
         return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu), kept

@@ -16,7 +16,6 @@ from flax import struct
 
 from convnext import hosts
 from convnext.errors import require
-from convnext.kernels.outline import written_once
 from convnext.task import Batch, Evaluation, Task, Variables
 from convnext.training import metrics, optimizer
 
@@ -87,8 +86,7 @@ class Update:
 
         update = optax.with_extra_args_support(self.tx).update
         updates, opt_state = update(grads, state.opt_state, state.params, is_finite=is_finite)
-        params = optax.apply_updates(state.params, updates)
-        params = written_once(kept(params, state.params))
+        params = kept(optax.apply_updates(state.params, updates), state.params)
         ema_params = {}
         for decay in self.ema_decays:
             share = 1 - decay  # of the new parameters; in float32, 1 - 0.9999 would lose 4 digits

@@ -480,3 +480,13 @@ def test_frozen_patterns_and_the_decay_see_full_names(tiny_params):
     grads = flatten_dict(jax.device_get(jax.jit(jax.grad(norm))(params)), sep="/")
     assert not any(grads[name].any() for name, at in mask.items() if at)
     assert grads["neck/kernel"].all() and grads["backbone/head/kernel"].any()
+
+
+def test_an_update_reads_and_writes_each_array_once():
+    """Two moments read the gradients; parameters read both; the average reads the parameters."""
+    tx = optimizer.adamw(lambda step: 1e-3)
+    params = {"a": {"kernel": jnp.zeros((256, 256))}, "b": {"kernel": jnp.zeros((256, 512))}}
+    state = steps.start({"params": params}, tx=tx, ema_decays=(0.99,))
+    update = jax.jit(steps.Update(tx, (0.99,)).apply, donate_argnums=0)
+    compiled = update.lower(state, params, {}, jnp.array(True)).compile()
+    assert compiled.cost_analysis()["bytes accessed"] / (4 * 256 * 768) < 13.1
