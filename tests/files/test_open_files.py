@@ -70,7 +70,7 @@ def test_too_many_open_files_are_no_image_to_be_left_out(images, tmp_path, few):
     few()
     for source in (files, recorded):
         with pytest.raises(RunError, match="too many open files: .*; accepted: .* ulimit -n"):
-            batches._readable(source, range(len(source)), 0, max_bad_images=3)
+            batches._readable(source.__getitem__, range(len(source)), 0, max_bad_images=3)
 
 
 def test_other_errors_are_left_to_the_caller():
