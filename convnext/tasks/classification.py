@@ -104,9 +104,9 @@ def _on_its_place(config, source, on_host):
     as_they_come = itemgetter("image")
     missing = augmentation.not_here(**config.augment)
     if place == "host" or missing:
-        line = f"augments   on the host: {missing}, which the device does not have"
-        said = [] if place == "host" else [line]
-        return sources.decoded_on_demand(source), on_host, as_they_come, said
+        said = f"augments   on the host: {missing}, which the device does not have"
+        lines = [said] if place == "device" else []
+        return sources.decoded_on_demand(source), on_host, as_they_come, lines
     source = sources.resized(source, partial(augment.resize, height=size, width=size))
     on_device = partial(augment_batch, seed=config.seed, **config.augment)
     return source, None, on_device, ["augments   on the device"]

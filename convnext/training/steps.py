@@ -64,6 +64,8 @@ def start(
 class Update:
     """The rule by which gradients become the next state."""
 
+    # Such as optimizer.adamw: its update is given is_finite, and keeps its moments where that is
+    # False. Optax's own do not, and a gradient that is not finite would stay in their moments.
     tx: optax.GradientTransformation
     ema_decays: Sequence[float] = ()
     # The averages begin as copies and forget less and less, until they reach their decay: after t
