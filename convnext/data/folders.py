@@ -56,22 +56,14 @@ class Files:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         path = self.path(index)
-        return {"image": self.decode(_bytes(path), str(path)), "label": self.labels[index]}
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Reads uint8 [H, W, 3]. Raises InputError with the path if the file is no whole image."""
-    return decode.decode_file(_bytes(path), str(path))
-
-
-def _bytes(path):
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        open_files.check_error(error)
-        raise InputError(
-            f"cannot read the image {path}: {error.strerror}", "files that can be read"
-        ) from error
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            open_files.check_error(error)
+            raise InputError(
+                f"cannot read the image {path}: {error.strerror}", "files that can be read"
+            ) from error
+        return {"image": self.decode(data, str(path)), "label": self.labels[index]}
 
 
 def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> tuple[Files, Files]:

@@ -63,8 +63,10 @@ def test_a_val_folder_counts_more_than_val_fraction(root):
 
 
 def test_a_grey_image_is_read_as_rgb(tmp_path):
-    Image.new("L", (5, 5), 7).save(tmp_path / "grey.png")
-    assert (folders.read_image(tmp_path / "grey.png") == np.full((5, 5, 3), 7)).all()
+    (tmp_path / "a").mkdir()
+    Image.new("L", (5, 5), 7).save(tmp_path / "a" / "grey.png")
+    image = folders.class_folders(tmp_path)[0]["image"]
+    assert (image == np.full((5, 5, 3), 7)).all()
 
 
 def test_a_missing_or_empty_folder_is_refused(tmp_path):
