@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convnext.kernels.outline import outline
+
 ORDERS = np.array(list(itertools.permutations(range(3))))  # in which three operations are applied
 GREY = (19595, 38470, 7471)  # ITU-R 601, of 65536, as Pillow's
 SHARPNESS = -1.0  # of the bicubic filter, as that of Pillow's transforms
@@ -165,6 +167,7 @@ def affine(
     return bicubic(x, width / 2 + a * right + b * down, height / 2 + c * right + d * down)
 
 
+@outline  # a reader would compute it anew, in another order
 def bicubic(x: jax.Array, columns: jax.Array, rows: jax.Array) -> jax.Array:
     """The levels of each image at places [N, H, W], in pixels from its corner; 0 outside of it.
     Pixels beside the image are those of its edge, as in Pillow."""
