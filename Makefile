@@ -27,6 +27,7 @@
 #
 # PYTHON is the interpreter of a new environment. CONSTRAINTS names a file of exact versions:
 # make test CONSTRAINTS=constraints.txt, make browser CONSTRAINTS=constraints-browser.txt.
+# Where uv is on the PATH it installs what train and test need, in a fifth of pip's time.
 
 PYTHON ?= python3
 CONFIG ?= configs/digits.py
@@ -37,8 +38,10 @@ VARIANT ?= tiny
 CONSTRAINTS ?=
 
 SAY_INSTALL = @echo "installing $(1) into $(@D): only this once; it may take some minutes"
-PIP_INSTALL = -m pip install --quiet --no-compile --disable-pip-version-check \
-	$(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+CONSTRAINT = $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+PIP_INSTALL = -m pip install --quiet --no-compile --disable-pip-version-check $(CONSTRAINT)
+UV := $(shell command -v uv)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --python=.venv/bin/python $(CONSTRAINT),.venv/bin/python $(PIP_INSTALL))
 
 .PHONY: train eval report test test-slow test-all parity browser notebook mutants bench gpu-compile \
 	lint package api audit clean
@@ -127,12 +130,13 @@ clean:
 
 .venv/train.installed: requirements.txt | .venv/bin/python
 	$(call SAY_INSTALL,requirements.txt)
-	.venv/bin/python $(PIP_INSTALL) -r requirements.txt
+	$(INSTALL) -r requirements.txt
 	@touch $@
 
 .venv/test.installed: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(call SAY_INSTALL,requirements-dev.txt)
-	.venv/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
+	.venv/bin/python -m compileall -q -j 0 .venv/lib  # or each process would, told not to write it
 	@touch $@
 
 .venv/audit.installed: | .venv/bin/python

@@ -1,6 +1,9 @@
 """That what the pages for people name exists."""
 
+import os
 import re
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,11 +39,24 @@ def test_every_flag_of_a_config_is_a_field_of_it(page):
 
 def test_make_says_what_it_installs_before_it_does():
     lines = (ROOT / "Makefile").read_text().splitlines()
-    installs = [i for i, line in enumerate(lines) if line.startswith("\t.venv") and "PIP_" in line]
+    installs = [i for i, line in enumerate(lines) if re.match(r"\t.*INSTALL\) ", line)]
     assert len(installs) == 5
     for i in installs:
-        what = lines[i].partition("$(PIP_INSTALL) ")[2].removeprefix("-r ")
+        what = lines[i].partition("INSTALL) ")[2].removeprefix("-r ")
         assert lines[i - 1] == f"\t$(call SAY_INSTALL,{what})"
+
+
+@pytest.mark.parametrize("target", ["train", "test"])
+def test_make_installs_by_uv_where_it_is_on_the_path(target, tmp_path):
+    uv = tmp_path / "uv"
+    uv.touch(0o755)
+    plan = ["make", "--dry-run", "--always-make", f".venv/{target}.installed", "CONSTRAINTS=c.txt"]
+    env = {"PATH": f"{tmp_path}:{os.defpath}"}
+    planned = partial(subprocess.run, plan, cwd=ROOT, env=env, capture_output=True, text=True)
+    by_uv = f"{uv} pip install --quiet --python=.venv/bin/python --constraint c.txt -r requirements"
+    assert by_uv in planned(check=True).stdout
+    uv.unlink()
+    assert ".venv/bin/python -m pip install" in planned(check=True).stdout
 
 
 def test_make_bench_finds_the_ratios_of_the_page_that_it_compares_with():
