@@ -7,6 +7,7 @@ stop at a call that is not inlined. Other backends fuse well and see no call. Se
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
@@ -14,6 +15,11 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 # What is traced inside `with compiling_for("tpu"):` is compiled for a platform not at hand.
 compiling_for = jax.make_user_context(default_value=None)
+
+FOR_CPU = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+}
 
 
 def platform() -> str:
@@ -32,13 +38,32 @@ def on_cpu() -> bool:
     return platform() == "cpu"
 
 
-def compiler_options() -> dict[str, bool]:
+def compiler_options() -> dict[str, Any]:
     """Returns what XLA is told when it compiles a model for `platform()`.
 
     For NVIDIA GPUs all products are cuBLAS's. On an H100 a training step of ConvNeXt-T took 4 %
     less time than with XLA's own products, and 50 instead of 80 s to compile.
+
+    For CPUs vectors may be of 512 bits where LLVM prefers 256 (inference 16 % faster, training
+    4 %), and products are Eigen's, not YNNPACK's, which adds up only (training 3 % faster); of
+    ConvNeXt-T at batch 8 on an Intel Xeon with AVX-512. With AVX2 alone it takes the same time.
     """
-    return {"xla_gpu_enable_triton_gemm": False} if platform() == "cuda" else {}
+    if platform() == "cuda":
+        return {"xla_gpu_enable_triton_gemm": False}
+    options = FOR_CPU if on_cpu() else {}
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(name, value):
+    """Whether this jaxlib has an option: XLA renames them at times."""
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return False
+    return True
 
 
 def outline(function: Callable) -> Callable:

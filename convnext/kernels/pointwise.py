@@ -16,6 +16,9 @@ from jax import lax
 from convnext.kernels import layer_norm_ptx, ptx
 from convnext.kernels.outline import on_cpu, outline, platform
 
+# On a CPU a kernel that is scaled is memory that is touched for the first time, as a map is.
+CPU_MAP_TO_KERNEL = 4
+
 
 def layer_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, kernels: str = "auto"
@@ -47,16 +50,20 @@ def norm_into(
     """Normalises over channels for a linear layer, of kernel [..., C, D]; weights are float32.
 
     Returns y, w and b, such that y @ w + b is what the layer makes of the normalised x; y and w are
-    of dtype. On NVIDIA GPUs scale and bias are part of w and b, and b stays float32, which spares
-    8 passes of a map through memory. kernels: see `standardize`.
+    of dtype. On NVIDIA GPUs, and on CPUs where the map is larger than the kernel, scale and bias
+    are part of w and b, and b stays float32, which spares passes of a map through memory. kernels:
+    see `standardize`.
     """
-    if platform() != "cuda":
+    if platform() == "cuda":
+        y = standardize(x, eps, dtype, kernels)
+    elif on_cpu() and x.size >= CPU_MAP_TO_KERNEL * kernel.size:
+        y = _on_rows(_standardize_rows, x, jnp.float32(eps)).astype(dtype)
+    else:
         y = layer_norm(x, scale, bias, eps).astype(dtype)
         return y, kernel.astype(dtype), kernel_bias.astype(dtype)
     # A sum and not a product, which might be computed in less than float32.
     axes = tuple(range(kernel.ndim - 1))
     kernel_bias = (bias[:, None] * kernel).sum(axes) + kernel_bias
-    y = standardize(x, eps, dtype, kernels)
     return y, (scale[:, None] * kernel).astype(dtype), kernel_bias
 
 
@@ -121,8 +128,9 @@ def mlp(
 ) -> jax.Array:
     """The MLP of a block: gamma * (gelu(x @ kernel1 + bias1) @ kernel2 + bias2).
 
-    x is [N, H, W, C], gamma [C]; None stands for a gamma of ones. It is one function because what
-    is kept for the backward pass, and on CPU when things are computed, is decided for all of it.
+    x is [N, H, W, C], gamma [C]; None stands for a gamma of ones. bias1 may be wider than x. It is
+    one function because what is kept for the backward pass, and on CPU when things are computed, is
+    decided for all of it.
     """
     if on_cpu():
         return _mlp(x, kernel1, bias1, kernel2, bias2, gamma)
@@ -200,6 +208,35 @@ def _layer_norm_of_maps_backward(eps, residuals, g):
 
 
 _layer_norm_of_maps.defvjp(_layer_norm_of_maps_forward, _layer_norm_of_maps_backward)
+
+
+# Without scale and bias the result is enough to keep. The layer that follows keeps it anyway.
+@jax.custom_vjp
+def _standardize_rows(x, eps):
+    return _standardize_apart(x, eps)[0]
+
+
+@outline
+def _standardize_apart(x, eps):
+    centred, _, rstd = _centred(x, eps)
+    return (centred * rstd).astype(x.dtype), rstd
+
+
+def _standardize_rows_forward(x, eps):
+    y, rstd = _standardize_apart(x, eps)
+    return y, (y, rstd)
+
+
+def _standardize_rows_backward(residuals, g):
+    return _standardize_rows_gradient(*residuals, g), None
+
+
+@outline
+def _standardize_rows_gradient(y, rstd, g):
+    return _input_gradient(y.astype(jnp.float32), rstd, g.astype(jnp.float32)).astype(y.dtype)
+
+
+_standardize_rows.defvjp(_standardize_rows_forward, _standardize_rows_backward)
 
 
 @outline
@@ -302,7 +339,7 @@ def _rows_through(x, kernel1, bias1, kernel2, bias2, gamma):
 
 @outline
 def _biased_gelu(x, bias):
-    return gelu(x + bias)
+    return gelu(x + bias).astype(x.dtype)
 
 
 @outline

@@ -3,6 +3,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import export
 
 from convnext.kernels import outline, pointwise
@@ -45,6 +46,28 @@ def test_what_is_compiled_for_another_platform_is_traced_for_it():
 
 
 def test_products_on_nvidia_gpus_are_the_librarys():
-    assert outline.compiler_options() == {}
+    with outline.compiling_for("tpu"):
+        assert outline.compiler_options() == {}
     with outline.compiling_for("cuda"):
         assert outline.compiler_options() == {"xla_gpu_enable_triton_gemm": False}
+
+
+@pytest.mark.parametrize(
+    ("function", "by_default", "here"),
+    [(lambda x: x @ x, True, False), (lambda x: x.sum(0), True, True)],
+    ids=["product", "sum"],
+)
+def test_on_cpus_products_are_eigens_and_sums_the_librarys(function, by_default, here):
+    lowered = jax.jit(function).lower(jnp.ones((512, 512)))
+    for options, is_the_librarys in (({}, by_default), (outline.compiler_options(), here)):
+        text = lowered.compile(compiler_options=options).as_text()
+        assert ("__ynn_fusion" in text) == is_the_librarys
+
+
+def test_an_option_that_this_jaxlib_does_not_have_is_left_out(monkeypatch):
+    options = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_of_another_year": True}
+    monkeypatch.setattr(outline, "FOR_CPU", options)
+    assert outline.compiler_options() == {"xla_cpu_prefer_vector_width": 512}
+    monkeypatch.setattr(outline, "FOR_CPU", {"xla_cpu_prefer_vector_width": "wide"})
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        outline.compiler_options()

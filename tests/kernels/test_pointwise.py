@@ -96,9 +96,14 @@ def test_value_and_gradients_are_those_of_the_definition(
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 2e-2)])
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_a_norm_inside_a_linear_layer_is_the_norm_before_it(platform, dtype, tolerance):
-    """Of all but the map, on GPUs, the gradients are float32."""
+@pytest.mark.parametrize(
+    "platform, of_map, is_inside",
+    [("cuda", 0, True), ("cpu", 1, True), ("cpu", 2, False), ("tpu", 0, False)],
+)
+def test_a_norm_inside_a_linear_layer_is_the_norm_before_it(
+    platform, of_map, is_inside, dtype, tolerance, monkeypatch
+):
+    """Inside, the gradients of all but the map are float32."""
     x, *weights, g = arrays((*ROWS, C), (C,), (C,), (C, D), (D,), (*ROWS, D))
     # CPUs that have bfloat16 add up the bias' gradient in it: of whole numbers that is exact.
     x, g = (jnp.asarray(each, dtype) for each in (x, np.round(g)))
@@ -111,7 +116,7 @@ def test_a_norm_inside_a_linear_layer_is_the_norm_before_it(platform, dtype, tol
             assert jnp.allclose(y.astype(jnp.float32).mean(-1), 0, atol=tolerance)
         return (y @ w + b).astype(dtype)
 
-    is_inside = platform == "cuda"
+    monkeypatch.setattr(pointwise, "CPU_MAP_TO_KERNEL", of_map * x.size // (C * D))
     with compiling_for(platform):
         value, vjp = jax.vjp(layers, x, *weights)
         ours = [value, *vjp(g)]
