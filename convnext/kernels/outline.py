@@ -45,7 +45,7 @@ def compiler_options() -> dict[str, Any]:
     less time than with XLA's own products, and 50 instead of 80 s to compile.
 
     For CPUs vectors may be of 512 bits where LLVM prefers 256 (inference 16 % faster, training
-    4 %), and products are Eigen's, not YNNPACK's, which adds up only (training 3 % faster); of
+    4 %), and products are Eigen's, not YNNPACK's, which adds up only (training some 3 % faster); of
     ConvNeXt-T at batch 8 on an Intel Xeon with AVX-512. With AVX2 alone it takes the same time.
     """
     if platform() == "cuda":

@@ -50,9 +50,9 @@ def norm_into(
     """Normalises over channels for a linear layer, of kernel [..., C, D]; weights are float32.
 
     Returns y, w and b, such that y @ w + b is what the layer makes of the normalised x; y and w are
-    of dtype. On NVIDIA GPUs, and on CPUs where the map is larger than the kernel, scale and bias
-    are part of w and b, and b stays float32, which spares passes of a map through memory. kernels:
-    see `standardize`.
+    of dtype. On NVIDIA GPUs, and on CPUs where x has CPU_MAP_TO_KERNEL times the numbers of kernel,
+    scale and bias are part of w and b, and b stays float32, which spares passes of a map through
+    memory. kernels: see `standardize`.
     """
     if platform() == "cuda":
         y = standardize(x, eps, dtype, kernels)
