@@ -133,10 +133,11 @@ clean:
 	$(INSTALL) -r requirements.txt
 	@touch $@
 
+# Where processes may not write bytecode, each of them would compile all that it imports.
 .venv/test.installed: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(call SAY_INSTALL,requirements-dev.txt)
 	$(INSTALL) -r requirements-dev.txt
-	.venv/bin/python -m compileall -q -j 0 .venv/lib  # or each process would, told not to write it
+	$(if $(PYTHONDONTWRITEBYTECODE),.venv/bin/python -m compileall -q -j 0 .venv/lib)
 	@touch $@
 
 .venv/audit.installed: | .venv/bin/python
