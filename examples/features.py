@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from convnext.data.folders import IMAGE_SUFFIXES
+from convnext.data.listing import IMAGE_SUFFIXES
 from convnext.errors import InputError, reported
 from convnext.weights import pretrained
 

@@ -98,9 +98,9 @@ def _entries(source: Path, val_fraction: float | None) -> Iterator[archives.Entr
     tars = [source / name for name in (archives.IMAGENET_TRAIN, archives.IMAGENET_VAL)]
     if tars[0].is_file():
         return _tar_entries([path for path in tars if path.is_file()])
-    if val_fraction is None and not (source / "val").is_dir():
-        root = source / "train" if (source / "train").is_dir() else source
-        return _folder_entries({"train": folders.class_folders(root)})
+    train_root, val_root, _ = folders.parts(source)
+    if val_fraction is None and val_root is None:
+        return _folder_entries({"train": folders.class_folders(train_root)})
     return _folder_entries(
         dict(zip(("train", "val"), folders.load(source, val_fraction), strict=True))
     )

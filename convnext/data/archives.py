@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnext.data import folders
+from convnext.data import folders, listing
 from convnext.errors import InputError, require
 
 IMAGENET_TRAIN = "ILSVRC2012_img_train.tar"
@@ -73,7 +73,7 @@ def tar_entries(path: Path) -> Iterator[Entry]:
     """Yields the image files of a tar archive, in its order.
 
     The class of an image is its folder, or its inner archive: ImageNet's has one for each class.
-    Images below a folder "val" are validation images.
+    Images below a folder "val", or another of folders.VAL, are validation images.
 
     The labels of ImageNet's ILSVRC2012_img_val.tar are read from ILSVRC2012_devkit_t12.tar.gz
     beside it. Raises InputError if the archive is not whole or the class of an image is unknown.
@@ -106,7 +106,7 @@ def _files(archive, prefix):
     """Yields the images and archives in an archive, with their names for messages."""
     for member in archive:
         file = PurePosixPath(member.name).name
-        known = file.lower().endswith((*folders.IMAGE_SUFFIXES, ".tar"))
+        known = file.lower().endswith((*listing.IMAGE_SUFFIXES, ".tar"))
         # A sparse file may claim any size, whatever the archive holds of it.
         is_whole = member.isreg() and not member.issparse()
         if is_whole and known and not file.startswith("."):
@@ -125,7 +125,8 @@ def _class(path, name, labels):
             "<class>/*.jpg, train/<class>/*.jpg and val/<class>/*.jpg, or a <class>.tar for each "
             "class",
         )
-    return "val" if "val" in above[:-1] else "train", above[-1]
+    is_val = any(name in folders.VAL for name in above[:-1])
+    return "val" if is_val else "train", above[-1]
 
 
 def _imagenet_val_labels(path):

@@ -29,6 +29,7 @@ class Records:
     """
 
     decode = staticmethod(decode.decode_file)
+    upright = False  # whether images are turned as their EXIF data say
 
     def __init__(self, root: Path, shards: Sequence[Mapping[str, Any]], class_names: Sequence[str]):
         self.class_names = class_names
@@ -54,7 +55,7 @@ class Records:
             raise InputError(f"cannot read {self._place(index)}: {error}", WHOLE) from error
         if not _is_record(record) or record["class"] not in self._labels:
             raise InputError(f"{self._place(index)} is no image of a class", WHOLE)
-        image = self.decode(record["image"], record["name"])
+        image = self.decode(record["image"], record["name"], upright=self.upright)
         return {"image": image, "label": self._labels[record["class"]]}
 
     def _place(self, index):

@@ -1,38 +1,35 @@
-"""Image files in one folder a class.
+"""Image files in one folder a class, and their split into training and validation images."""
 
-Listing a million files takes minutes on a network disk. So a listing is kept in the user's cache
-folder, and is used as long as no folder has changed since.
-"""
-
+import copy
 import hashlib
 import os
-import time
-import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from convnext.data import listing
+from convnext.data.listing import ACCEPTED
 from convnext.errors import InputError
 from convnext.files import open_files
 from convnext.images import decode
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-ACCEPTED = (
-    "--config.data.root=ROOT with ROOT/train/<class>/*.jpg (or png, webp) and "
-    "ROOT/val/<class>/*.jpg, or ROOT/<class>/*.jpg and --config.data.val_fraction"
-)
+TRAIN = "train"
+VAL = ("val", "valid", "validation", "test")  # the first that is there is validated on
+MOST_COMPARED = 100_000  # files among which a split looks for equal ones
+NAMED = 5  # classes that a note names
 
 
 class Files:
     """Image files, each decoded when it is asked for.
 
-    names: bytes [N]; labels: int32 [N]. A file lies in root, in `folder` or in the folder of its
-    class.
+    names: bytes [N]; labels: int32 [N], or float32 [N, K] (tables.load). A file lies in root, in
+    `folder` or in the folder of its class.
     """
 
     decode = staticmethod(decode.decode_file)
+    upright = False  # whether images are turned as their EXIF data say
+    problem_type: str | None = None  # what the labels are for, where they are no classes
 
     def __init__(
         self,
@@ -42,9 +39,13 @@ class Files:
         labels: np.ndarray,
         *,
         folder: str | None = None,
+        skipped: Mapping[str, int] | None = None,
+        notes: Sequence[str] = (),
     ):
         self.root, self.class_names, self.names, self.labels = root, class_names, names, labels
         self.folder = folder
+        self.skipped = dict(skipped or {})  # see listing.Listing
+        self.notes = tuple(notes)  # how these files were chosen, where one might not expect it
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,140 +64,200 @@ class Files:
             raise InputError(
                 f"cannot read the image {path}: {error.strerror}", "files that can be read"
             ) from error
-        return {"image": self.decode(data, str(path)), "label": self.labels[index]}
+        image = self.decode(data, str(path), upright=self.upright)
+        return {"image": image, "label": self.labels[index]}
+
+    def part(self, indices: np.ndarray, notes: Sequence[str] = ()) -> "Files":
+        """Returns the files at these indices, of which nothing was skipped."""
+        part = copy.copy(self)
+        part.names, part.labels = self.names[indices], self.labels[indices]
+        part.skipped, part.notes = {}, tuple(notes)
+        return part
 
 
-def load(root: str | os.PathLike | None, val_fraction: float | None = None) -> tuple[Files, Files]:
-    """Returns the training and validation images in `root/train/<class>/` and `root/val/<class>/`,
-    classes in alphabetical order.
+def load(
+    root: str | os.PathLike | None,
+    val_fraction: float | None = None,
+    train_split: str | None = None,
+    val_split: str | None = None,
+) -> tuple[Files, Files]:
+    """Returns the training and validation images in root, classes in alphabetical order.
 
-    If root has no val folder, val_fraction of each class in root/train, or in root itself, becomes
-    validation images. Raises InputError if there is nothing to read.
+    They lie in root/train/<class>/ and in root/val/<class>/, or what else is in VAL; train_split
+    and val_split name other folders. If there is none to validate on, the share val_fraction of
+    root/train, or of root/<class>/, becomes validation images (`split`). Raises InputError if there
+    is nothing to read, or if there are other folders beside `train`, and none to validate on.
     """
     if not root:
         raise InputError("data.root is not set", ACCEPTED)
-    train_root, val_root = Path(root) / "train", Path(root) / "val"
-    if val_root.is_dir() or val_fraction is None:
-        train, val = listing(train_root), listing(val_root)
-    else:
-        train_root = val_root = train_root if train_root.is_dir() else Path(root)
-        train, val = _split(listing(train_root), val_fraction)
-    unknown = sorted(val.keys() - train.keys())
+    train_root, val_root, notes = parts(Path(root), train_split, val_split)
+    if val_root is None and val_fraction is None and train_root == Path(root):
+        raise InputError(f"no folder {train_root / TRAIN}", ACCEPTED)
+    train = class_folders(train_root)
+    if val_root is None and val_fraction is None:
+        raise InputError(f"no folder {train_root.parent / VAL[0]}", ACCEPTED)
+    if val_root is None:
+        train_part, val_part = split(train, val_fraction)
+        train_part.skipped = train.skipped
+        return train_part, val_part
+    val = listing.listing(val_root)
+    unknown = sorted(val.images.keys() - set(train.class_names))
     if unknown:
         raise InputError(
             f"class {unknown[0]!r} is in {val_root} but not in {train_root}",
             "validation classes that are also trained on",
         )
-    names = sorted(train)
-    return files(train_root, names, train), files(val_root, names, val)
+    train.notes = tuple(notes)
+    return train, files(val_root, train.class_names, val.images, val.skipped)
+
+
+def parts(
+    root: Path, train_split: str | None = None, val_split: str | None = None
+) -> tuple[Path, Path | None, list[str]]:
+    """Finds the folder of the training classes, that of the validation classes or None, and what
+    one should know of the choice. Raises InputError where it is not clear what to validate on."""
+    if not root.is_dir():
+        raise InputError(f"no folder {root}", ACCEPTED)
+    # On some systems the names are written with capitals.
+    found = {e.name.lower(): e.name for e in os.scandir(root) if e.is_dir()}
+    found = {low: name for low, name in found.items() if not name.startswith(".")}
+    others = [name for low, name in sorted(found.items()) if low not in (TRAIN, *VAL)]
+    for name, given in dict(train_split=train_split, val_split=val_split).items():
+        if given is not None and not (root / given).is_dir():
+            raise InputError(f"data.{name} is {given!r}", f"a folder in {root}")
+    if train_split is None and TRAIN not in found and val_split is None:
+        held = [found[name] for name in VAL if name in found and _has_folders(root / found[name])]
+        if held:
+            problem = f"{root} has a folder {held[0]} of classes, and no folder {TRAIN}"
+            raise InputError(problem, f"{ACCEPTED}, or --config.data.train_split=NAME")
+        return root, None, []
+    train_root = root / (train_split or found.get(TRAIN, TRAIN))
+    known = [found[name] for name in VAL if name in found and found[name] != train_root.name]
+    if val_split == train_root.name:
+        return train_root, None, []
+    if val_split is None and not known and others and train_split is None:
+        raise InputError(
+            f"{root} has no folder {', '.join(VAL[:-1])} or {VAL[-1]} beside {train_root.name}, "
+            f"but {', '.join(others[:NAMED])}",
+            f"--config.data.val_split={others[0]}, or --config.data.val_split={train_root.name} "
+            f"to validate on a share of {train_root.name}",
+        )
+    chosen = val_split or (known[0] if known else None)
+    unused = [name for name in known if name != chosen]
+    notes = [f"{name} is not used; --config.data.val_split={name} validates on it" for name in unused]
+    if val_split is None and chosen and chosen.lower() == VAL[-1]:
+        notes.append(f"validates on {chosen}, as there is no other folder for it")
+    return train_root, chosen and root / chosen, notes
+
+
+def _has_folders(folder):
+    return any(entry.is_dir() for entry in os.scandir(folder))
 
 
 def class_folders(root: Path) -> Files:
     """Returns the images in `root/<class>/`, classes in alphabetical order."""
-    listed = listing(root)
-    return files(root, list(listed), listed)
+    listed = listing.listing(root)
+    return files(root, list(listed.images), listed.images, listed.skipped)
 
 
-def files(root: Path, class_names: Sequence[str], listed: Mapping[str, np.ndarray]) -> Files:
-    """Returns the images of these classes, in this order, from the `listing` of root."""
-    parts = [listed.get(name, np.array([], "S1")) for name in class_names]
-    labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-    return Files(root, class_names, np.concatenate(parts), labels)
+def files(
+    root: Path,
+    class_names: Sequence[str],
+    images: Mapping[str, np.ndarray],
+    skipped: Mapping[str, int] | None = None,
+) -> Files:
+    """Returns the images of these classes, in this order, of a listing of root."""
+    listed = [images.get(name, np.array([], "S1")) for name in class_names]
+    labels = np.repeat(np.arange(len(listed), dtype=np.int32), [len(part) for part in listed])
+    return Files(root, class_names, np.concatenate(listed), labels, skipped=skipped)
 
 
-def _split(listed, val_fraction):
-    """Splits each class at the same fraction, with a validation image if it has two images."""
-    train, val = {}, {}
-    for index, (name, images) in enumerate(listed.items()):
-        order = np.random.default_rng(index).permutation(len(images))
-        count = min(max(round(len(images) * val_fraction), 1), len(images) - 1)
-        val[name] = np.sort(images[order[:count]])
-        train[name] = np.sort(images[order[count:]])
-    return train, {name: kept for name, kept in val.items() if len(kept)}
+def split(source: Files, val_fraction: float) -> tuple[Files, Files]:
+    """Splits the files by a hash of the class and the name of each: those whose hash, as a share of
+    the largest, is below val_fraction are validated on. So an image or a class more moves nothing.
 
-
-def duplicate(source: Files) -> tuple[Path, Path] | None:
-    """Returns the first two files with the same content, or None. Only files of the same size are
-    read."""
-    sizes: dict[int, list[Path]] = {}
-    for index in range(len(source)):
-        path = source.path(index)
-        sizes.setdefault(path.stat().st_size, []).append(path)
-    for paths in sizes.values():
-        seen: dict[bytes, Path] = {}
-        for path in paths if len(paths) > 1 else ():
-            digest = hashlib.sha256(path.read_bytes()).digest()
-            if digest in seen:
-                return seen[digest], path
-            seen[digest] = path
-    return None
-
-
-def listing(root: Path) -> dict[str, np.ndarray]:
-    """Returns {class: names of its image files, sorted, as bytes} for the folders in root.
-
-    Comes from the cache if neither root nor a folder in it has changed. Raises InputError if there
-    is no class, or a class without images.
+    Equal files go where the first of them does, among MOST_COMPARED files at most. A class of two
+    or more images that would have none to validate on gives its lowest, one that would have none to
+    train on keeps its highest, and a note names them. A class of one image is trained on. Labels
+    that are no classes, float32 [N, K], are split by the names alone.
     """
-    if not root.is_dir():
-        raise InputError(f"no folder {root}", ACCEPTED)
-    folders = sorted(
-        (entry for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")),
-        key=lambda entry: entry.name,
+    has_classes = source.labels.ndim == 1
+    names = source.class_names
+    folders = [os.fsencode(names[label]) for label in source.labels] if has_classes else None
+    order = np.array(
+        [
+            _share(folders[index] + b"/" + name if has_classes else name)
+            for index, name in enumerate(source.names.tolist())
+        ]
     )
-    if not folders:
-        raise InputError(f"no class folders in {root}", ACCEPTED)
-    names = np.array([os.fsencode(entry.name) for entry in folders])
-    changed = np.array([root.stat().st_mtime_ns, *(entry.stat().st_mtime_ns for entry in folders)])
-    path = _cache_path(root)
-    cached = _cached(path, names, changed)
-    if cached is None:
-        cached = [_image_names(entry.path) for entry in folders]
-        _keep(path, names, changed, cached)
-    return {entry.name: images for entry, images in zip(folders, cached, strict=True)}
+    groups = np.arange(len(source))
+    if len(source) <= MOST_COMPARED:
+        for same in identical(source):
+            groups[same] = same[0]
+    is_val = (order < val_fraction)[groups]
+    given, kept = [], []
+    for label, name in enumerate(names) if has_classes else ():
+        members = np.flatnonzero(source.labels == label)
+        if len(members) == 1:
+            is_val[members] = False
+        elif len(set(groups[members])) > 1 and not is_val[members].any():
+            given.append(name)
+            is_val[groups == groups[members[order[members].argmin()]]] = True
+        elif len(set(groups[members])) > 1 and is_val[members].all():
+            kept.append(name)
+            is_val[groups == groups[members[order[members].argmax()]]] = False
+    if is_val.all() or not is_val.any():
+        problem = f"the {len(source):,} images in {source.root} are not enough to validate on some"
+        raise InputError(problem, "two or more different images of a class, or a folder of their own")
+    notes = []
+    if given:
+        notes.append(f"the hash gives no validation image of {_named(given)}; the lowest is taken")
+    if kept:
+        notes.append(f"the hash gives no training image of {_named(kept)}; the highest is kept")
+    train, val = source.part(np.flatnonzero(~is_val), notes), source.part(np.flatnonzero(is_val))
+    return train, val
 
 
-def _image_names(folder):
-    names = sorted(os.fsencode(entry.name) for entry in os.scandir(folder) if _is_image(entry.name))
-    if not names:
-        raise InputError(f"no images in {folder}", f"files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return np.array(names)
+def _share(name):
+    """A number from 0 to below 1 that belongs to a name."""
+    return int.from_bytes(hashlib.sha256(name).digest()[:6]) / 2**48
 
 
-def _is_image(name):
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def _named(names):
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
-def _cache_path(root):
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return cache / "convnext" / "folders" / f"{digest}.npz"
+TAIL = 4096  # bytes at the end of files of one size that are compared first
 
 
-def _cached(path, names, changed):
-    try:
-        with np.load(path) as file:
-            same = all(
-                np.array_equal(file[key], value)
-                for key, value in (("folders", names), ("changed", changed))
-            )
-            return np.split(file["files"], np.cumsum(file["counts"])[:-1]) if same else None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # none, or damaged
-        return None
+def identical(source: Files) -> list[list[int]]:
+    """Returns the groups of files with the same content, by their indices in order. Only files of
+    the same size are read; one that cannot be read is like no other."""
+    groups = [list(range(len(source)))]
+    for mark in (_size, _tail, _content):
+        parts = []
+        for group in groups:
+            alike: dict[object, list[int]] = {}
+            for index in group:
+                try:
+                    alike.setdefault(mark(source.path(index)), []).append(index)
+                except OSError as error:
+                    open_files.check_error(error)
+            parts += [part for part in alike.values() if len(part) > 1]
+        groups = parts
+    return sorted(groups)
 
 
-def _keep(path, names, changed, images):
-    # File systems date a folder by a coarse clock. A file that is added within the same tick as
-    # this listing would leave no trace, so a folder that has just changed is not cached.
-    if time.time_ns() - changed.max() < 2e9:
-        return
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            counts, files = [len(part) for part in images], np.concatenate(images)
-            np.savez(file, folders=names, changed=changed, counts=counts, files=files)
-        temporary.replace(path)
-    except OSError:  # a full disk, a home that cannot be written to
-        with suppress(OSError):
-            temporary.unlink()
+def _size(path):
+    return path.stat().st_size
+
+
+def _tail(path):
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL, 0))
+        return file.read()
+
+
+def _content(path):
+    return hashlib.sha256(path.read_bytes()).digest()

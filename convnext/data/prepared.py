@@ -22,6 +22,7 @@ class Encoded:
     """Rows with the bytes of an image file and the index of a class."""
 
     decode = staticmethod(decode.decode_file)
+    upright = False  # whether images are turned as their EXIF data say
 
     def __init__(self, rows: Any, class_names: Sequence[str], *, image: str, label: str, name: str):
         self.rows, self.class_names = rows, class_names
@@ -44,7 +45,8 @@ class Encoded:
                     f"{index} of {self.name} is the name of a file, {path}",
                     "images that are in the data, as push_to_hub writes them",
                 )
-        image, label = self.decode(data, f"{index} of {self.name}"), row[self.label]
+        image = self.decode(data, f"{index} of {self.name}", upright=self.upright)
+        label = row[self.label]
         if label is None:
             raise InputError(f"{index} of {self.name} has no label", "images with one")
         return {"image": image, "label": np.int32(label)}

@@ -6,6 +6,7 @@ size, label int32. `load` returns a data set's training and validation sources.
 
 import copy
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from convnext import hosts
-from convnext.data import archives, arrayrecord, folders, in_memory, prepared
+from convnext.data import archives, arrayrecord, folders, in_memory, prepared, tables
 from convnext.errors import InputError
 from convnext.images import decode
 
@@ -42,19 +43,22 @@ def load(
     val_fraction: float | None = None,
     train_split: str | None = None,
     val_split: str | None = None,
+    exif_orientation: bool = False,
 ) -> tuple[Source, Source]:
     """Returns the training and the validation source of a data set.
 
     * name "digits": the handwritten digits that ship with scikit-learn.
-    * name "folder": one folder a class, in root (`folders.load`).
+    * name "folder": one folder a class, in root (`folders.load`); or where root is a file, the
+      images that it names (`tables.load`).
     * name "arrayrecord": what tools.prepare wrote into root (`arrayrecord.load`).
     * name "parquet": a folder of Parquet files (`prepared.parquet`).
     * name "cifar10" or "cifar100", and root a file: the archive for Python (`in_memory.cifar`).
     * name "oxford_flowers102", and root with imagelabels.mat: as published (`archives.flowers`).
     * Any other name: a data set of TensorFlow Datasets (`prepared.tfds`).
 
-    train_split and val_split are for "parquet" and TensorFlow Datasets. If there are no validation
-    images, val_fraction of the training images become them, drawn at random.
+    train_split and val_split are for "folder", "parquet" and TensorFlow Datasets. If there are no
+    validation images, val_fraction of the training images become them, drawn at random.
+    exif_orientation turns encoded images as their EXIF data say, as image processors do.
 
     Raises InputError if there is nothing to read.
     """
@@ -62,11 +66,14 @@ def load(
         raise InputError(
             f"data.val_fraction is {val_fraction}", "a number between 0 and 1, both excluded"
         )
+    root = None if root is None else os.path.expanduser(root)
     match name:
         case "digits":
             train, val = in_memory.digits()
+        case "folder" if root and (path := Path(root)).suffix.lower() in tables.SUFFIXES:
+            train, val = tables.load(path, val_fraction, train_split, val_split)
         case "folder":
-            train, val = folders.load(root, val_fraction)
+            train, val = folders.load(root, val_fraction, train_split, val_split)
         case "arrayrecord":
             train, val = arrayrecord.load(root)
         case "parquet":
@@ -77,6 +84,8 @@ def load(
             train, val = archives.flowers(root)
         case _:
             train, val = prepared.tfds(name, root, train_split, val_split, val_fraction)
+    if exif_orientation:
+        train, val = upright(train), val and upright(val)
     if val is not None:
         return train, val
     if val_fraction is None:
@@ -153,6 +162,14 @@ def decoded_on_demand(source: Source) -> Source:
         case folders.Files() | arrayrecord.Records() | prepared.Encoded():
             source = copy.copy(source)
             source.decode = decode.decode_on_demand
+    return source
+
+
+def upright(source: Source) -> Source:
+    """The same source, with images turned as their EXIF data say, where they are encoded."""
+    if isinstance(source, folders.Files | arrayrecord.Records | prepared.Encoded):
+        source = copy.copy(source)
+        source.upright = True
     return source
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnext.data import folders, imagenet, sources
+from convnext.data import folders, imagenet, listing, sources
 from convnext.errors import InputError, require
 
 # Errors of AlexNet on ImageNet-C over the five severities, of hendrycks/robustness
@@ -97,7 +97,7 @@ def load(name: str, root: str | os.PathLike | None) -> ImageSet:
 def _files(root, class_names, number=None):
     """Returns the images in root/<class>/, once it is checked that these are the classes.
     `number`, of a file's name, identifies an image that must occur once."""
-    listed = folders.listing(root)
+    listed = listing.listing(root).images
     sources.check_classes(list(listed), class_names, str(root))
     source = folders.files(root, class_names, listed)
     if number is not None:

@@ -1,5 +1,6 @@
 """Decoding of images of any kind to uint8 RGB."""
 
+import importlib.util
 import io
 import os
 import re
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from convnext.errors import InputError, require
 from convnext.images.compiled import compiled
@@ -20,8 +21,28 @@ MAX_PIXELS = 2 * 89_478_485  # of an image; Pillow's own default limit
 # hostile files stop at 500).
 MAX_SCANS = 500
 MAX_SCANNED = 12 * MAX_PIXELS  # pixels times scans
-# Formats that Pillow may open. For some of the others it starts programs, such as Ghostscript.
-IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
+# Formats that Pillow may open, and how the names of their files end. For some of the others it
+# starts programs, such as Ghostscript.
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+}
+HEIF_SUFFIXES = (".heic", ".heif")  # of iPhones
+if not features.check("avif"):
+    del SUFFIXES["AVIF"]
+if importlib.util.find_spec("pillow_heif"):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    SUFFIXES["HEIF"] = HEIF_SUFFIXES
+IMAGE_FORMATS = tuple(SUFFIXES)
 
 
 def decode(image: Any, input_data_format: str | None = None) -> np.ndarray:
@@ -104,18 +125,18 @@ def _refused(error, where=""):
     return InputError(f"{where}{reason}", f"a whole file of {', '.join(IMAGE_FORMATS)}")
 
 
-def decode_file(data: bytes, name: str) -> np.ndarray:
-    """Decodes the bytes of an image file to Pillow's pixels, uint8 [H, W, 3], for training. EXIF
-    rotation is not applied.
+def decode_file(data: bytes, name: str, *, upright: bool = False) -> np.ndarray:
+    """Decodes the bytes of an image file to Pillow's pixels, uint8 [H, W, 3], for training.
+    upright: turned as its EXIF data say, as `decode` does.
 
     Raises InputError with the file's name if it is no whole image.
     """
     try:
         pixels = _decode_jpeg(data)
-        if pixels is None:
-            with _opened(data) as file:
-                pixels = np.asarray(frame_to_rgb(file))
-        return pixels
+        if pixels is not None:
+            return np.ascontiguousarray(_TURNS[_orientation(data)](pixels)) if upright else pixels
+        with _opened(data) as file:
+            return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file) if upright else file))
     except InputError as error:
         raise InputError(
             f"cannot read the image {name}: {error.problem}", error.accepted
@@ -141,6 +162,28 @@ def _decode_jpeg(data):
         raise
     except ValueError:
         return None
+
+
+def _orientation(data):
+    """The EXIF orientation of a JPEG, 1 to 8: upright where it has none."""
+    if not any(word in data for word in _TELL_ORIENTATION):
+        return 1
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as file:
+        orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in _TURNS else 1
+
+
+_TELL_ORIENTATION = (b"Exif\0\0", b"Orientation")  # EXIF itself, and XMP
+_TURNS = {  # of pixels [H, W, C], as ImageOps.exif_transpose does
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
 
 
 class Rows:
@@ -172,15 +215,22 @@ class Rows:
 BELOW = 2  # rows under a window to which the colours of its last row reach, at half their height
 
 
-def decode_on_demand(data: bytes, name: str) -> np.ndarray | Rows:
+def decode_on_demand(data: bytes, name: str, *, upright: bool = False) -> np.ndarray | Rows:
     """Returns what `decode_file` does, or for most JPEG files Rows of the same pixels, which may
     raise the InputError when they are asked for."""
-    place = _height_of_one_scan(data)
+    place = None if upright and _is_turned(data) else _height_of_one_scan(data)
     if place is not None:
         height, width, components = struct.unpack_from(">HHB", data, place)
         if components in (1, 3) and 0 < height * width <= MAX_PIXELS:
             return Rows(data, name, (height, width, 3), place)
-    return decode_file(data, name)
+    return decode_file(data, name, upright=upright)
+
+
+def _is_turned(data):
+    try:
+        return _orientation(data) != 1
+    except Exception:  # of Pillow, which says so again where all is decoded
+        return True
 
 
 def _height_of_one_scan(data):

@@ -52,6 +52,52 @@ def test_files_are_turned_as_their_exif_data_say(file_format):
         assert raw(Image.open(io.BytesIO(content))).shape == (40, 24, 3)
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("read", [decode.decode_file, decode.decode_on_demand])
+def test_training_reads_files_upright_where_it_is_asked_to(file_format, read):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encoded(Image.fromarray(noise(6, 9, 3)), file_format, exif=exif)
+        upright = np.asarray(read(content, "a", upright=True))
+        np.testing.assert_array_equal(upright, raw(content))
+        if file_format != "TIFF":  # which Pillow turns whatever is asked for
+            assert read(content, "a").shape == (6, 9, 3)
+        whole_is_needed = file_format != "JPEG" or orientation != 1
+        on_demand = isinstance(read(content, "a", upright=True), decode.Rows)
+        assert on_demand == (read is decode.decode_on_demand and not whole_is_needed)
+
+
+@pytest.mark.parametrize("read", [decode.decode_file, decode.decode_on_demand])
+def test_exif_data_that_cannot_be_read_turn_nothing_as_when_predicting(read):
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    content = encoded(Image.fromarray(noise(6, 9, 3)), "JPEG", exif=exif)
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        expected = raw(content)
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        np.testing.assert_array_equal(read(content, "a", upright=True), expected)
+
+
+def test_every_suffix_of_the_formats_is_pillows():
+    Image.init()
+    known = Image.registered_extensions()
+    for file_format, suffixes in decode.SUFFIXES.items():
+        formats = {known[suffix] for suffix in suffixes}
+        assert formats <= {file_format, "MPO"}, suffixes
+    read = {suffix for suffixes in decode.SUFFIXES.values() for suffix in suffixes}
+    missing = {s for s, name in known.items() if name in decode.SUFFIXES} - read
+    assert missing <= {".pfm", ".avifs", ".heics", ".heifs", ".hif"}  # no grey levels, and films
+
+
+def test_photos_of_iphones_are_read_where_the_plugin_is_installed():
+    pytest.importorskip("pillow_heif")
+    image = np.repeat(noise(2, 2, 3), 32, axis=0).repeat(32, axis=1)
+    content = encoded(Image.fromarray(image), "HEIF", quality=100)
+    for pixels in (decode.decode_file(content, "a.heic"), raw(content)):
+        assert pixels.shape == (64, 64, 3)
+        assert np.abs(pixels.astype(int) - image).mean() < 3
+
+
 def test_a_16_bit_file_is_turned_too():
     exif = Image.Exif()
     exif[0x0112] = 6
