@@ -144,7 +144,8 @@ def parts(
         )
     chosen = val_split or (known[0] if known else None)
     unused = [name for name in known if name != chosen]
-    notes = [f"{name} is not used; --config.data.val_split={name} validates on it" for name in unused]
+    how = "is not used; --config.data.val_split={0} validates on it"
+    notes = [f"{name} {how.format(name)}" for name in unused]
     if val_split is None and chosen and chosen.lower() == VAL[-1]:
         notes.append(f"validates on {chosen}, as there is no other folder for it")
     return train_root, chosen and root / chosen, notes
@@ -207,8 +208,10 @@ def split(source: Files, val_fraction: float) -> tuple[Files, Files]:
             kept.append(name)
             is_val[groups == groups[members[order[members].argmax()]]] = False
     if is_val.all() or not is_val.any():
-        problem = f"the {len(source):,} images in {source.root} are not enough to validate on some"
-        raise InputError(problem, "two or more different images of a class, or a folder of their own")
+        raise InputError(
+            f"the {len(source):,} images in {source.root} are not enough to validate on some",
+            "two or more different images of a class, or a folder of their own",
+        )
     notes = []
     if given:
         notes.append(f"the hash gives no validation image of {_named(given)}; the lowest is taken")

@@ -151,9 +151,7 @@ def _cached(path, root):
                 return None
             files = np.split(file["files"], np.cumsum(file["counts"])[:-1])
             names = map(os.fsdecode, file["classes"].tolist())
-            return Listing(
-                dict(zip(names, files, strict=True)), json.loads(str(file["skipped"]))
-            )
+            return Listing(dict(zip(names, files, strict=True)), json.loads(str(file["skipped"])))
     # None, or damaged.
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None

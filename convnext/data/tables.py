@@ -18,9 +18,7 @@ BETWEEN = "|"  # labels of one image in a CSV
 # What a column of labels is called says what they are (losses.PROBLEM_TYPES; None: one class).
 LABEL, LABELS, VALUE = "label", "labels", "value"
 PROBLEM_TYPES = {LABEL: None, LABELS: "multi_label_classification", VALUE: "regression"}
-ACCEPTED = (
-    "a first line such as file,label or file,labels or file,value; and split, if you like"
-)
+ACCEPTED = "a first line such as file,label or file,labels or file,value; and split, if you like"
 
 
 def load(
@@ -55,7 +53,7 @@ def load(
         indices[name] = np.flatnonzero([each == name for each in splits])
         if not len(indices[name]):
             given = ", ".join(sorted({each or "nothing" for each in splits}))
-            raise InputError(f"the {SPLIT}s in {path} are {given}", f"{name}, for some of the lines")
+            raise InputError(f"the {SPLIT}s in {path} are {given}", f"{name}, for some lines")
     train, val = indices.values()
     unused = len(rows) - len(train) - len(val)
     notes = [f"{unused:,} lines of other splits are not used"] if unused else []
@@ -142,9 +140,7 @@ def _names(path, column, rows):
                 f"paths from {path.parent} on",
             )
         if not name.lower().endswith(listing.IMAGE_SUFFIXES):
-            raise InputError(
-                f"line {number} of {path} names {name}", listing.accepted_files()
-            )
+            raise InputError(f"line {number} of {path} names {name}", listing.accepted_files())
         lines[name] = number
     return np.array([str(name).encode() for name in lines], "S")
 

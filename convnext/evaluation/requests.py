@@ -18,6 +18,7 @@ from convnext.evaluation import evaluate, probing
 from convnext.images.processor import FILTERS, ImageProcessor
 from convnext.runs import checkpoint, plan
 from convnext.task import Task
+from convnext.tasks import scoring
 from convnext.training import losses, steps
 from convnext.weights import pretrained
 from convnext.weights.pretrained import Pretrained
@@ -114,7 +115,7 @@ def of_run(
 
     @cache
     def totals():  # of all weights in one pass, when the first result is asked for
-        return evaluate.totals(task.evaluation, weights, **options(request, config))
+        return scoring.totals(task.evaluation, weights, **options(request, config))
 
     def result(name):
         return evaluate.Result({"": task.evaluation.scores(totals()[name])})

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from convnext.data import sources
 from convnext.errors import InputError, require
 from convnext.images import augment
-from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import ConvNeXt, activations
 from convnext.runs import plan
-from convnext.task import Batch, Evaluation, Source, Task, Variables, append, joined
+from convnext.task import Batch, Evaluation, Source, Task, Variables
+from convnext.tasks import scoring
 from convnext.training import augmentation, erasing, losses, metrics, mixup, steps
 from convnext.weights import pretrained
 from convnext.weights.pretrained import Pretrained
@@ -234,8 +234,8 @@ def evaluation(
     metrics.details. Raises InputError where the processor is not one that is evaluated with.
     """
     problem_type = found.problem_type or losses.SINGLE_LABEL
-    source = _checked(source, problem_type)
-    logits = logits_of(found, crops=crops, flip=flip)
+    source = scoring.checked(source, problem_type)
+    logits = scoring.logits_of(found, crops=crops, flip=flip)
 
     def measure(variables: Variables, batch: Batch):
         return metrics.details(
@@ -248,81 +248,7 @@ def evaluation(
 
     return Evaluation(
         source=source,
-        transform=transform_of(found.processor, crops=crops),
+        transform=scoring.transform_of(found.processor, crops=crops),
         measure=measure,
         scores=partial(metrics.detailed_scores, class_names=source.class_names),
     )
-
-
-def rows(
-    found: Pretrained,
-    source: Source,
-    measure: Callable[[jax.Array, Batch], Mapping[str, jax.Array]],
-) -> Evaluation:
-    """Makes the evaluation that keeps what `measure` returns of (logits, batch) for each example.
-
-    Its scores are arrays {name: [examples, ...], "index"} in the source's order. A model without a
-    head has features for logits.
-    """
-    source = _checked(source, found.problem_type or losses.SINGLE_LABEL)
-    logits = logits_of(found)
-
-    def measure_rows(variables: Variables, batch: Batch):
-        values = measure(logits(variables, batch["image"]), batch)
-        return {**values, "mask": batch["mask"], "index": batch["index"]}
-
-    return Evaluation(
-        source=source,
-        transform=transform_of(found.processor),
-        measure=measure_rows,
-        combine=append,
-        scores=joined,
-    )
-
-
-def _checked(source, problem_type):
-    """The source; a single label that is of no class is refused where it is read."""
-    if problem_type != losses.SINGLE_LABEL:
-        return source
-    return sources.Labelled(source, "evaluation image")
-
-
-def transform_of(processor: ImageProcessor, crops: int = 1) -> Callable[[dict], dict]:
-    """Makes the transform of an image processor; with crops 5 an image is [5, size, size, 3]."""
-    require(processor.do_resize, "the image processor's do_resize", False, "True")
-    return partial(
-        augment.evaluate,
-        image_size=processor.size,
-        crop_pct=processor.crop_pct,
-        crop_mode=processor.crop_mode,
-        crop_rounding=processor.crop_rounding,
-        resample=processor.resample,
-        crops=crops,
-    )
-
-
-def logits_of(
-    found: Pretrained, crops: int = 1, flip: bool = False
-) -> Callable[[Variables, jax.Array], jax.Array]:
-    """Makes the function from variables and uint8 images [N, H, W, C], or [N, 5, H, W, C] with
-    crops 5, to logits [N, K]; of several views, to the logarithms of the mean probabilities."""
-    processor, model = found.processor, found.model
-    mean, std = (0.0,) * 3, (1.0,) * 3
-    if processor.do_normalize:
-        mean, std = processor.image_mean, processor.image_std
-    rescales = processor.do_rescale and abs(processor.rescale_factor * 255 - 1) < 1e-6
-    require(rescales, "the image processor's rescale_factor", processor.rescale_factor, "1 / 255")
-
-    def logits(variables: Variables, images: jax.Array) -> jax.Array:
-        images = steps.normalize(images, mean=mean, std=std)
-        if crops == 1 and not flip:
-            return model.apply(variables, images, train=False)
-        images = images if images.ndim == 5 else images[:, None]
-        if flip:
-            images = jnp.concatenate([images, images[:, :, :, ::-1]], axis=1)
-        count, views = images.shape[:2]
-        each = model.apply(variables, images.reshape(-1, *images.shape[2:]), train=False)
-        log_probs = jax.nn.log_softmax(each).reshape(count, views, -1)
-        return jax.nn.logsumexp(log_probs, axis=1) - jnp.log(views)
-
-    return logits

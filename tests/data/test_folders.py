@@ -47,9 +47,9 @@ def write_classes(root, **counts):
     """As many different images of each class."""
     for number, (name, count) in enumerate(counts.items()):
         for i in range(count):
-            pixels = np.random.default_rng((number, i)).integers(256, size=(4, 6, 3), dtype=np.uint8)
+            pixels = np.random.default_rng((number, i)).integers(256, size=(4, 6, 3))
             (root / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(root / name / f"{i:03d}.png")
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:03d}.png")
 
 
 def relative(files):
@@ -88,7 +88,9 @@ def test_an_image_or_a_class_more_moves_no_other(tmp_path):
 def test_a_class_that_the_hash_leaves_out_gives_its_lowest_and_says_so(tmp_path):
     write_classes(tmp_path, a=60, b=2)
     train, val = folders.load(str(tmp_path), val_fraction=0.001)
-    hashes = {name: hashlib.sha256(name.encode()).digest() for name in relative(train) | relative(val)}
+    hashes = {
+        name: hashlib.sha256(name.encode()).digest() for name in relative(train) | relative(val)
+    }
     for name in "ab":
         members = [member for member in hashes if member.startswith(f"{name}/")]
         assert min(members, key=hashes.get) in relative(val)

@@ -11,6 +11,7 @@ from convnext.errors import InputError
 from convnext.evaluation import evaluate as evaluation
 from convnext.evaluation import probing
 from convnext.images import augment
+from convnext.tasks import scoring
 from convnext.training import losses
 from convnext.weights import pretrained
 from tests.helpers.inputs import refused
@@ -163,7 +164,7 @@ def test_a_processor_that_training_has_not_is_refused(found, source):
 
 
 def test_features_are_those_of_the_model_without_its_head(found, source):
-    given = evaluation.features(found, source, batch_size=8)
+    given = scoring.features(found, source, batch_size=8)
     x = (np.float32(cropped(source)) / 255 - found.processor.image_mean) / found.processor.image_std
     maps = MODEL.apply({"params": found.params}, np.float32(x), method="features")
     np.testing.assert_allclose(given["features"], maps["pooler_output"], rtol=1e-4, atol=1e-5)

@@ -13,9 +13,9 @@ import numpy as np
 
 from convnext.data import sources
 from convnext.errors import InputError, require
-from convnext.evaluation import activation, evaluate
+from convnext.evaluation import activation
 from convnext.runs import checkpoint
-from convnext.tasks import classification
+from convnext.tasks import classification, scoring
 from convnext.training import losses, metrics
 from convnext.weights import pretrained
 from tools.reporting.runs import Run
@@ -74,12 +74,12 @@ def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int |
     )
     weights = {prefix: {"params": each.params} for prefix, each in models.items()}
     details = classification.evaluation(reported, source)
-    totals = evaluate.totals(details, weights, **options)
+    totals = scoring.totals(details, weights, **options)
     rows, mistakes = {}, ()
     if run.problem_type == losses.SINGLE_LABEL:
-        outputs = classification.rows(reported, source, _outputs)
+        outputs = scoring.rows(reported, source, _outputs)
         weights = {"": {"params": reported.params}}
-        rows = outputs.scores(evaluate.totals(outputs, weights, **options)[""])
+        rows = outputs.scores(scoring.totals(outputs, weights, **options)[""])
         mistakes = _mistakes(rows, source, reported)
     return Findings(
         step=step,
