@@ -52,6 +52,7 @@ def train(
     its shapes. make: makes the task."""
     watch = watch or interruption.Watch()
     asked = dict(profile_steps=profile_steps, dry_run=dry_run, start_anew=start_anew)
+    config = workdirs.with_decided(config, workdir)
     hosts.require_same(lambda: {"config": config.to_dict(), **asked})
 
     # The task: a model, its data, a loss, what is measured; and what it decides of the config.

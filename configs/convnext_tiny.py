@@ -29,14 +29,30 @@ def get_config() -> ConfigDict:
     config.problem_type = config_dict.placeholder(str)
     # Weights to start from: whatever convnext.from_pretrained takes; None: random ones.
     config.init_from = config_dict.placeholder(str)
+    # What decides the fields that are None: a rule of tasks/recipe.py, "finetune" or "scratch";
+    # None: nothing does. Then the names of those that it decided, and of those it found given.
+    config.rule = config_dict.placeholder(str)
+    config.decided = config_dict.placeholder(tuple)
+    config.given = config_dict.placeholder(tuple)
+    config.licence = config_dict.placeholder(str)  # of init_from, as it states it
+    # A linear classifier on the features of init_from (tasks/linear.py).
+    config.linear = ConfigDict(
+        dict(
+            is_head=False,  # the head begins as this classifier, not with random weights
+            is_baseline=False,  # its score is printed beside that of the run
+            top1=config_dict.placeholder(float),  # None: is computed when the run begins
+        )
+    )
 
     config.data = ConfigDict(
         dict(
             name="folder",  # "arrayrecord", "parquet", "digits", or of TFDS: "imagenet2012"
             root=given("data/imagenet", str),  # of the folders train/<class> and val/<class>
             val_fraction=config_dict.placeholder(float),  # share of train kept to validate on
-            train_split=config_dict.placeholder(str),  # of TFDS and parquet; None: "train"
-            val_split=config_dict.placeholder(str),  # None: "validation", or else "test"
+            # Of TFDS, parquet and folders; None: "train", and "validation", or else "test".
+            train_split=config_dict.placeholder(str),
+            val_split=config_dict.placeholder(str),
+            exif_orientation=False,  # turn images as their EXIF data say; predicting always does
         )
     )
     config.published = ConfigDict(  # what a dry run expects
@@ -77,7 +93,14 @@ def get_config() -> ConfigDict:
             gamma=0.0,  # levels to the power of exp(u), u uniform in [-gamma, gamma]
         )
     )
-    config.preprocess = ConfigDict(dict(crop_pct=0.875))  # side of the central crop, below 384 px
+    config.preprocess = ConfigDict(
+        dict(
+            crop_pct=0.875,  # side of the central crop, below 384 pixels
+            crop_mode=config_dict.placeholder(str),  # or timm's "center", "squash" at any size
+            crop_rounding="round",  # of half a pixel; transformers has "floor"
+            resample=3,  # Pillow's number of the filter: bicubic
+        )
+    )
     config.normalize = ConfigDict(
         dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # of ImageNet, in RGB
     )
@@ -104,6 +127,7 @@ def get_config() -> ConfigDict:
         dict(
             **VARIANTS["tiny"],
             num_classes=given(1000, int),  # None: as many as the data has
+            in_chans=3,  # channels of an image
             patch_size=4,  # pixels, side of the stem's patches
             stem_norm=True,
             use_grn=False,  # V2's Global Response Normalization

@@ -1,5 +1,6 @@
 import importlib
 import inspect
+import re
 from functools import partial
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convnext import VARIANTS, ConvNeXt, sharding
+from convnext import VARIANTS, ConvNeXt, ImageProcessor, sharding
 from convnext.data import sources
 from convnext.errors import InputError
 from convnext.images import augment, randaugment
 from convnext.runs import log
+from convnext.tasks import recipe
 from convnext.training import erasing, mixup, optimizer, steps
+from convnext.weights import pretrained
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -31,6 +34,14 @@ NAMES = [name for file in FILES for name in [file, *(f"{file}:{row}" for row in 
 def load(name):
     file, *row = name.split(":")
     return importlib.import_module(f"configs.{file}").get_config(*row)
+
+
+def decided(name):
+    """The config with what it leaves open, as for 100 images."""
+    config, model = load(name), ConvNeXt(**VARIANTS["atto"], num_classes=1000)
+    start = pretrained.Pretrained(model, {}, (), ImageProcessor(), None, "here", "here")
+    images = sources.Announced(100, 4)
+    return recipe.decide(config, images, sharding.make_mesh(), lambda: start)[0]
 
 
 def flatten(config, prefix=""):
@@ -210,7 +221,7 @@ def test_every_config_has_the_fields_of_the_recipe_and_no_other(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_section_is_the_keywords_of_one_function(name):
-    config = load(name)
+    config = decided(name)
     key = jax.random.key(0)
     inspect.signature(sources.load).bind(**config.data)
     inspect.signature(augment.train_transform).bind(0, 0, image_size=0, **config.augment)
@@ -232,18 +243,29 @@ def test_every_section_is_the_keywords_of_one_function(name):
 
 def test_train_uses_every_field():
     rooms = ("train.py", "convnext/tasks/classification.py", "convnext/tasks/__init__.py",
-             "convnext/runs/plan.py")  # fmt: skip
+             "convnext/tasks/recipe.py", "convnext/runs/plan.py")  # fmt: skip
     source = "\n".join((ROOT / room).read_text() for room in rooms)
-    unused = [field for field in load("convnext_tiny") if f"config.{field}" not in source]
+    unused = [
+        field
+        for field in load("convnext_tiny")
+        if not re.search(rf'config\.{field}\b|"{field}"', source)
+    ]
     assert not unused
 
 
 def test_the_folder_config_takes_a_variant():
-    config = importlib.import_module("configs.folder").get_config("v2_nano")
-    assert ConvNeXt(**config.model) == ConvNeXt(
-        **VARIANTS["v2_nano"], num_classes=None, drop_path_rate=0.1, dtype="float32",
-        residual_dtype="float32",
-    )  # fmt: skip
+    for variant in ("v2_nano", "tiny"):
+        config = decided(f"folder:{variant}")
+        fields = {
+            **VARIANTS[variant],
+            "layer_scale_init_value": config.model.layer_scale_init_value,
+        }
+        assert ConvNeXt(**config.model) == ConvNeXt(
+            **fields, num_classes=None, drop_path_rate=config.model.drop_path_rate,
+            dtype="float32", residual_dtype="float32",
+        )  # fmt: skip
+        has_scale = config.model.layer_scale_init_value is not None
+        assert has_scale == (variant == "tiny")
     with pytest.raises(InputError, match="the variant is 'v3'; accepted: atto, femto"):
         importlib.import_module("configs.folder").get_config("v3")
 

@@ -83,13 +83,15 @@ def load(
 ) -> tuple[Files, Files]:
     """Returns the training and validation images in root, classes in alphabetical order.
 
-    They lie in root/train/<class>/ and in root/val/<class>/, or what else is in VAL; train_split
-    and val_split name other folders. If there is none to validate on, the share val_fraction of
-    root/train, or of root/<class>/, becomes validation images (`split`). Raises InputError if there
+    They lie in `root/train/<class>/` and in `root/val/<class>/`, or what else is in VAL;
+    train_split and val_split name other folders. If there is none to validate on, the share
+    val_fraction of root/train, or of `root/<class>/`, becomes validation images (`split`). Raises InputError if there
     is nothing to read, or if there are other folders beside `train`, and none to validate on.
     """
     if not root:
         raise InputError("data.root is not set", ACCEPTED)
+    if val_fraction is None and not Path(root).is_dir():
+        raise InputError(f"no folder {Path(root) / TRAIN}", ACCEPTED)
     train_root, val_root, notes = parts(Path(root), train_split, val_split)
     if val_root is None and val_fraction is None and train_root == Path(root):
         raise InputError(f"no folder {train_root / TRAIN}", ACCEPTED)

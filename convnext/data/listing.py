@@ -38,8 +38,8 @@ class Listing:
 
 
 def listing(root: Path) -> Listing:
-    """Lists the images in root/<class>, classes in alphabetical order; names that begin with a dot
-    are skipped.
+    """Lists the images in `root/<class>`, classes in alphabetical order. Names that begin with a
+    dot are skipped.
 
     Comes from the cache if no folder in it has changed. Raises InputError if there is no class, a
     class without images, or a folder that cannot be listed.

@@ -234,6 +234,12 @@ def fingerprint(source: Source) -> dict[str, Any]:
     return {"length": len(source), "class_names": names, "content": content.hexdigest()[:16]}
 
 
+def files_hash(source: Source) -> str | None:
+    """Returns the hash of the names and labels of files; None of another source."""
+    is_files = isinstance(source, folders.Files)
+    return fingerprint(source)["content"] if is_files else None
+
+
 def require_same(**each: Source) -> None:
     """Raises InputError in every process if one has another source than process 0, by the name of
     the argument. All processes must call it."""

@@ -29,6 +29,9 @@ FREE = (
 
 EARLIER = {"augment_on": "host"}  # what runs had before there was the field
 
+# What a run records of its images.
+DATA = ("train_size", "val_size", "train_hash", "val_hash")
+
 ACCEPTED = "what the run wrote, or no such file"  # of a file that cannot be read
 SEEN_WITHIN = 30  # seconds in which all processes see what one wrote
 # What flock answers where the file system has no locks, or their server does not.
@@ -152,6 +155,7 @@ def check_config(
     earlier = {name: value for name, value in EARLIER.items() if name in now}
     before = earlier | fields(text.read_json(path, dict, ACCEPTED))
     changed = [name for name in now if name in before and now[name] != before[name]]
+    changed = [name for name in changed if name not in DATA]
     free = [name for name in changed if any(f"{name}.".startswith(f"{f}.") for f in FREE)]
     refused = [
         f"{name} is {now[name]!r} and was {before[name]!r}" for name in changed if name not in free
@@ -161,12 +165,37 @@ def check_config(
             f"{workdir} is of another recipe: {', '.join(refused)}",
             f"the values of {path}, another --workdir, or where no checkpoint is left --start_anew",
         )
+    other = [name for name in DATA if now.get(name) != before.get(name, now.get(name))]
+    if other:
+        listed = ", ".join(f"{name} is {now[name]!r} and was {before[name]!r}" for name in other)
+        raise InputError(
+            f"{workdir} is of other images: {listed}",
+            f"the images as they were, or another --workdir with --config.init_from={workdir}",
+        )
     for name in free:
         report(f"changed since the run began: {name} is {now[name]!r} and was {before[name]!r}")
     for name in sorted(before.keys() - now.keys()):
         report(f"gone since the run began: {name}, which was {before[name]!r}")
     for name in sorted(now.keys() - before.keys()):
         report(f"new since the run began: {name}, which is {now[name]!r}")
+
+
+def with_decided(config: Mapping[str, Any], workdir: Path | None) -> Mapping[str, Any]:
+    """Returns the config with what the run in the folder decided, in the place of what is open in
+    it, None; as it is where there is no such run. Raises InputError for a damaged config.json."""
+    path = workdir and workdir / "config.json"
+    if config.get("rule") is None or not (path and path.is_file()):
+        return config
+    before = fields(text.read_json(path, dict, ACCEPTED))
+    now = fields(config.to_dict())
+    names = [*(before.get("decided") or ()), "decided", "given"]
+    open_ones = [name for name in names if now.get(name) is None and before.get(name) is not None]
+    config = config.copy_and_resolve_references()
+    values = {name: before[name] for name in open_ones}
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    with config.unlocked():
+        config.update_from_flattened_dict({**values, **lists})
+    return config
 
 
 def _check_classes(workdir, class_names):

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from operator import itemgetter
 from typing import Any
 
@@ -14,10 +15,12 @@ from ml_collections import ConfigDict
 from convnext.data import sources
 from convnext.errors import InputError, require
 from convnext.images import augment
+from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import ConvNeXt, activations
 from convnext.runs import plan
 from convnext.task import Batch, Evaluation, Source, Task, Variables
-from convnext.tasks import scoring
+from convnext.tasks import linear as linear_classifier
+from convnext.tasks import recipe, scoring
 from convnext.training import augmentation, erasing, losses, metrics, mixup, steps
 from convnext.weights import pretrained
 from convnext.weights.pretrained import Pretrained
@@ -31,6 +34,11 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     "label"}. Raises InputError for what is out of range."""
     train_source, val_source = _sources(config, stand_in)
     is_stand_in = isinstance(train_source, sources.Announced)
+    hashes = {
+        "train_hash": sources.files_hash(train_source), "val_hash": sources.files_hash(val_source)
+    }  # fmt: skip
+    start = cache(partial(pretrained.load, config.init_from))
+    config, chosen = recipe.decide(config, train_source, mesh, start)
     label = first_label(train_source)
     problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
     num_classes = check_num_classes(train_source, label, config.model.num_classes, problem_type)
@@ -54,20 +62,34 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     black = {"image": np.zeros((size, size, model.in_chans), np.uint8), "label": label}
     eval_transform(black)
     example = train_transform(black, np.random.default_rng(0))
+    as_they_are = train_source
     train_source, train_transform, augmented, said = _on_its_place(
         config, train_source, train_transform
     )
 
+    fitted = cache(partial(_linear, config, start, as_they_are, val_source))
+    if config.linear.is_baseline and config.linear.top1 is None and not stand_in:
+        config.linear.top1 = fitted()[1]
+
+    def initial(source, key):
+        params = pretrained.initial_params(source, model, key)
+        if config.linear.is_head:
+            head, _ = fitted()
+            params["head"] = {"kernel": head.kernel, "bias": head.bias}
+        return {"params": params}
+
     has_matrix = problem_type == losses.SINGLE_LABEL and num_classes <= MATRIX
 
+    reported = dict(class_names=train_source.class_names, baseline=config.linear.top1)
+
     def describe(params: Any) -> list[str]:
-        return [plan.model(model, params, size), plan.precision(model), *said]
+        return [plan.model(model, params, size), plan.precision(model), *said, *chosen]
 
     return Task(
         config=config,
         model=model,
         init=lambda key: model.init(key, jnp.zeros((1, size, size, model.in_chans))),
-        pretrained=lambda source, key: {"params": pretrained.initial_params(source, model, key)},
+        pretrained=initial,
         train_source=train_source,
         train_transform=train_transform,
         example=example,
@@ -84,16 +106,35 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
                 has_matrix=has_matrix,
             ),
             scores=scores,
-            report=partial(report, class_names=train_source.class_names) if has_matrix else None,
+            report=partial(report, **reported) if has_matrix else None,
         ),
         best="-loss" if problem_type == losses.REGRESSION else "top1",
         describe=describe,
         draws=lambda: [plan.mixing(config.batch_size, mesh.size, config.mix)],
         class_names=list(train_source.class_names),
-        record={"problem_type": problem_type},
+        record={"problem_type": problem_type, **hashes},
         is_stand_in=is_stand_in,
         activations=partial(activations, model, size),
     )
+
+
+def _linear(config, start, train_source, val_source):
+    """The linear classifier on the features of the weights that the run starts from, and its top-1
+    on the validation images."""
+    processor = ImageProcessor(
+        size=config.image_size,
+        image_mean=config.normalize.mean,
+        image_std=config.normalize.std,
+        **config.preprocess,
+    )
+    found = replace(start(), processor=processor)
+    options = dict(batch_size=config.batch_size, num_workers=config.num_workers)
+    learned, asked = (
+        scoring.features(found, source, **options) for source in (train_source, val_source)
+    )
+    classes = len(train_source.class_names)
+    head = linear_classifier.fit(learned["features"], learned["label"], classes)
+    return head, head.top1(asked["features"], asked["label"])
 
 
 def _on_its_place(config, source, on_host):
@@ -167,10 +208,18 @@ def scores(total: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in metrics.means(total).items() if name != "count"}
 
 
-def report(total: Mapping[str, Any], *, class_names: Sequence[str]) -> str:
-    """The confusion matrix of a total, in words."""
+def report(
+    total: Mapping[str, Any], *, class_names: Sequence[str], baseline: float | None = None
+) -> str:
+    """The confusion matrix of a total, in words, and what the top-1 is to be compared with."""
     table = metrics.confusion_table(total["confusion"], class_names)
-    return f"labels (rows) and predictions (columns)\n{table}"
+    text = f"labels (rows) and predictions (columns)\n{table}"
+    if baseline is not None:
+        text += (
+            f"\ntop1 {scores(total)['top1']:.4f}, and {baseline:.4f} of a linear classifier on the "
+            "features that the run began with"
+        )
+    return text
 
 
 def _sources(config, stand_in):

@@ -20,6 +20,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+CARD = "README.md"  # of a repository; its first lines state the licence
 # Keys of a training checkpoint that hold the EMA and the raw weights: official scripts, timm's.
 EMA_KEYS = ("model_ema", "state_dict_ema")
 RAW_KEYS = ("model", "state_dict", "module")
@@ -86,13 +87,24 @@ def _download(repository, revision):
             "cache",
             "an id within reach or in the cache, or a local file",
         )
-    for name in filter(is_there, ("config.json", "preprocessor_config.json")):
+    for name in filter(is_there, ("config.json", "preprocessor_config.json", CARD)):
         fetch(name)
     path = Path(fetch(weights))
     if weights.endswith(".index.json"):
         for shard in _shards(path):
             fetch(shard)
     return path.parent
+
+
+def licence(folder: Path) -> str | None:
+    """Returns the licence that the model card in a folder states, such as "apache-2.0"."""
+    import huggingface_hub as hub
+
+    try:
+        stated = (hub.metadata_load(folder / CARD) or {}).get("license")
+    except Exception:  # no card, or one whose first lines are no YAML
+        return None
+    return stated if isinstance(stated, str) else None
 
 
 def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray]:

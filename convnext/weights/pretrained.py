@@ -41,6 +41,7 @@ class Pretrained:
     problem_type: str | None  # see losses.PROBLEM_TYPES; None: the source does not state it
     origin: str  # the source, and the project whose format it has
     processor_origin: str  # the file that the processor was read from, or that there is none
+    licence: str | None = None  # as the source states it
 
 
 def from_pretrained(
@@ -98,6 +99,7 @@ def load(source: str | os.PathLike, **options: Any) -> Pretrained:
         contents.problem_type,
         contents.origin,
         processor_origin,
+        contents.licence,
     )
 
 
@@ -175,6 +177,7 @@ class _Contents:
     # not fail on a processor that it does not return.
     processor: Callable[[], tuple[ImageProcessor, str]]
     problem_type: str | None
+    licence: str | None = None
     is_fcmae: bool = False  # the encoder of an autoencoder, without final norm and head
 
     @property
@@ -223,6 +226,7 @@ def _read(source, weights, revision=None, step=None):
         labels=declared.labels,
         processor=lambda: _processor(source, file, config),
         problem_type=declared.problem_type,
+        licence=locate.licence(file.parent) if file.name in locate.WEIGHT_FILES else None,
         is_fcmae=formats.is_autoencoder(state),
     )
     if contents.labels and contents.num_classes not in (0, len(contents.labels)):
@@ -325,6 +329,7 @@ def _read_workdir(workdir, weights, step):
         labels=class_names,
         processor=lambda: (processor, str(workdir / "config.json")),
         problem_type=problem_type,
+        licence=config.get("licence"),
     )
 
 
