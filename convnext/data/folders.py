@@ -85,8 +85,10 @@ def load(
 
     They lie in `root/train/<class>/` and in `root/val/<class>/`, or what else is in VAL;
     train_split and val_split name other folders. If there is none to validate on, the share
-    val_fraction of root/train, or of `root/<class>/`, becomes validation images (`split`). Raises InputError if there
-    is nothing to read, or if there are other folders beside `train`, and none to validate on.
+    val_fraction of root/train, or of `root/<class>/`, becomes validation images (`split`).
+
+    Raises InputError if there is nothing to read, or if there are other folders beside `train`, and
+    none to validate on.
     """
     if not root:
         raise InputError("data.root is not set", ACCEPTED)

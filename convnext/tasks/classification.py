@@ -130,7 +130,8 @@ def _linear(config, start, train_source, val_source):
     found = replace(start(), processor=processor)
     options = dict(batch_size=config.batch_size, num_workers=config.num_workers)
     learned, asked = (
-        scoring.features(found, source, **options) for source in (train_source, val_source)
+        scoring.features(found, source, of_head=True, **options)
+        for source in (train_source, val_source)
     )
     classes = len(train_source.class_names)
     head = linear_classifier.fit(learned["features"], learned["label"], classes)

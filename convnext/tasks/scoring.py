@@ -73,10 +73,14 @@ def totals(
         return steps.evaluate(eval_step, evaluation, weights, bar)
 
 
-def features(found: Pretrained, source: Source, **options: Any) -> dict[str, np.ndarray]:
+def features(
+    found: Pretrained, source: Source, *, of_head: bool = False, **options: Any
+) -> dict[str, np.ndarray]:
     """Computes features [N, dims[-1]], pooled and normalised, and label [N] of every example, in
-    order; options: `totals`."""
-    headless = replace(found, model=found.model.clone(num_classes=None, head_hidden_size=None))
+    order. of_head: what the last layer gets, which for some models is a hidden layer. options:
+    `totals`."""
+    model = found.model if of_head else found.model.clone(head_hidden_size=None)
+    headless = replace(found, model=model.clone(num_classes=None))
 
     def measure(features, batch):
         return {"features": features, "label": batch["label"]}
