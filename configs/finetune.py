@@ -27,6 +27,5 @@ def get_config() -> ConfigDict:
     config.schedule.warmup_epochs = 0
     config.optimizer.layer_decay_type = "single"  # which models of any depth have
     config.ema_warmup = True
-    config.linear.update(is_head=True, is_baseline=True)
     recipe.leave_open(config, recipe.OF_THE_WEIGHTS + recipe.OF_THE_DATA)
     return config

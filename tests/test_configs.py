@@ -16,6 +16,7 @@ from convnext.images import augment, randaugment
 from convnext.runs import log
 from convnext.tasks import recipe
 from convnext.training import erasing, mixup, optimizer, steps
+from convnext.training.losses import SINGLE_LABEL
 from convnext.weights import pretrained
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,7 @@ def decided(name):
     config, model = load(name), ConvNeXt(**VARIANTS["atto"], num_classes=1000)
     start = pretrained.Pretrained(model, {}, (), ImageProcessor(), None, "here", "here")
     images = sources.Announced(100, 4)
-    return recipe.decide(config, images, sharding.make_mesh(), lambda: start)[0]
+    return recipe.decide(config, images, SINGLE_LABEL, sharding.make_mesh(), lambda: start)[0]
 
 
 def flatten(config, prefix=""):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from convnext.data import sources
+from convnext.data import sources, survey
+from convnext.data.folders import Files
 from convnext.errors import InputError, require
 from convnext.images import augment
 from convnext.images.processor import ImageProcessor
@@ -34,13 +35,16 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     "label"}. Raises InputError for what is out of range."""
     train_source, val_source = _sources(config, stand_in)
     is_stand_in = isinstance(train_source, sources.Announced)
+    is_files = isinstance(train_source, Files) and isinstance(val_source, Files)
+    found = survey.lines(train_source, val_source) if is_files else []
     hashes = {
         "train_hash": sources.files_hash(train_source), "val_hash": sources.files_hash(val_source)
     }  # fmt: skip
-    start = cache(partial(pretrained.load, config.init_from))
-    config, chosen = recipe.decide(config, train_source, mesh, start)
     label = first_label(train_source)
-    problem_type = losses.problem_type(config.problem_type, config.model.num_classes, label.dtype)
+    asked = _asked_for(config.problem_type, train_source)
+    problem_type = losses.problem_type(asked, config.model.num_classes, label.dtype)
+    start = cache(partial(pretrained.load, config.init_from))
+    config, chosen = recipe.decide(config, train_source, problem_type, mesh, start)
     num_classes = check_num_classes(train_source, label, config.model.num_classes, problem_type)
     if problem_type == losses.SINGLE_LABEL:
         train_source = sources.Labelled(train_source, "training image")
@@ -83,7 +87,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     reported = dict(class_names=train_source.class_names, baseline=config.linear.top1)
 
     def describe(params: Any) -> list[str]:
-        return [plan.model(model, params, size), plan.precision(model), *said, *chosen]
+        return [plan.model(model, params, size), plan.precision(model), *said, *found, *chosen]
 
     return Task(
         config=config,
@@ -236,6 +240,19 @@ def _sources(config, stand_in):
         train, val = (sources.Announced(size, num_classes) for size in sizes)
     sources.require_same(train=train, val=val)
     return train, val
+
+
+def _asked_for(problem_type, source):
+    """The problem type of the config, or that of a source that has one of its own. Raises
+    InputError where both differ, or the config would predict the number of a class."""
+    own = getattr(source, "problem_type", None)
+    is_files = isinstance(source, Files)
+    if own is not None:
+        require(problem_type in (None, own), "problem_type", problem_type, f"{own}, by the labels")
+    elif problem_type == losses.REGRESSION and is_files and source.labels.ndim == 1:
+        accepted = f"{losses.SINGLE_LABEL}, or a table with a column `value`"
+        require(False, "problem_type of class folders", problem_type, accepted)
+    return problem_type or own
 
 
 def first_label(source: Source) -> np.ndarray:

@@ -17,9 +17,11 @@ from convnext.errors import InputError, require
 from convnext.kernels import outline
 from convnext.runs import workdirs
 from convnext.task import Source
+from convnext.training import losses
 from convnext.weights.model_config import ARCHITECTURE
 from convnext.weights.pretrained import Pretrained
 
+MANY = 20_000  # images from which a linear classifier takes long, and a new head learns soon
 FEW = 5_000  # images below which a run sees each of them many times
 SAMPLED = 32  # images whose size is looked at
 
@@ -27,7 +29,8 @@ MODEL = (*ARCHITECTURE, "final_norm_eps")  # fields that are those of the weight
 OF_THE_WEIGHTS = (
     *(f"model.{name}" for name in MODEL), "image_size",
     "normalize.mean", "normalize.std", "preprocess.crop_pct", "preprocess.crop_mode",
-    "preprocess.crop_rounding", "preprocess.resample", "licence",
+    "preprocess.crop_rounding", "preprocess.resample", "licence", "linear.is_head",
+    "linear.is_baseline",
 )  # fmt: skip
 OF_THE_DATA = (
     "batch_size", "num_steps", "num_epochs", "schedule.peak_lr", "schedule.warmup_steps",
@@ -79,7 +82,11 @@ def of_a_fresh_model(model: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def decide(
-    config: ConfigDict, source: Source, mesh: jax.sharding.Mesh, start: Callable[[], Pretrained]
+    config: ConfigDict,
+    source: Source,
+    problem_type: str,
+    mesh: jax.sharding.Mesh,
+    start: Callable[[], Pretrained],
 ) -> tuple[ConfigDict, list[str]]:
     """Fills the fields that a config leaves open, by the rule that it names.
 
@@ -93,7 +100,7 @@ def decide(
     if config.decided is not None:
         return config, ["recipe     as decided when the run began, see config.json"]
     choose = Choices(workdirs.fields(config.to_dict()))
-    RULES[config.rule](choose, source, mesh.size, start)
+    RULES[config.rule](choose, source, problem_type, mesh.size, start)
     given = tuple(name for name in choose.values if name not in choose.reasons)
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -115,7 +122,11 @@ def _text(value):
 
 
 def fine_tuning(
-    choose: Choices, source: Source, devices: int, start: Callable[[], Pretrained]
+    choose: Choices,
+    source: Source,
+    problem_type: str,
+    devices: int,
+    start: Callable[[], Pretrained],
 ) -> None:
     """Chooses the recipe of a run that starts from published weights.
 
@@ -124,6 +135,10 @@ def fine_tuning(
     """
     images = len(source)
     of_the_weights(choose, start())
+    is_linear = problem_type == losses.SINGLE_LABEL and images < MANY
+    reason = f"fewer than {MANY:,} images, with one label each" if is_linear else "not for these"
+    choose("linear.is_head", is_linear, reason)
+    choose("linear.is_baseline", is_linear, reason)
     batch = batch_size(choose, images, devices)
     steps = length(choose, images, batch, passes=20, least=300)
     choose(
@@ -138,7 +153,11 @@ def fine_tuning(
 
 
 def from_scratch(
-    choose: Choices, source: Source, devices: int, start: Callable[[], Pretrained]
+    choose: Choices,
+    source: Source,
+    problem_type: str,
+    devices: int,
+    start: Callable[[], Pretrained],
 ) -> None:
     """Chooses the recipe of a run from random weights."""
     images = len(source)

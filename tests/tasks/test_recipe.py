@@ -13,6 +13,7 @@ from convnext import ConvNeXt, ImageProcessor, save_pretrained, sharding
 from convnext.data import in_memory
 from convnext.runs import log, workdirs
 from convnext.tasks import recipe
+from convnext.training import losses
 from convnext.weights import pretrained
 from tests.helpers.inputs import refused
 
@@ -52,10 +53,10 @@ def source(count, classes=4):
     return in_memory.Arrays(images, labels, [str(i) for i in range(classes)])
 
 
-def decided(config, count, devices=1, start=None):
+def decided(config, count, devices=1, start=None, problem_type=losses.SINGLE_LABEL):
     mesh = sharding.make_mesh()
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]).reshape(devices, 1), mesh.axis_names)
-    return recipe.decide(config, source(count), mesh, start)
+    return recipe.decide(config, source(count), problem_type, mesh, start)
 
 
 def fine_tuning(weights, **given):
@@ -131,6 +132,17 @@ def test_small_pictures_are_not_enlarged():
     assert config.image_size == 32
 
 
+def test_a_linear_classifier_is_for_one_label_and_not_too_many_images(weights):
+    for count, problem_type, expected in (
+        (40, losses.SINGLE_LABEL, True),
+        (40, losses.MULTI_LABEL, False),
+        (40_000, losses.SINGLE_LABEL, False),
+    ):
+        config, start = fine_tuning(weights)
+        config, _ = decided(config, count, start=start, problem_type=problem_type)
+        assert config.linear.is_head is config.linear.is_baseline is expected
+
+
 def test_another_rule_and_missing_weights_are_refused(weights):
     config = folder.get_config()
     config.rule = "luck"
@@ -194,3 +206,42 @@ def test_a_run_begins_with_the_linear_classifier_and_is_compared_with_it(
     said = capsys.readouterr().out
     assert "top1 1.0000, and 1.0000 of a linear classifier on the features" in said
     assert log.read(tmp_path / "metrics.jsonl")[-1]["val/top1"] == 1.0
+
+
+@pytest.mark.parametrize("column", ["labels", "value"])
+def test_a_run_learns_what_a_table_says(column, images, weights, tmp_path):
+    """Several labels, and numbers: the share of red in an image."""
+    rows = [f"file,{column}"]
+    for name in ("blue", "red"):
+        for index in range(20):
+            label = f"{name}|even" if index % 2 == 0 else name
+            value = {"labels": label, "value": str(float(name == "red"))}[column]
+            rows.append(f"{name}/{index}.png,{value}")
+    (images / "table.csv").write_text("\n".join(rows))
+    run(images / "table.csv", weights, tmp_path, num_steps=4)
+    (images / "table.csv").unlink()
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    line = log.read(tmp_path / "metrics.jsonl")[-1]
+    if column == "labels":
+        assert recorded["problem_type"] == losses.MULTI_LABEL and 0 <= line["val/top1"] <= 1
+        assert json.loads((tmp_path / "classes.json").read_text()) == ["blue", "even", "red"]
+    else:
+        assert recorded["problem_type"] == losses.REGRESSION and line["val/mae"] < 2
+
+
+def test_a_regression_on_class_folders_is_refused(images, weights, tmp_path):
+    refused(
+        "problem_type of class folders is 'regression'; accepted: single_label_classification",
+        run, images, weights, tmp_path, problem_type=losses.REGRESSION,
+    )  # fmt: skip
+
+
+def test_the_plan_says_what_is_in_the_folder(workdir, images, weights, tmp_path, capsys):
+    config, _ = fine_tuning(weights, **{"data.root": str(images)})
+    train_command.train(config, tmp_path, dry_run=True)
+    said = capsys.readouterr().out
+    counts = np.bincount([p.parent.name == "red" for p in images.glob("*/*.png")])
+    assert counts.tolist() == [20, 20]
+    assert "\nclasses    blue 1" in said and "\nrecipe     for 3" in said
+    assert "  --config.batch_size=8 " in said
+    assert not (tmp_path / "config.json").exists()
