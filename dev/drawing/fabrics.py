@@ -12,9 +12,10 @@ def twill(rng, u, v):
 
 
 def herringbone(rng, u, v):
-    """Diagonals that turn in each column."""
-    column = fold(u / 2) * 2
-    return wave(v * 1.5 + column * rng.uniform(1.0, 1.6)) * step(0.46 - fold(u), 0.1)
+    """Diagonals that turn, broken, at the seam of each column."""
+    odd = np.floor(u) % 2
+    slant = np.where(odd > 0.5, u % 1, -(u % 1)) * rng.uniform(1.5, 2.5)
+    return step(wave(v * 2 + slant + 0.5 * odd) - 0.5, 0.6)
 
 
 def tartan(rng, u, v):
@@ -30,9 +31,10 @@ def tartan(rng, u, v):
 
 
 def knit(rng, u, v):
-    """Columns of V's, one in the other."""
-    column = fold(u) * 2
-    return wave(v * 1.4 + column * 0.9) * (0.35 + 0.65 * np.sin(np.pi * column))
+    """Columns of stitches, two leaves each that meet in a V."""
+    across = fold(u) * 2
+    along = (v * 1.1 - rng.uniform(0.5, 0.8) * across) % 1 - 0.5
+    return np.clip(1.15 - np.hypot((across - 0.5) / 0.5, along / 0.5) ** 2, 0, 1)
 
 
 def houndstooth(rng, u, v):
