@@ -26,7 +26,7 @@ QUALITY = 80, 92  # of a JPEG file, least and greatest
 
 def main(argv: list[str] | None = None) -> None:
     names = "\n".join(
-        f"  {name:<10} {len(drawn.classes):>3} classes: {drawn.description}"
+        f"  {name:<10} {len(drawn.pictures):>3} classes: {drawn.description}"
         for name, drawn in SETS.items()
     )
     parser = argparse.ArgumentParser(
@@ -69,7 +69,7 @@ def write(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out is {out}, which is there", "a new or empty folder")
     counts = dict(zip(SPLITS, (images, val_images), strict=True))
-    folders = [(split, label) for label in SETS[name].classes for split in SPLITS]
+    folders = [(split, label) for label in sorted(SETS[name].pictures) for split in SPLITS]
     draw = partial(_write_folder, name, out, counts, seed, size)
     if jobs == 1:
         for folder in progress.track(folders, "drawing"):
@@ -86,8 +86,7 @@ def image(
 ) -> tuple[np.ndarray, int]:
     """Returns an image, uint8 [H, W, 3], and the quality that its file has."""
     rng = np.random.default_rng((seed, SPLITS.index(split), index, *label.encode()))
-    drawn = SETS[name]
-    pixels = drawn.draw(label, split, rng, drawn.side if size is None else size)
+    pixels = SETS[name].draw(label, split, rng, size)
     return pixels, int(rng.integers(QUALITY[0], QUALITY[1] + 1))
 
 

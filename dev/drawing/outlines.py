@@ -20,6 +20,47 @@ def xy(*numbers: float) -> list[np.ndarray]:
     return [np.reshape(numbers, (-1, 2)).astype(float)]
 
 
+def regular(corners: int, least: float = 1.0, most: float = 1.0):
+    """A class: the polygon or star of so many corners, and a depth between two."""
+    return lambda rng: [polygon(corners, rng.uniform(least, most))]
+
+
+def arrow(rng):
+    shaft, head, barb = rng.uniform(0.12, 0.25), rng.uniform(0, 0.4), rng.uniform(0.5, 0.75)
+    return xy(-1, -shaft, head, -shaft, head, -barb, 1, 0, head, barb, head, shaft, -1, shaft)
+
+
+def crescent(rng):
+    reach, shift = rng.uniform(0.72, 0.9), rng.uniform(0.35, 0.5)
+    x = (1 - reach**2 + shift**2) / (2 * shift)  # where the two circles cross
+    horn, inner = np.degrees(np.arccos(x)), np.degrees(np.arccos((x - shift) / reach))
+    outside = arc(0, 0, 1, 1, horn, 360 - horn)
+    return [np.concatenate((outside, arc(shift, 0, reach, reach, 360 - inner, inner)))]
+
+
+def cross(rng):
+    a, b = rng.uniform(0.2, 0.36), rng.uniform(0.8, 1)
+    return xy(-a, -b, a, -b, a, -a, b, -a, b, a, a, a, a, b, -a, b, -a, a, -b, a, -b, -a, -a, -a)
+
+
+def ellipse(rng):
+    return [arc(0, 0, 1, rng.uniform(0.55, 0.8))]
+
+
+OUTLINES = {
+    "arrow": arrow,
+    "crescent": crescent,
+    "cross": cross,
+    "ellipse": ellipse,
+    "hexagon": regular(6),
+    "pentagon": regular(5),
+    "star_5": regular(5, 0.45, 0.7),
+    "star_6": regular(6, 0.5, 0.75),
+    "star_7": regular(7, 0.5, 0.75),
+    "triangle": regular(3),
+}
+
+
 def ring(rng):
     return [arc(0, 0, 1), arc(0, 0, rng.uniform(0.5, 0.75))]
 

@@ -105,7 +105,7 @@ def surface(
     """A surface at any scale and angle, at times with something that lies on it."""
     shape = _shape(rng, side)
     periods = 5 - 2 * difficulty, 8 + 4 * difficulty
-    u, v = surfaces.coordinates(rng, shape, periods, rng.uniform(0, 0.8 * difficulty))
+    u, v = surfaces.coordinates(rng, shape, periods, rng.uniform(0, 0.6 * difficulty))
     field = np.clip(pattern(rng, u, v), 0, 1).astype(np.float32)
     image = surfaces.colored(rng, 1 - field if rng.random() < 0.5 else field, difficulty)
     if rng.random() < difficulty:
