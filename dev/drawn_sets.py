@@ -10,6 +10,7 @@ the validation images are the same for any number of training images.
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -75,9 +76,9 @@ def write(
         for folder in progress.track(folders, "drawing"):
             draw(folder)
         return
-    with ProcessPoolExecutor(jobs, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        done = pool.map(draw, folders)
-        for _ in progress.track(done, "drawing", total=len(folders)):
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, cv2.setNumThreads, (1,)) as pool:
+        for _ in progress.track(pool.map(draw, folders), "drawing", total=len(folders)):
             pass
 
 

@@ -32,15 +32,17 @@ def noise(
 ) -> np.ndarray:
     """Returns smooth noise of so many cells on the shorter side, and finer ones in it."""
     height, width = shape
-    total, weight = np.zeros(shape, np.float32), 1.0
+    total, weight = None, 1.0
     for _ in range(octaves):
-        size = cells / min(shape)
-        grid = rng.random((round(height * size) + 3, round(width * size) + 3), np.float32)
-        grid = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-        total += weight * grid
-        cells, weight = 2 * cells, weight * rng.uniform(0.4, 0.65)
+        scale = cells / min(shape)
+        size = round(width * scale) + 3, round(height * scale) + 3
+        grid = weight * rng.random(size[::-1], np.float32)
+        if total is not None:
+            grid += cv2.resize(total, size, interpolation=cv2.INTER_CUBIC)
+        total, cells, weight = grid, 2 * cells, weight * rng.uniform(0.4, 0.65)
         if cells > min(shape):
             break
+    total = cv2.resize(total, (width, height), interpolation=cv2.INTER_CUBIC)
     low, high = total.min(), total.max()
     return (total - low) / (high - low)
 
@@ -56,8 +58,9 @@ def ramp(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 def blend(field: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns an image that is `first` where the field is 0, and `second` where it is 1. Both are
     colours or images."""
-    mixed = first + (second.astype(np.float32) - first) * field[..., None]
-    return np.clip(mixed, 0, 255).astype(np.uint8)
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    mixed = first + (second - first) * field[..., None]
+    return np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)
 
 
 def plain(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -159,10 +162,10 @@ def photographed(rng: np.random.Generator, image: np.ndarray, difficulty: float)
         shadow = noise(rng, shape, cells=rng.uniform(0.7, 1.5), octaves=1)
         light *= 1 - rng.uniform(0.2, 0.6) * np.clip((shadow - 0.5) * rng.uniform(2, 8), 0, 1)
     balance = np.exp(rng.normal(0, 0.05 + 0.12 * difficulty, 3))
-    scene = (image / np.float32(255)) ** np.float32(np.exp(rng.normal(0, 0.3 * difficulty)))
-    scene = scene * (light[..., None] * balance.astype(np.float32))
-    contrast = 1 - rng.uniform(0, 0.55 * difficulty)
-    scene = scene * contrast + rng.uniform(0, 1 - contrast)
+    gamma, contrast = np.exp(rng.normal(0, 0.3 * difficulty)), 1 - rng.uniform(0, 0.55 * difficulty)
+    curve = ((np.arange(256) / 255) ** gamma * contrast).astype(np.float32)
+    scene = curve[image] * (light[..., None] * balance.astype(np.float32))
+    scene += np.float32(rng.uniform(0, 1 - contrast))
     scene = _blurred(rng, scene, rng.exponential(0.015 * difficulty) * min(shape))
     sigma = min(rng.exponential(0.005 + 0.04 * difficulty), 0.1)
     grain = rng.standard_normal(scene.shape, np.float32) * np.float32(sigma)

@@ -65,8 +65,8 @@ def weave(rng, u, v):
     over = (np.floor(x) + np.floor(y)) % 2 > 0.5
     across, along = np.where(over, x % 1, y % 1), np.where(over, y % 1, x % 1)
     ribbon = step(rng.uniform(0.36, 0.46) - np.abs(across - 0.5), 0.1)
-    shade = np.where(over, 0.75, 0.35) * rng.uniform(0.5, 1)
-    return ribbon * (shade + (1 - shade) * np.sin(np.pi * along) ** 2)
+    shade = np.where(over, 0.9, rng.uniform(0.3, 0.5))
+    return ribbon * shade * (0.4 + 0.6 * np.sin(np.pi * along))
 
 
 TEXTURES = {

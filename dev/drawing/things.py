@@ -156,11 +156,11 @@ def mug(rng):
 
 def tree(rng):
     trunk, high = rng.uniform(0.08, 0.15), rng.uniform(0.2, 0.4)
-    crowns = []
+    fruit, crowns = rng.choice([0.0, 0.05, 0.09]), []
     for angle in rng.permutation(np.arange(9) * 2 * np.pi / 9):
         x, y, size = 0.42 * np.cos(angle), 0.38 * np.sin(angle) - 0.4, rng.uniform(0.2, 0.34)
         crowns.append(disc(BODY, x, y, size))
-        crowns.append(disc(SECOND, x - 0.05, y - 0.06, 0.5 * size))
+        crowns.append(disc(SECOND, 0.8 * x, y - 0.06, fruit))
     return [
         poly(THIRD, -trunk, -0.2, trunk, -0.2, 1.6 * trunk, 1, -1.6 * trunk, 1),
         line(THIRD, 0.08, 0, high, 0.35, high - 0.4),
