@@ -64,11 +64,11 @@ def _in_faces(first: int, count: int, characters: Mapping[str, str]) -> dict[str
 
 SETS = {
     "shapes": DrawnSet(
-        "outlines between lines and pebbles", 104, 0.45, _alike(pictures.outline, OUTLINES)
+        "outlines between lines and pebbles", 104, 0.25, _alike(pictures.outline, OUTLINES)
     ),
     "letters": DrawnSet("A to J in made-up typefaces", 64, 0.3, _in_faces(0, 220, LETTERS)),
-    "scenes": DrawnSet("an object among clutter", 112, 0.5, _alike(pictures.scene, THINGS)),
-    "textures": DrawnSet("surfaces, partly covered", 104, 0.6, _alike(pictures.surface, TEXTURES)),
+    "scenes": DrawnSet("an object among clutter", 112, 0.4, _alike(pictures.scene, THINGS)),
+    "textures": DrawnSet("surfaces, partly covered", 104, 0.5, _alike(pictures.surface, TEXTURES)),
     "symbols": DrawnSet("2 to 9 in other typefaces", 64, 0.4, _in_faces(1000, 220, SYMBOLS)),
     "toys": DrawnSet("toys among clutter", 104, 0.4, _alike(pictures.scene, TOYS)),
     "fabrics": DrawnSet("woven and sewn surfaces", 104, 0.5, _alike(pictures.surface, FABRICS)),
