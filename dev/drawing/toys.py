@@ -48,7 +48,7 @@ def robot(rng: np.random.Generator) -> list[Part]:
     ]
 
 
-def train(rng: np.random.Generator) -> list[Part]:
+def locomotive(rng: np.random.Generator) -> list[Part]:
     cab, funnel = rng.uniform(-0.35, -0.1), rng.uniform(0.08, 0.14)
     wheels = [x for side in (-0.6, 0.0, 0.6) for x in _wheel(side, 0.55, rng.uniform(0.18, 0.24))]
     return [
@@ -126,10 +126,10 @@ def top(rng: np.random.Generator) -> list[Part]:
 TOYS = {
     "boat": boat,
     "duck": duck,
+    "locomotive": locomotive,
     "ring_tower": ring_tower,
     "robot": robot,
     "rocket": rocket,
     "teddy": teddy,
     "top": top,
-    "train": train,
 }
