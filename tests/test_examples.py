@@ -44,7 +44,7 @@ def test_features_finds_the_image_that_is_most_alike(weights, tmp_path, capsys):
 
 
 def test_features_of_no_images_are_refused(weights, tmp_path):
-    with pytest.raises(InputError, match="no other image in .*; accepted: .jpg, .jpeg, .png"):
+    with pytest.raises(InputError, match="no other image in .*; accepted: .jpg, .jpeg, .jpe"):
         features.show(tmp_path / "a.png", tmp_path, str(weights), 1)
 
 

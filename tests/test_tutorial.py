@@ -15,13 +15,9 @@ from tools import predict, report
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue_star", "red_circle", "yellow_bar")
-# What makes a run of seconds of it; all the rest is as it comes.
-SMALL = (
-    "--config.num_epochs=8", "--config.batch_size=24", "--config.image_size=64",
-    "--config.model.depths=(1,1)", "--config.model.dims=(16,32)",
-    "--config.schedule.peak_lr=4e-3", "--config.num_workers=0", "--config.mix.mixup_alpha=0",
-    "--config.mix.cutmix_alpha=0", "--config.eval_every_epochs=8",
-)  # fmt: skip
+# What makes a run of seconds of each; all the rest is as it comes.
+SMALL = ("--config.num_steps=24", "--config.image_size=64", "--config.model.depths=(1,1)",
+         "--config.model.dims=(16,32)", "--config.schedule.peak_lr=4e-3")  # fmt: skip
 
 
 def run(*arguments):
@@ -50,21 +46,35 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(photos):
+def weights(photos):
+    """The workdir of a run from scratch, in the place of published weights."""
+    workdir = photos.parent / "scratch"
+    run("train.py", "--config=configs/folder.py", f"--config.data.root={photos}",
+        f"--workdir={workdir}", *SMALL)  # fmt: skip
+    assert log.read(workdir / "metrics.jsonl")[-1]["val/top1"] > 0.6  # chance is 0.33
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def trained(photos, weights):
     """The workdir of the first command, and what it printed."""
     workdir = photos.parent / "run"
-    return workdir, run("train.py", "--config=configs/folder.py", f"--config.data.root={photos}",
-                        f"--workdir={workdir}", *SMALL)  # fmt: skip
+    return workdir, run("train.py", "--config=configs/finetune.py", f"--config.data.root={photos}",
+                        f"--workdir={workdir}", f"--config.init_from={weights}",
+                        "--config.num_steps=12")  # fmt: skip
 
 
 def test_train_learns_the_classes_and_leaves_its_files(trained):
     workdir, printed = trained
-    assert "\ndata       72 training images, 18 validation images\n" in printed
-    assert "\nsteps      3 per epoch, 8 epochs, 24 in all\n" in printed
-    rows = printed.splitlines()[-5:-1]  # of the confusion matrix, before the last line of the log
+    assert "\ndata       73 training images, 17 validation images\n" in printed
+    assert "\nclasses    blue_star 25 + 5, red_circle 26 + 4, yellow_bar 22 + 8\n" in printed
+    assert "\nsteps      12 in all, which is 1.315 epochs\n" in printed
+    # Of the confusion matrix; then come the baseline and the last line of the log.
+    rows = printed.splitlines()[-6:-2]
     assert rows[0].split() == list(CLASSES) and [row.split()[0] for row in rows[1:]] == [*CLASSES]
+    assert " of a linear classifier on the features that the run began with\n" in printed
     last = log.read(workdir / "metrics.jsonl")[-1]
-    assert last["step"] == 24 and last["val_ema/top1"] > 0.6  # chance is 0.33
+    assert last["step"] == 12 and last["val_ema/top1"] > 0.6
     assert json.loads((workdir / "classes.json").read_text()) == [*CLASSES]
     assert {"checkpoints", "classes.json", "config.json", "curves.png", "metrics.jsonl",
             "tensorboard"} <= {path.name for path in workdir.iterdir()}  # fmt: skip

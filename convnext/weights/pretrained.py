@@ -160,7 +160,10 @@ def initial_params(
         listed = "; ".join(f"{name} {a}, not {b}" for name, (a, b) in differences.items())
         accepted = " ".join(f"'--config.model.{name}={a}'" for name, (a, _) in differences.items())
         if variant := model_config.variant_of(theirs):
-            accepted = f"a config of {variant}, such as --config=configs/folder.py:{variant}"
+            accepted = (
+                f"--config=configs/finetune.py, which has the model of the weights, or a config of "
+                f"{variant}"
+            )
         raise InputError(f"{source} is not of the config's architecture: {listed}", accepted)
     return unflatten_dict(_fit(contents, model, key), sep="/")
 
