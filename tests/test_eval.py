@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from absl.testing import flagsaver
 from PIL import Image
 
 import eval as eval_command
+import train as train_command
+from configs import folder as folder_config
 from convnext import hosts
 from convnext.data import imagenet as labels
 from convnext.data import sources
@@ -262,3 +265,63 @@ def test_processes_compare_flags_config_and_data_before_they_read_weights(monkey
     assert of_probe.value.args[0]["data"] == [
         {"val": sources.fingerprint(val), "train": sources.fingerprint(train)}
     ]
+
+
+# A run on one's own images.
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder of two classes, and a run on four fifths of it."""
+    root, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    for name in ("a", "b"):
+        (root / "images" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name / f"{index}.png")
+    config = folder_config.get_config()
+    config.update_from_flattened_dict({
+        "data.root": str(root / "images"), "num_steps": 2, "model.depths": (1, 1),
+        "model.dims": (4, 8), "image_size": 16,
+    })  # fmt: skip
+    train_command.train(config, root / "run")
+    return root
+
+
+def test_a_run_on_a_folder_is_evaluated_on_its_validation_images(own, tmp_path, capsys):
+    (found,) = evaluate(workdir=own / "run", json=str(tmp_path / "out"))
+    recorded = json.loads((own / "run" / "config.json").read_text())
+    assert found["count"] == recorded["val_size"] < 20
+    assert "no longer" not in capsys.readouterr().out
+
+
+def test_an_image_more_is_noticed_and_moves_no_other(own, tmp_path, capsys):
+    path = own / "images" / "a" / "new.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
+    try:
+        evaluate(workdir=own / "run", json=str(tmp_path / "out"))
+    finally:
+        path.unlink()
+    said = capsys.readouterr().out
+    assert re.search("the images are no longer those of the run: (train|val)_size is", said)
+
+
+def test_images_that_a_run_was_trained_on_are_refused(own, tmp_path):
+    recorded = json.loads((own / "run" / "config.json").read_text())
+    count = recorded["train_size"]
+    message = f"was trained on {count} of the 40 images of .*images; accepted: other images, or"
+    for run in (dict(workdir=own / "run"), dict(weights=[str(own / "run")])):
+        refused(message, evaluate, **run, data=["folder"], data_root=str(own / "images"))
+    shutil.copytree(own / "images", tmp_path / "others")
+    (found,) = evaluate(workdir=own / "run", data=["folder"], data_root=str(tmp_path / "others"),
+                        json=str(tmp_path / "out"))  # fmt: skip
+    assert found["count"] == 40
+
+
+def test_a_table_is_a_test_set(own, tmp_path):
+    lines = [f"images/{name}/{index}.png,{name}" for name in "ab" for index in range(20)]
+    shutil.copytree(own / "images", tmp_path / "images")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    (found,) = evaluate(workdir=own / "run", data=["folder"], json=str(tmp_path / "out"),
+                        data_root=str(tmp_path / "labels.csv"))  # fmt: skip
+    assert found["count"] == 40

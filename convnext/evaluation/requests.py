@@ -11,12 +11,12 @@ from typing import Any
 import jax
 
 from convnext import hosts, sharding, tasks
-from convnext.data import folders, imagenet, sources, test_sets
+from convnext.data import folders, imagenet, sources, tables, test_sets
 from convnext.data.test_sets import ImageSet
 from convnext.errors import InputError, require
 from convnext.evaluation import evaluate, probing
 from convnext.images.processor import FILTERS, ImageProcessor
-from convnext.runs import checkpoint, plan
+from convnext.runs import checkpoint, plan, workdirs
 from convnext.task import Task
 from convnext.tasks import scoring
 from convnext.training import losses, steps
@@ -66,17 +66,23 @@ def recorded(config: Config | None, workdir: Path | None) -> Config:
 
     Raises InputError where the two differ in what the weights decide.
     """
-    path = workdir and workdir / "config.json"
-    made_with = tasks.restored(path) if path and path.is_file() else {}
+    made_with = _made_with(workdir) if workdir else {}
     if config is None:
         return made_with
+    config = workdirs.with_decided(config, workdir)
     for name in ("model", "image_size", "preprocess", "normalize") if made_with else ():
         given, before = _plain(config.get(name)), _plain(made_with.get(name))
         accepted = f"{before!r}, with which {workdir} was made; or --{name} of eval.py"
         # A field that the run did not have is new, and has its default.
-        before = {**given, **before} if name == "model" else before
+        before = {**given, **before} if isinstance(before, dict) else before
         require(given == before, f"config.{name}", given, accepted)
     return config
+
+
+def _made_with(workdir):
+    """The config of the run in a folder; an empty one where there is none."""
+    path = workdir / "config.json"
+    return tasks.restored(path) if path.is_file() else {}
 
 
 def _plain(value):
@@ -140,6 +146,12 @@ def of_classifier(request: Request, config: Config, workdir: Path | None) -> Ite
     Raises InputError where the weights do not fit a test set.
     """
     image_sets = [image_set(request, name, config) for name in request.data or [None]]
+    runs = {str(workdir): config} if config else {}
+    for weights in request.weights:
+        if found := _made_with(Path(weights).expanduser()):
+            runs[weights] = found
+    for images in image_sets:
+        _require_unseen(images, runs)
     hosts.require_same(
         lambda: {
             **request.compared(),
@@ -188,6 +200,7 @@ def image_set(request: Request, name: str | None, config: Config) -> ImageSet:
     root = request.data_root
     if name is None:
         train, val = sources.load(**config["data"])
+        _compare(config, train, val)
         return ImageSet(config["data"]["name"], {"": val}, train=train)
     if name in test_sets.FOLDERS:
         learns = request.probe and name == "val"
@@ -196,17 +209,54 @@ def image_set(request: Request, name: str | None, config: Config) -> ImageSet:
     if name != "folder":
         train, val = sources.load(name, root)
         return ImageSet(name, {"": val}, train=train)
-    require(root, "--data_root", root, "a folder of --data_root/<class>/*.jpg")
-    val_root = Path(root) / "val"
-    source = folders.class_folders(val_root if val_root.is_dir() else Path(root))
-    same = None if request.allow_duplicates else folders.duplicate(source)
+    require(root, "--data_root", root, "a folder of --data_root/<class>/*.jpg, or a table")
+    path, train = Path(root).expanduser(), None
+    if path.suffix.lower() in tables.SUFFIXES:
+        source = tables.whole(path)
+    else:
+        train_root, val_root, _ = folders.parts(path)
+        source = folders.class_folders(val_root or train_root)
+        train = folders.class_folders(train_root) if val_root else None
+    if config.get("data", {}).get("exif_orientation"):
+        source, train = sources.upright(source), train and sources.upright(train)
+    same = [] if request.allow_duplicates else folders.identical(source)
     if same:
+        first, second, *_ = map(source.path, same[0])
         raise InputError(
-            f"{same[1]} has the content of {same[0]}", "each image once, or --allow_duplicates"
+            f"{second} has the content of {first}", "each image once, or --allow_duplicates"
         )
-    has_train = val_root.is_dir() and (Path(root) / "train").is_dir()
-    train = folders.class_folders(Path(root) / "train") if has_train else None
     return ImageSet(root, {"": source}, train=train)
+
+
+def _compare(config, train, val):
+    """Says where the images are no longer those of the run."""
+    now = {"train_size": len(train), "val_size": len(val)}
+    now |= {"train_hash": sources.files_hash(train), "val_hash": sources.files_hash(val)}
+    changed = [name for name in now if config.get(name, now[name]) != now[name]]
+    if changed:
+        told = ", ".join(f"{name} is {now[name]!r} and was {config[name]!r}" for name in changed)
+        print(f"the images are no longer those of the run: {told}")
+
+
+def _require_unseen(images, runs):
+    """Raises InputError where a run was trained on images of the set: those of its own folder that
+    it does not validate on."""
+    asked = {part.path(i).resolve() for part in images.parts.values()
+             if isinstance(part, folders.Files) for i in range(len(part))}  # fmt: skip
+    for name, config in runs.items() if asked else ():
+        if config.get("data", {}).get("name") != "folder":
+            continue
+        try:
+            train, val = sources.load(**config["data"])
+        except InputError:  # the folder is gone, and so are its images
+            continue
+        seen = len(asked & {train.path(i).resolve() for i in range(len(train))})
+        if seen:
+            raise InputError(
+                f"{name} was trained on {seen:,} of the {len(asked):,} images of {images.name}",
+                f"other images, or --workdir={name} without --data for the {len(val):,} that it "
+                "validates on",
+            )
 
 
 def fingerprints(images: ImageSet, probe: str | None) -> dict[str, dict[str, Any]]:
