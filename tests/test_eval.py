@@ -310,8 +310,8 @@ def test_images_that_a_run_was_trained_on_are_refused(own, tmp_path):
     recorded = json.loads((own / "run" / "config.json").read_text())
     count = recorded["train_size"]
     message = f"was trained on {count} of the 40 images of .*images; accepted: other images, or"
-    for run in (dict(workdir=own / "run"), dict(weights=[str(own / "run")])):
-        refused(message, evaluate, **run, data=["folder"], data_root=str(own / "images"))
+    for given in (dict(workdir=own / "run"), dict(weights=[str(own / "run")])):
+        refused(message, evaluate, **given, data=["folder"], data_root=str(own / "images"))
     shutil.copytree(own / "images", tmp_path / "others")
     (found,) = evaluate(workdir=own / "run", data=["folder"], data_root=str(tmp_path / "others"),
                         json=str(tmp_path / "out"))  # fmt: skip
