@@ -18,6 +18,7 @@ from convnext.kernels import outline
 from convnext.runs import workdirs
 from convnext.task import Source
 from convnext.training import losses
+from convnext.weights import pretrained
 from convnext.weights.model_config import ARCHITECTURE
 from convnext.weights.pretrained import Pretrained
 
@@ -81,6 +82,20 @@ def of_a_fresh_model(model: Mapping[str, Any]) -> tuple[str, ...]:
     return ("image_size", *(["model.layer_scale_init_value"] if has_scale else []))
 
 
+def start(source: str | None) -> Pretrained:
+    """Reads the weights that a run starts from. Raises InputError, with what else may be given,
+    where they cannot be read or reached."""
+    accepted = "or --config=configs/folder.py, which trains from scratch"
+    if not source:
+        raise InputError("init_from is None", f"weights (docs/weights.md), {accepted}")
+    try:
+        return pretrained.load(source)
+    except InputError as error:
+        raise InputError(
+            error.problem, f"--config.init_from={error.accepted}; {accepted}"
+        ) from error
+
+
 def decide(
     config: ConfigDict,
     source: Source,
@@ -107,7 +122,12 @@ def decide(
         config.update_from_flattened_dict({**choose.values})
         config.decided, config.given = tuple(choose.reasons), given
     classes = len(source.class_names)
-    lines = [f"recipe     for {len(source):,} images of {classes:,} classes; each may be given:"]
+    lines = [
+        f"recipe     {config.rule}, for {len(source):,} images of {classes:,} classes; each of "
+        "these may be given:"
+    ]
+    if config.rule == "scratch" and len(source) < FEW:
+        lines.insert(0, "few images configs/finetune.py gets further with them, in less time")
     flags = [f"--config.{name}={_text(choose.values[name])}" for name in choose.reasons]
     width = max(map(len, flags), default=0)
     reasons = choose.reasons.values()

@@ -132,6 +132,29 @@ def test_small_pictures_are_not_enlarged():
     assert config.image_size == 32
 
 
+def test_weights_that_are_not_there_are_named_with_what_else_there_is(
+    weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    told = (
+        "accepted: --config.init_from=.*; or --config=configs/folder.py, which trains from scratch"
+    )
+    refused(f"no file or folder .*none; {told}", recipe.start, str(tmp_path / "none"))
+    refused(
+        "init_from is None; accepted: weights .*or --config=configs/folder.py", recipe.start, None
+    )
+    refused(f"cannot reach timm/some on .*; {told}", recipe.start, "timm/some")
+
+
+def test_few_images_from_scratch_are_told_of_weights(weights):
+    config, start = fine_tuning(weights)
+    hint = "few images configs/finetune.py gets further with them, in less time"
+    assert hint not in decided(config, 100, start=start)[1]
+    assert hint in decided(folder.get_config(), 100)[1]
+    assert hint not in decided(folder.get_config(), 5000)[1]
+
+
 def test_a_linear_classifier_is_for_one_label_and_not_too_many_images(weights):
     for count, problem_type, expected in (
         (40, losses.SINGLE_LABEL, True),
@@ -242,6 +265,6 @@ def test_the_plan_says_what_is_in_the_folder(workdir, images, weights, tmp_path,
     said = capsys.readouterr().out
     counts = np.bincount([p.parent.name == "red" for p in images.glob("*/*.png")])
     assert counts.tolist() == [20, 20]
-    assert "\nclasses    blue 1" in said and "\nrecipe     for 3" in said
+    assert "\nclasses    blue 1" in said and "\nrecipe     finetune, for 3" in said
     assert "  --config.batch_size=8 " in said
     assert not (tmp_path / "config.json").exists()
