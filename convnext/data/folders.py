@@ -55,6 +55,10 @@ class Files:
         folder = self.folder or self.class_names[self.labels[index]]
         return self.root / folder / os.fsdecode(self.names[index])
 
+    def paths(self) -> list[Path]:
+        """Returns the paths of all files."""
+        return [self.path(index) for index in range(len(self))]
+
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         path = self.path(index)
         try:
@@ -197,7 +201,7 @@ def split(source: Files, val_fraction: float) -> tuple[Files, Files]:
     )
     groups = np.arange(len(source))
     if len(source) <= MOST_COMPARED:
-        for same in identical(source):
+        for same in identical(source.paths()):
             groups[same] = same[0]
     is_val = (order < val_fraction)[groups]
     given, kept = [], []
@@ -238,17 +242,17 @@ def _named(names):
 TAIL = 4096  # bytes at the end of files of one size that are compared first
 
 
-def identical(source: Files) -> list[list[int]]:
-    """Returns the groups of files with the same content, by their indices in order. Only files of
+def identical(paths: Sequence[Path]) -> list[list[int]]:
+    """Returns the groups of files with the same content, by their places in order. Only files of
     the same size are read; one that cannot be read is like no other."""
-    groups = [list(range(len(source)))]
+    groups = [list(range(len(paths)))]
     for mark in (_size, _tail, _content):
         parts = []
         for group in groups:
             alike: dict[object, list[int]] = {}
             for index in group:
                 try:
-                    alike.setdefault(mark(source.path(index)), []).append(index)
+                    alike.setdefault(mark(paths[index]), []).append(index)
                 except OSError as error:
                     open_files.check_error(error)
             parts += [part for part in alike.values() if len(part) > 1]

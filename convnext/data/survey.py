@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convnext.data.folders import Files
+from convnext.data.folders import MOST_COMPARED, Files, identical
 from convnext.data.listing import what_is_skipped
 
 LISTED = 12  # classes up to which each is listed with its counts
@@ -21,7 +21,26 @@ def lines(train: Files, val: Files) -> list[str]:
     if skipped:
         found.append(f"skipped    {what_is_skipped(skipped)}")
     found += [f"split      {note}" for note in (*train.notes, *val.notes)]
+    if len(train) + len(val) <= MOST_COMPARED:
+        found += _equal(train.paths(), val.paths())
     return found
+
+
+def _equal(train, val):
+    """Lines about files with the same content."""
+    paths = [*train, *val]
+    groups = identical(paths)
+    both = [group for group in groups if group[0] < len(train) <= group[-1]]
+    if both:
+        first, last = paths[both[0][0]], paths[both[0][-1]]
+        count = sum(index >= len(train) for group in both for index in group)
+        yield (
+            f"equal      {count:,} validation images have the content of a training image, such as "
+            f"{last} and {first}"
+        )
+    more = sum(len(group) - 1 for group in groups) - sum(len(group) - 1 for group in both)
+    if more:
+        yield f"equal      {more:,} further images have the content of another"
 
 
 def _classes(train, val):

@@ -219,7 +219,7 @@ def image_set(request: Request, name: str | None, config: Config) -> ImageSet:
         train = folders.class_folders(train_root) if val_root else None
     if config.get("data", {}).get("exif_orientation"):
         source, train = sources.upright(source), train and sources.upright(train)
-    same = [] if request.allow_duplicates else folders.identical(source)
+    same = [] if request.allow_duplicates else folders.identical(source.paths())
     if same:
         first, second, *_ = map(source.path, same[0])
         raise InputError(
@@ -241,8 +241,8 @@ def _compare(config, train, val):
 def _require_unseen(images, runs):
     """Raises InputError where a run was trained on images of the set: those of its own folder that
     it does not validate on."""
-    asked = {part.path(i).resolve() for part in images.parts.values()
-             if isinstance(part, folders.Files) for i in range(len(part))}  # fmt: skip
+    files = [part for part in images.parts.values() if isinstance(part, folders.Files)]
+    asked = {path.resolve() for part in files for path in part.paths()}
     for name, config in runs.items() if asked else ():
         if config.get("data", {}).get("name") != "folder":
             continue
@@ -250,7 +250,7 @@ def _require_unseen(images, runs):
             train, val = sources.load(**config["data"])
         except InputError:  # the folder is gone, and so are its images
             continue
-        seen = len(asked & {train.path(i).resolve() for i in range(len(train))})
+        seen = len(asked & {path.resolve() for path in train.paths()})
         if seen:
             raise InputError(
                 f"{name} was trained on {seen:,} of the {len(asked):,} images of {images.name}",

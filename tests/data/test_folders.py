@@ -323,7 +323,7 @@ def test_files_of_the_same_content_are_found_whatever_their_names(root):
     source = folders.class_folders(root / "train")
     cat, dog, *_ = paths(source)[0], paths(source)[3]
     assert cat.read_bytes() == dog.read_bytes()
-    assert folders.identical(source) == [[0, 3, 5], [1, 4]]
+    assert folders.identical(source.paths()) == [[0, 3, 5], [1, 4]]
     for index, path in enumerate(paths(source)):
         write_image(path, value=index)
-    assert folders.identical(source) == []  # though they have the same size
+    assert folders.identical(source.paths()) == []  # though they have the same size
