@@ -74,6 +74,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     fitted = cache(partial(_linear, config, start, as_they_are, val_source))
     if config.linear.is_baseline and config.linear.top1 is None and not stand_in:
         config.linear.top1 = fitted()[1]
+        config.decided = (*(config.decided or ()), "linear.top1")
 
     def initial(source, key):
         params = pretrained.initial_params(source, model, key)

@@ -12,7 +12,7 @@ from configs import finetune, folder
 from convnext import ConvNeXt, ImageProcessor, save_pretrained, sharding
 from convnext.data import in_memory
 from convnext.runs import log, workdirs
-from convnext.tasks import recipe
+from convnext.tasks import linear, recipe
 from convnext.training import losses
 from convnext.weights import pretrained
 from tests.helpers.inputs import refused
@@ -202,6 +202,7 @@ def test_a_run_resumes_by_what_was_decided(workdir, images, weights, monkeypatch
         raise AssertionError
 
     monkeypatch.setitem(recipe.RULES, "finetune", later)
+    monkeypatch.setattr(linear, "fit", later)
     run(images, weights, workdir)
     assert f"{workdir} is complete at step 6" in capsys.readouterr().out
 
