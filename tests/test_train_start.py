@@ -89,7 +89,7 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
         ({"batch_size": 60}, "batch_size is 60; accepted: multiples of 8, for 8 devices"),
         ({"batch_size": 2048}, "batch_size is 2048; accepted: 1 to 1437"),
         ({"model.num_classes": 1000}, "model.num_classes is 1000; accepted: 10"),
-        ({"image_size": 3}, "image is 3x3 pixels; accepted: sides of at least 4"),
+        ({"image_size": 3}, "image_size is 3; accepted: 4 to 13377 pixels, of a model of 2 stages"),
         ({"num_epochs": 1, "schedule.warmup_epochs": 5}, "warmup_epochs is 5; accepted: at most"),
         ({"mesh.fsdp": 0}, "mesh.fsdp is 0; accepted: 1 and more"),
         ({"accumulation_steps": 0}, "accumulation_steps is 0; accepted: 1 and more"),
@@ -107,8 +107,8 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
         ({"erase.area": (0.9, 0.5)}, "erase.area is .0.9, 0.5.; accepted: two numbers in order, "),
         ({"normalize.std": (0.0, 1.0, 1.0)}, "normalize.std is .0.0, 1.0, 1.0.; accepted: above 0"),
         ({"optimizer.b1": 1.0}, "b1 is 1.0; accepted: from 0 to below 1"),
-        ({"model.drop_path_rate": 1.0}, "drop_path_rate is 1.0; accepted: from 0 to below 1"),
-        ({"model.dtype": "bf16"}, "model.dtype is 'bf16'; accepted: float32, bfloat16 or float16"),
+        ({"model.drop_path_rate": 1.0}, "model.drop_path_rate is 1.0; accepted: from 0 to below 1"),
+        ({"model.dtype": "bf16"}, "model.dtype is 'bf16'; accepted: float32 or bfloat16"),
     ],
 )
 def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, changes, message):

@@ -5,6 +5,8 @@ ConvNeXt-V2, or timm's where only timm has them. Activations are [N, H, W, C]; p
 float32 whatever `dtype` the model computes in.
 """
 
+import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, fields
 from functools import partial
@@ -69,6 +71,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 PRECISIONS = ("default", "high", "highest")  # of JAX
+# In float16 the variance in the norms of the last stage overflows (docs/troubleshooting.md).
+DTYPES = ("float32", "bfloat16")
 
 
 class Trunk(nn.Module):
@@ -107,7 +111,7 @@ class Trunk(nn.Module):
 
     def _maps(self, x, train, places=None):
         """Returns the outputs of the stem and of each stage."""
-        self._check(x)
+        self._check_images(x)
         drop_path_rates = iter(np.linspace(0, self.drop_path_rate, sum(self.depths)).tolist())
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
 
@@ -143,22 +147,34 @@ class Trunk(nn.Module):
     def _precision(self, train):
         """Context in which the products of a float32 model are float32, in training those of
         train_precision, unless JAX was told otherwise."""
-        for name in ("dtype", "residual_dtype"):
-            accepted = "float32, bfloat16 or float16"
-            require(_is_float(getattr(self, name)), f"model.{name}", getattr(self, name), accepted)
-        accepted = " or ".join(PRECISIONS)
-        given = self.train_precision
-        require(given in PRECISIONS, "model.train_precision", given, accepted)
+        self.check()
         asked = jax.config.jax_default_matmul_precision
         if asked is None and jnp.dtype(self.dtype) == jnp.float32:
-            asked = given if train else "highest"
+            asked = self.train_precision if train else "highest"
         return jax.default_matmul_precision(asked)
 
-    def _check(self, x):
-        rate = self.drop_path_rate
-        require(0 <= rate < 1, "drop_path_rate", rate, "from 0 to below 1")
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises InputError for fields that are out of range."""
+        depths, dims = tuple(self.depths), tuple(self.dims)
+        ok = len(depths) == len(dims) > 0 and all(map(_is_size, depths + dims))
+        accepted = "a number for each stage, such as (3, 3, 9, 3), (96, 192, 384, 768)"
+        require(ok, "model.depths, model.dims", (depths, dims), accepted)
+        require(_is_size(self.patch_size), "model.patch_size", self.patch_size, "1 and more")
+        rate, eps, gamma = self.drop_path_rate, self.norm_eps, self.layer_scale_init_value
+        require(0 <= rate < 1, "model.drop_path_rate", rate, "from 0 to below 1")
+        require(0 < eps < math.inf, "model.norm_eps", eps, "above 0")
+        ok = gamma is None or 0 <= gamma < math.inf
+        require(ok, "model.layer_scale_init_value", gamma, "0 and more, or None for no LayerScale")
+        for name in ("dtype", "residual_dtype"):
+            given = getattr(self, name)
+            require(_is_dtype(given), f"model.{name}", given, " or ".join(DTYPES))
         require(self.kernels in KERNELS, "model.kernels", self.kernels, " or ".join(KERNELS))
-        stride = self.patch_size * 2 ** (len(self.depths) - 1)
+        given, accepted = self.train_precision, " or ".join(PRECISIONS)
+        require(given in PRECISIONS, "model.train_precision", given, accepted)
+
+    def _check_images(self, x):
+        stride = smallest_side(self)
         if x.ndim != 4 or x.shape[-1] != self.in_chans:
             raise InputError(
                 f"images are {list(x.shape)}", f"[N, H, W, {self.in_chans}], channels last"
@@ -263,6 +279,16 @@ class ConvNeXt(Trunk):
         names = {field.name for field in fields(Trunk)} - {"parent", "name"}
         return Backbone(**{name: getattr(self, name) for name in names}, **options)
 
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises InputError for fields that are out of range, those of the head among them."""
+        super().check()
+        eps, scale, hidden = self.final_norm_eps, self.head_init_scale, self.head_hidden_size
+        require(0 < eps < math.inf, "model.final_norm_eps", eps, "above 0")
+        ok = hidden is None or _is_size(hidden)
+        require(ok, "model.head_hidden_size", hidden, "1 and more, or None for one linear layer")
+        require(0 <= scale < math.inf, "model.head_init_scale", scale, "0 and more")
+
     @nn.compact
     def _logits_and_features(self, x, train):
         with self._precision(train):
@@ -324,9 +350,13 @@ class Block(nn.Module):
         return shortcut + x
 
 
-def _is_float(dtype):
+def _is_size(number):
+    return isinstance(number, numbers.Integral) and number >= 1
+
+
+def _is_dtype(given):
     try:
-        return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+        return jnp.dtype(given).name in DTYPES
     except TypeError:  # no dtype at all
         return False
 
@@ -374,9 +404,14 @@ def activations(model: ConvNeXt, image_size: int) -> int:
     return itemsize * (between + kept * read)
 
 
+def smallest_side(model: Trunk) -> int:
+    """Pixels of the smallest side that the model takes: its total stride."""
+    return model.patch_size * 2 ** max(len(model.depths) - 1, 0)
+
+
 def smallest_image(model: Trunk) -> jax.Array:
     """Zeros [1, s, s, C], of the smallest side that the model takes."""
-    side = model.patch_size * 2 ** max(len(model.depths) - 1, 0)
+    side = smallest_side(model)
     return jnp.zeros((1, side, side, model.in_chans))
 
 

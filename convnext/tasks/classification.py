@@ -16,8 +16,8 @@ from convnext.data import sources, survey
 from convnext.data.folders import Files
 from convnext.errors import InputError, require
 from convnext.images import augment
-from convnext.images.processor import ImageProcessor
-from convnext.models.convnext import ConvNeXt, activations
+from convnext.images.processor import MAX_SIZE, ImageProcessor
+from convnext.models.convnext import ConvNeXt, activations, smallest_side
 from convnext.runs import plan
 from convnext.task import Batch, Evaluation, Source, Task, Variables
 from convnext.tasks import linear as linear_classifier
@@ -50,8 +50,10 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         train_source = sources.Labelled(train_source, "training image")
         val_source = sources.Labelled(val_source, "evaluation image")
     model = ConvNeXt(**config.model).clone(num_classes=num_classes)
-    size = config.image_size
-    require(size > 0, "image_size", size, "1 and more")
+    model.check()
+    size, least = config.image_size, smallest_side(model)
+    accepted = f"{least} to {MAX_SIZE} pixels, of a model of {len(model.depths)} stages"
+    require(least <= size <= MAX_SIZE, "image_size", size, accepted)
     normalize = partial(steps.normalize, **config.normalize)
     erase = partial(erasing.erase, **config.erase)
     mix = partial(

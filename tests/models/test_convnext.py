@@ -555,6 +555,40 @@ def test_remat_changes_no_gradient(tiny_model, tiny_params):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, remat)
 
 
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("depths", [(), (1,), (1, 0), (1.5, 1), ("a", "b")]),
+        ("dims", [(8,), (8, -16), (8, 16, 32), ("a", "b")]),
+        ("patch_size", [0, -4]),
+        ("drop_path_rate", [-0.1, 1.0, float("nan")]),
+        ("norm_eps", [0.0, -1.0, float("nan")]),
+        ("final_norm_eps", [0.0, float("inf")]),
+        ("layer_scale_init_value", [-1e-6, float("nan"), float("inf")]),
+        ("head_hidden_size", [0, -1]),
+        ("head_init_scale", [-1.0, float("nan"), float("inf")]),
+        ("dtype", ["fp16", "bf16", "half", "float16", "float64", "int8", ""]),
+        ("residual_dtype", ["fp16", "float16", jnp.float16]),
+        ("kernels", ["cuda"]),
+    ],
+)
+def test_fields_out_of_range_are_refused_by_their_full_name(name, values):
+    for value in values:
+        model = ConvNeXt(**{"depths": (1, 1), "dims": (8, 16), name: value})
+        accepted = {"dtype": "float32 or bfloat16", "kernels": "auto or lax"}
+        expected = accepted.get(name.removeprefix("residual_"), "")
+        init = partial(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        message = rf"\bmodel.{name}\b.* is .*; accepted: {expected}"
+        for check in (model.check, partial(jax.eval_shape, init)):
+            with pytest.raises(InputError, match=message):
+                check()
+
+
+def test_a_backbone_has_the_range_of_its_fields():
+    with pytest.raises(InputError, match="model.dtype is 'float16'; accepted: float32 or bfl"):
+        Backbone(depths=(1,), dims=(8,), dtype="float16").check()
+
+
 @pytest.mark.parametrize("size", [(31, 64), (64, 16)])
 def test_an_image_side_smaller_than_the_stride_is_refused(size):
     model = ConvNeXt(**VARIANTS["tiny"])
