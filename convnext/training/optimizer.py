@@ -1,5 +1,6 @@
 """The recipe's optimizer: AdamW, its schedule, what is decayed, and how fast each layer learns."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -57,17 +58,19 @@ def schedule(
     """
     require(kind in KINDS, "schedule.kind", kind, " or ".join(KINDS))
     for name, value in dict(peak_lr=peak_lr, end_lr=end_lr, power=power).items():
-        require(value >= 0, name, value, "0 and more")
-    require(0 <= warmup_ratio <= 1, "warmup_ratio", warmup_ratio, "0 to 1")
-    require(0 < factor <= 1, "factor", factor, "above 0, at most 1")
-    require(not v2 or kind == "cosine", "v2", v2, "False, where kind is not cosine")
+        require(0 <= value < math.inf, f"schedule.{name}", value, "0 and more")
+    require(0 <= warmup_ratio <= 1, "schedule.warmup_ratio", warmup_ratio, "0 to 1")
+    require(0 < factor <= 1, "schedule.factor", factor, "above 0, at most 1")
+    accepted = "False, where schedule.kind is not cosine"
+    require(not v2 or kind == "cosine", "schedule.v2", v2, accepted)
     warmup_steps = _warmup_steps(num_steps, steps_per_epoch, warmup_epochs, warmup_steps)
     milestones = [*milestone_steps, *(epoch * steps_per_epoch for epoch in milestone_epochs)]
+    are_numbers = all(isinstance(step, int | float) and step >= 1 for step in milestones)
     require(
-        all(step >= 1 for step in milestones) and bool(milestones) == (kind == "step"),
-        "milestone_epochs, milestone_steps",
+        are_numbers and bool(milestones) == (kind == "step"),
+        "schedule.milestone_epochs, schedule.milestone_steps",
         (tuple(milestone_epochs), tuple(milestone_steps)),
-        "1 and more where kind is step, else none",
+        "numbers from 1 up where schedule.kind is step, else none",
     )
 
     steps = np.arange(num_steps)
@@ -88,16 +91,17 @@ def schedule(
 
 def _warmup_steps(num_steps, steps_per_epoch, warmup_epochs, warmup_steps):
     """Steps of the warm-up, which is given in one of two units and no longer than the run."""
-    require(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "0 and more")
+    for name, given in dict(warmup_epochs=warmup_epochs, warmup_steps=warmup_steps).items():
+        require(given is None or given >= 0, f"schedule.{name}", given, "0 and more")
     if warmup_steps is None:
         num_epochs = num_steps / steps_per_epoch
         accepted = f"at most num_epochs, which is {num_epochs:g}"
-        require(warmup_epochs <= num_epochs, "warmup_epochs", warmup_epochs, accepted)
+        require(warmup_epochs <= num_epochs, "schedule.warmup_epochs", warmup_epochs, accepted)
         return warmup_epochs * steps_per_epoch
-    accepted = f"0 beside warmup_steps, which is {warmup_steps}"
-    require(warmup_epochs == 0, "warmup_epochs", warmup_epochs, accepted)
+    accepted = f"0 beside schedule.warmup_steps, which is {warmup_steps}"
+    require(warmup_epochs == 0, "schedule.warmup_epochs", warmup_epochs, accepted)
     accepted = f"0 to num_steps, which is {num_steps}"
-    require(0 <= warmup_steps <= num_steps, "warmup_steps", warmup_steps, accepted)
+    require(warmup_steps <= num_steps, "schedule.warmup_steps", warmup_steps, accepted)
     return warmup_steps
 
 
@@ -165,12 +169,15 @@ def adamw(
     `layer_scales`. Raises InputError for what is out of range.
     """
     for name, value in dict(weight_decay=weight_decay, weight_decay_end=weight_decay_end).items():
-        require(value is None or value >= 0, name, value, "0 and more")
+        ok = value is None or 0 <= value < math.inf
+        require(ok, f"optimizer.{name}", value, "0 and more")
     for name, value in dict(b1=b1, b2=b2).items():
-        require(0 <= value < 1, name, value, "from 0 to below 1")
-    require(eps > 0, "eps", eps, "above 0")
-    require(clip_norm is None or clip_norm > 0, "clip_norm", clip_norm, "above 0, or None")
-    require(0 < layer_decay <= 1, "layer_decay", layer_decay, "above 0, at most 1")
+        require(0 <= value < 1, f"optimizer.{name}", value, "from 0 to below 1")
+    require(0 < eps < math.inf, "optimizer.eps", eps, "above 0")
+    ok = clip_norm is None or 0 < clip_norm < math.inf
+    require(ok, "optimizer.clip_norm", clip_norm, "above 0, or None")
+    require(0 < layer_decay <= 1, "optimizer.layer_decay", layer_decay, "above 0, at most 1")
+    _check_layer_decay_type(layer_decay_type)
     decay = weight_decay
     if weight_decay_end is not None:
         decay = _lookup(_cosine(weight_decay, weight_decay_end, num_steps))
@@ -179,15 +186,20 @@ def adamw(
         layer_scales, layer_decay=layer_decay, layer_decay_type=layer_decay_type
     )
 
-    def scale_layers(updates, params):
-        return jax.tree.map(jnp.multiply, updates, scales(params))
+    def check_layers(params):
+        scales(params)  # refuses what has no layers now, and not at the first update
+        return optax.EmptyState()
 
+    def scale_layers(updates, state, params):
+        return jax.tree.map(jnp.multiply, updates, scales(params)), state
+
+    scale_by_layer = optax.GradientTransformation(check_layers, scale_layers)
     tx = optax.chain(
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
         scale_by_adam(b1, b2, eps),
         optax.add_decayed_weights(decay, mask=decay_mask),
         optax.scale_by_learning_rate(schedule),
-        optax.stateless(scale_layers) if has_scales else optax.identity(),
+        scale_by_layer if has_scales else optax.identity(),
     )
     if frozen is None:
         return tx
@@ -245,12 +257,12 @@ def layer_scales(params: Any, layer_decay: float, layer_decay_type: str = "group
     Raises InputError for another type; and unless layer_decay is 1, for parameters without a body,
     and for all but "single" where there are not four stages.
     """
-    accepted = " or ".join(LAYER_DECAY_TYPES)
-    require(layer_decay_type in LAYER_DECAY_TYPES, "layer_decay_type", layer_decay_type, accepted)
+    _check_layer_decay_type(layer_decay_type)
     if layer_decay == 1:
         return jax.tree.map(lambda _: 1.0, params)
     layers = {body: _layers(depths, layer_decay_type) for body, depths in _depths(params).items()}
-    require(layers, "layer_decay", layer_decay, "1, for parameters that have no stage_0_block_0")
+    accepted = "1, for parameters that have no stage_0_block_0"
+    require(layers, "optimizer.layer_decay", layer_decay, accepted)
 
     def scale(path, _):
         part = BODY_PART.match(_name(path))
@@ -266,6 +278,11 @@ def layer_scales(params: Any, layer_decay: float, layer_decay_type: str = "group
         return layer_decay ** (head - layer)
 
     return jax.tree.map_with_path(scale, params)
+
+
+def _check_layer_decay_type(given):
+    accepted = " or ".join(LAYER_DECAY_TYPES)
+    require(given in LAYER_DECAY_TYPES, "optimizer.layer_decay_type", given, accepted)
 
 
 def _depths(params):
@@ -286,7 +303,8 @@ def _layers(depths, layer_decay_type):
         blocks = [range(first, first + depth) for first, depth in zip(firsts, depths, strict=True)]
         return 1, firsts, blocks, 1 + sum(depths)
     given = f"{layer_decay_type}, of {len(depths)} stages"
-    require(len(depths) == 4, "layer_decay_type", given, "single, or a model of 4 stages")
+    accepted = "single, or a model of 4 stages"
+    require(len(depths) == 4, "optimizer.layer_decay_type", given, accepted)
     last = 3 + -(-depths[2] // 3)
     if layer_decay_type == "stage_wise":
         blocks = [[1 + stage] * depth for stage, depth in enumerate(depths)]

@@ -148,25 +148,43 @@ def test_a_warmup_begins_at_its_ratio(kind):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"warmup_epochs": 20}, "warmup_epochs is 20; accepted: at most num_epochs, which is 2.5$"),
-        ({"warmup_steps": 26}, "warmup_steps is 26; accepted: 0 to num_steps, which is 25$"),
-        ({"warmup_epochs": 1, "warmup_steps": 5}, "warmup_epochs is 1; accepted: 0 beside warmup_"),
+        (
+            {"warmup_epochs": 20},
+            "^schedule.warmup_epochs is 20; accepted: at most num_epochs, which is 2.5$",
+        ),
+        (
+            {"warmup_steps": 26},
+            "^schedule.warmup_steps is 26; accepted: 0 to num_steps, which is 25$",
+        ),
+        ({"warmup_epochs": 1, "warmup_steps": -5}, "^schedule.warmup_steps is -5; accepted: 0 and"),
+        (
+            {"warmup_epochs": 1, "warmup_steps": 5},
+            "^schedule.warmup_epochs is 1; accepted: 0 beside schedule.warmup_",
+        ),
         ({"kind": "line", "v2": True}, "schedule.kind is 'line'; accepted: cosine or poly or step"),
-        ({"kind": "step"}, r"milestone_epochs, milestone_steps is \(\(\), \(\)\); accepted: 1 and"),
+        (
+            {"kind": "step"},
+            r"^schedule.milestone_epochs, schedule.milestone_steps is \(\(\), \(\)\); accepted: nu",
+        ),
         (
             {"kind": "step", "milestone_epochs": (0, 1)},
-            r"is \(\(0, 1\), \(\)\); accepted: 1 and mo",
+            r"is \(\(0, 1\), \(\)\); accepted: numbers from 1 up",
         ),
+        ({"kind": "step", "milestone_steps": ("a",)}, r"is \(\(\), \('a',\)\); accepted: numbers"),
         (
             {"milestone_steps": [3]},
-            r"is \(\(\), \(3,\)\); accepted: .* where kind is step, else no",
+            r"is \(\(\), \(3,\)\); accepted: .* where schedule.kind is step, else",
         ),
-        ({"kind": "poly", "v2": True}, "v2 is True; accepted: False, where kind is not cosine"),
+        (
+            {"kind": "poly", "v2": True},
+            "^schedule.v2 is True; accepted: False, where schedule.kind",
+        ),
+        ({"peak_lr": float("inf")}, "^schedule.peak_lr is inf; accepted: 0 and more"),
     ],
 )
 def test_a_schedule_that_does_not_fit_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
-        optimizer.schedule(25, 10, peak_lr=1.0, **wrong)
+        optimizer.schedule(25, 10, **{"peak_lr": 1.0, **wrong})
 
 
 # Tensors and parameters that the official code decays (optim_factory.py), with 1,000 classes.
@@ -415,6 +433,15 @@ def test_layer_decay_that_does_not_fit_is_refused(params_of):
     ):
         optimizer.layer_scales({"head": {"kernel": 0}}, 0.8)
     assert optimizer.layer_scales({"head": {"kernel": 0}}, 1.0) == {"head": {"kernel": 1.0}}
+
+
+def test_layer_decay_that_does_not_fit_is_refused_before_the_first_update():
+    with pytest.raises(InputError, match="^optimizer.layer_decay_type is 'double'; accepted: gro"):
+        optimizer.adamw(1e-3, layer_decay_type="double")
+    for frozen in (None, "^head/bias"):
+        tx = optimizer.adamw(1e-3, layer_decay=0.8, frozen=frozen)
+        with pytest.raises(InputError, match=r"^optimizer.layer_decay is 0\.8; accepted: 1, for p"):
+            tx.init({"head": {"kernel": jnp.zeros(2), "bias": jnp.zeros(2)}})
 
 
 def test_ten_updates_are_those_of_pytorch():
