@@ -1,5 +1,7 @@
 """Exceptions that are not bugs, and how a command prints them."""
 
+import math
+import numbers
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,10 +53,18 @@ def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
 
 
 def require_range(name: str, given: Any, least: float, most: float) -> None:
-    """Raises InputError for anything but two numbers in order, above least and at most most."""
-    two = isinstance(given, Sequence) and len(given) == 2
-    ok = two and least < given[0] <= given[1] <= most
-    require(ok, name, given, f"two numbers in order, above {least:g} and at most {most:g}")
+    """Raises InputError for anything but two finite numbers in order, above least and at most
+    most."""
+    ok = are_finite(given, 2) and least < given[0] <= given[1] <= most
+    above = f"above {least:g}" + (f" and at most {most:g}" if most < math.inf else "")
+    require(ok, name, given, f"two numbers in order, {above}")
+
+
+def are_finite(given: Any, count: int) -> bool:
+    """Returns whether this is a sequence of so many finite numbers."""
+    if not isinstance(given, Sequence) or len(given) != count:
+        return False
+    return all(isinstance(each, numbers.Real) and math.isfinite(each) for each in given)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from convnext.training.losses import SINGLE_LABEL
 from convnext.weights import pretrained
 
 ROOT = Path(__file__).parent.parent
+NAN = float("nan")
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
@@ -275,24 +276,29 @@ def test_the_folder_config_takes_a_variant():
     "section, changes",
     [(section, {name: value}) for section, name, values in (
         ("schedule", "peak_lr", [-1e-3]), ("schedule", "end_lr", [-1e-6]),
-        ("schedule", "warmup_epochs", [-1]), ("schedule", "warmup_ratio", [-0.1, 1.1]),
+        ("schedule", "warmup_epochs", [-1]), ("schedule", "warmup_steps", [-1]),
+        ("schedule", "warmup_ratio", [-0.1, 1.1]),
         ("schedule", "power", [-1.0]), ("schedule", "factor", [0.0, 1.1]),
         ("schedule", "milestone_epochs", [(0,)]), ("schedule", "milestone_steps", [(5,)]),
         ("optimizer", "weight_decay", [-0.05]), ("optimizer", "weight_decay_end", [-0.05]),
         ("optimizer", "b2", [-0.1, 1.0]), ("optimizer", "eps", [0.0]),
-        ("optimizer", "clip_norm", [0.0]), ("optimizer", "layer_decay", [0.0, 1.1]),
+        ("optimizer", "clip_norm", [0.0, float("inf")]), ("optimizer", "layer_decay", [0.0, 1.1]),
         ("erase", "prob", [-0.1, 1.1]), ("erase", "area", [(0.0, 0.5), (0.1, 1.1), (0.1,)]),
         ("erase", "min_aspect", [0.0, 2.0]),
-        ("mix", "mixup_alpha", [-1.0]), ("mix", "cutmix_alpha", [-1.0]), ("mix", "prob", [1.1]),
-        ("mix", "switch_prob", [-0.1]), ("mix", "label_smoothing", [-0.1, 1.0]),
-        ("augment", "crop_scale", [(0.0, 1.0), (0.5, 0.1)]), ("augment", "crop_ratio", [(2, 1)]),
-        ("augment", "crop_padding", [-1]), ("augment", "flip_prob", [1.1]),
-        ("augment", "color_jitter", [-0.1]), ("augment", "affine_degrees", [181.0]),
+        ("mix", "mixup_alpha", [-1.0]), ("mix", "cutmix_alpha", [-1.0, NAN]),
+        ("mix", "prob", [1.1]), ("mix", "switch_prob", [-0.1, NAN]),
+        ("mix", "label_smoothing", [-0.1, 1.0]),
+        ("augment", "crop_scale", [(0.0, 1.0), (0.5, 0.1), ()]),
+        ("augment", "crop_ratio", [(2, 1)]), ("augment", "crop_padding", [-1, 5]),
+        ("augment", "flip_prob", [1.1]),
+        ("augment", "color_jitter", [-0.1, float("inf")]), ("augment", "affine_degrees", [181.0]),
         ("augment", "affine_translate", [-0.1, 1.1]), ("augment", "affine_scale", [(0.0, 1.0)]),
         ("augment", "affine_shear", [90.0]), ("augment", "gamma", [-0.1]),
         ("randaugment", "num_ops", [-1]), ("randaugment", "magnitude", [-1.0, 11.0]),
         ("randaugment", "magnitude_std", [-0.5]), ("randaugment", "prob", [1.1]),
-        ("preprocess", "crop_pct", [0.0]), ("normalize", "std", [(1.0, -1.0, 1.0)]),
+        ("preprocess", "crop_pct", [0.0]),
+        ("normalize", "std", [(1.0, -1.0, 1.0), (1.0,), ("a", "b", "c")]),
+        ("normalize", "mean", [(), (0.5, 0.5), (NAN, 0.0, 0.0)]),
     ) for value in values],
 )  # fmt: skip
 def test_the_function_that_has_a_field_refuses_what_is_out_of_range(section, changes):
@@ -311,5 +317,6 @@ def test_the_function_that_has_a_field_refuses_what_is_out_of_range(section, cha
     )
     fields = config.augment.randaugment if section == "randaugment" else config[section]
     (name,) = changes
-    with pytest.raises(InputError, match=rf"\b{name}.* is .*; accepted: .*\d"):
+    full = f"augment.{section}.{name}" if section == "randaugment" else f"{section}.{name}"
+    with pytest.raises(InputError, match=rf"\b{full}\b.* is .*; accepted: .*\d"):
         functions[section](**{**fields, **changes})

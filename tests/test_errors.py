@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from convnext.errors import InputError, printable, reported, require
+from convnext.errors import InputError, printable, reported, require, require_range
 
 
 def test_a_message_is_one_line_that_no_terminal_obeys():
@@ -20,6 +22,15 @@ def test_what_cannot_be_printed_is_named_by_its_type():
     for given, name in ((nested, "list"), (10**5000, "int")):
         with pytest.raises(InputError, match=f"^x is a {name} too large to print; accepted: y$"):
             require(False, "x", given, "y")
+
+
+@pytest.mark.parametrize("given", [(), (1,), (2, 1), (0, 1), "ab", ("a", "b"), (1, math.inf), 1])
+def test_a_range_is_two_numbers_in_order(given):
+    with pytest.raises(InputError, match=r"^x is .*; accepted: two numbers in order, above 0$"):
+        require_range("x", given, 0, math.inf)
+    with pytest.raises(InputError, match=r"above 0 and at most 3$"):
+        require_range("x", given, 0, 3)
+    require_range("x", (1, 3), 0, 3)
 
 
 def test_a_command_ends_with_it():

@@ -45,23 +45,24 @@ def train_transform(
     jitter, gamma, affine.
 
     crop_scale: None resizes the whole image instead of a crop. crop_padding: pixels of a frame
-    around the whole image, from which it is cropped (`random_crop`), as the official code does with
-    images of 32 pixels and less. randaugment: fields of `RandAugment`, whose fill is `mean` unless
-    given. mean: of the images, RGB, as fractions of 255; for the fill it is rounded as timm does.
+    around the whole image, at most image_size, from which it is cropped (`random_crop`), as the
+    official code does with images of 32 pixels and less. randaugment: fields of `RandAugment`,
+    whose fill is `mean` unless given. mean: of the images, RGB, as fractions of 255; for the fill
+    it is rounded as timm does.
 
     Raises InputError for a value out of range.
     """
     require(0 <= flip_prob <= 1, "augment.flip_prob", flip_prob, "0 to 1")
     for name, value, most in (
-        ("crop_padding", crop_padding or 0, math.inf),
-        ("color_jitter", color_jitter, math.inf),
+        ("crop_padding", crop_padding or 0, image_size),  # beyond it a crop may be all frame
         ("affine_degrees", affine_degrees, 180),
         ("affine_translate", affine_translate, 1),
         ("affine_shear", affine_shear, 89),
-        ("gamma", gamma, math.inf),
     ):
         require(0 <= value <= most, f"augment.{name}", value, f"0 to {most}")
-    require_range("augment.crop_scale", crop_scale or (1, 1), 0, 1)
+    for name, value in dict(color_jitter=color_jitter, gamma=gamma).items():
+        require(0 <= value < math.inf, f"augment.{name}", value, "0 and more")
+    require_range("augment.crop_scale", (1, 1) if crop_scale is None else crop_scale, 0, 1)
     require_range("augment.crop_ratio", crop_ratio, 0, math.inf)
     require_range("augment.affine_scale", affine_scale, 0, math.inf)
     if crop_padding is None and crop_scale is not None:
@@ -123,7 +124,7 @@ def eval_transform(
     size, 3]: the centre and the four corners of the resized image. Raises InputError for an image
     so elongated that it would have more pixels, once resized, than Pillow accepts of a file.
     """
-    require(0 < crop_pct <= 1, "crop_pct", crop_pct, "above 0, at most 1")
+    require(0 < crop_pct <= 1, "preprocess.crop_pct", crop_pct, "above 0, at most 1")
     height, width = image.shape[:2]
     short = int(image_size / crop_pct)
     if crop_mode not in CROP_MODES:

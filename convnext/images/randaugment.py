@@ -1,5 +1,6 @@
 """RandAugment (https://arxiv.org/abs/1909.13719)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +33,11 @@ class RandAugment:
     fill: tuple[int, int, int] = (124, 116, 104)  # the mean of ImageNet, RGB
 
     def __post_init__(self):
-        require(self.num_ops >= 0, "randaugment.num_ops", self.num_ops, "0 and more")
-        require(0 <= self.magnitude <= 10, "randaugment.magnitude", self.magnitude, "0 to 10")
-        std = self.magnitude_std
-        require(std >= 0, "randaugment.magnitude_std", std, "0 and more")
-        require(0 <= self.prob <= 1, "randaugment.prob", self.prob, "0 to 1")
+        require(self.num_ops >= 0, "augment.randaugment.num_ops", self.num_ops, "0 and more")
+        magnitude, std = self.magnitude, self.magnitude_std
+        require(0 <= magnitude <= 10, "augment.randaugment.magnitude", magnitude, "0 to 10")
+        require(0 <= std < math.inf, "augment.randaugment.magnitude_std", std, "0 and more")
+        require(0 <= self.prob <= 1, "augment.randaugment.prob", self.prob, "0 to 1")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for op, magnitude, sign in self.draw(rng):

@@ -66,6 +66,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     eval_transform = partial(augment.evaluate, image_size=size, **config.preprocess)
     # Tried on a black image, so that what is out of range is refused before anything is written.
     black = {"image": np.zeros((size, size, model.in_chans), np.uint8), "label": label}
+    jax.eval_shape(normalize, black["image"])
     eval_transform(black)
     example = train_transform(black, np.random.default_rng(0))
     as_they_are = train_source

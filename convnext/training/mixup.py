@@ -6,6 +6,8 @@ does not depend on the number of devices. The images of a group are mixed with t
 group in reverse order.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -48,9 +50,10 @@ def mix(
     pairs in groups of an odd size, and for what is out of range.
     """
     require(mode in MODES, "mix.mode", mode, ", ".join(MODES))
-    alphas, probs = (mixup_alpha, cutmix_alpha), (prob, switch_prob)
-    require(min(alphas) >= 0, "mix.mixup_alpha, mix.cutmix_alpha", alphas, "0 and more")
-    require(0 <= min(probs) <= max(probs) <= 1, "mix.prob, mix.switch_prob", probs, "0 to 1")
+    for name, alpha in dict(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha).items():
+        require(0 <= alpha < math.inf, f"mix.{name}", alpha, "0 and more")
+    for name, share in dict(prob=prob, switch_prob=switch_prob).items():
+        require(0 <= share <= 1, f"mix.{name}", share, "0 to 1")
     require(0 <= label_smoothing < 1, "mix.label_smoothing", label_smoothing, "from 0 to below 1")
     targets = losses.targets(
         labels,
@@ -102,6 +105,7 @@ def mix(
 
 def capped_group_size(batch_size: int, group_size: int) -> int:
     """At most the batch. Raises InputError where the batch is not whole groups."""
+    require(batch_size > 0, "batch_size", batch_size, "1 and more")
     group_size = min(group_size, batch_size)
     if group_size < 1 or batch_size % group_size:
         raise InputError(

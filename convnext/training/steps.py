@@ -15,7 +15,7 @@ import optax
 from flax import struct
 
 from convnext import hosts
-from convnext.errors import require
+from convnext.errors import are_finite, require
 from convnext.task import Batch, Evaluation, Task, Variables
 from convnext.training import metrics, optimizer
 
@@ -219,9 +219,13 @@ def accumulate(loss_and_grads: Callable, steps: int, in_turn: bool = False) -> C
 def normalize(images: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """Turns uint8 [N, H, W, C] into float32; mean and std of each channel are fractions of 255.
 
-    Raises InputError for a std that is not positive.
+    Raises InputError where there is not one of each for a channel, or a std is not positive.
     """
-    require(min(std) > 0, "normalize.std", std, "above 0, of each channel")
+    channels = images.shape[-1]
+    accepted = f"{channels} numbers, as there are channels"
+    require(are_finite(mean, channels), "normalize.mean", mean, accepted)
+    ok = are_finite(std, channels) and min(std) > 0
+    require(ok, "normalize.std", std, f"{accepted}, above 0")
     return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
 
 
