@@ -23,7 +23,7 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
         data = max(devices // fsdp, 1)
     if data * fsdp != devices:
         raise InputError(
-            f"mesh is {data} x {fsdp} (data x fsdp)",
+            f"mesh.data x mesh.fsdp is {data} x {fsdp}",
             f"a product of {devices}, the number of devices",
         )
     in_order = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))

@@ -10,6 +10,7 @@ import pytest
 import train as train_command
 from configs import convnext_tiny
 from convnext.errors import InputError
+from convnext.runs import workdirs
 from tests.helpers.runs import (
     command,
     run,
@@ -97,7 +98,7 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
         ({"mesh.fsdp": 0}, "mesh.fsdp is 0; accepted: 1 and more"),
         ({"accumulation_steps": 0}, "accumulation_steps is 0; accepted: 1 and more"),
         ({"checkpoint_every_epochs": 0}, "checkpoint_every_epochs is 0; accepted: 1 and more"),
-        ({"mesh.fsdp": 3}, "mesh is 2 x 3 .data x fsdp.; accepted: a product of 8"),
+        ({"mesh.fsdp": 3}, "mesh.data x mesh.fsdp is 2 x 3; accepted: a product of 8"),
         ({"data.name": "imagenet"}, "data.name is 'imagenet'; accepted: digits, folder"),
         ({"mix.group_size": 48}, "mix.group_size is 48; accepted: div"),
         ({"seed": -1}, "seed is -1; accepted: 0 and more"),
@@ -124,6 +125,68 @@ def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, changes, m
     assert not workdir.exists()
 
 
+NAN = float("nan")
+# A value out of range for each field that has a range. A change that takes more than one field is a
+# dict, whose first field is the one to be named.
+NONSENSE = {
+    "task": "ranking", "seed": -1, "num_epochs": 0, "num_steps": 0, "batch_size": -8,
+    "accumulation_steps": 0, "image_size": 3, "problem_type": "ranking",
+    "data.name": "", "data.val_fraction": 2.0,
+    "num_workers": -1, "max_bad_images": -1,
+    "augment_on": "moon", "augment.crop_scale": (), "augment.crop_ratio": ("a", "b"),
+    "augment.crop_padding": 10**6, "augment.flip_prob": 2.0, "augment.randaugment.num_ops": -1,
+    "augment.randaugment.magnitude": 100.0, "augment.randaugment.magnitude_std": -1.0,
+    "augment.randaugment.prob": 2.0, "augment.color_jitter": NAN, "augment.affine_degrees": -1.0,
+    "augment.affine_translate": 2.0, "augment.affine_scale": (2.0, 1.0),
+    "augment.affine_shear": 90.0, "augment.gamma": float("inf"),
+    "preprocess.crop_pct": 2.0, "normalize.mean": (0.5,), "normalize.std": ("a", "b", "c"),
+    "erase.prob": 2.0, "erase.area": (0.0, 0.5), "erase.min_aspect": 0.0,
+    "mix.mode": "all", "mix.mixup_alpha": -1.0, "mix.cutmix_alpha": NAN, "mix.prob": 2.0,
+    "mix.switch_prob": NAN, "mix.label_smoothing": 2.0, "mix.group_size": 0,
+    "model.depths": (1, 0), "model.dims": (8, 16, 32), "model.num_classes": 3,
+    "model.patch_size": 0, "model.norm_eps": 0.0, "model.final_norm_eps": NAN,
+    "model.head_hidden_size": 0, "model.drop_path_rate": 2.0, "model.layer_scale_init_value": -1.0,
+    "model.head_init_scale": -1.0, "model.dtype": "half", "model.residual_dtype": "fp16",
+    "model.kernels": "cuda", "model.train_precision": "tf32",
+    "schedule.kind": "line", "schedule.peak_lr": -1.0, "schedule.end_lr": NAN,
+    "schedule.warmup_epochs": -1, "schedule.warmup_steps": -1, "schedule.warmup_ratio": 2.0,
+    "schedule.v2": {"schedule.v2": True, "schedule.kind": "poly"}, "schedule.power": -1.0,
+    "schedule.milestone_epochs": ("a",), "schedule.milestone_steps": (1,), "schedule.factor": 2.0,
+    "optimizer.weight_decay": -1.0, "optimizer.weight_decay_end": NAN, "optimizer.b1": 1.0,
+    "optimizer.b2": -1.0, "optimizer.eps": 0.0, "optimizer.clip_norm": 0.0,
+    "optimizer.layer_decay": 2.0, "optimizer.layer_decay_type": "double",
+    "max_skipped": 0, "frozen": "(", "ema_decays": ("a",),
+    "mesh.data": 3, "mesh.fsdp": 16,
+    "eval_every_epochs": 0, "eval_every_steps": 0, "checkpoint_every_epochs": 0,
+    "checkpoint_every_steps": 0, "keep_checkpoints": 1, "on_save_error": "hope",
+    "log.every_steps": 0,
+}  # fmt: skip
+# Switches, free texts, and what a dry run expects.
+WITHOUT_RANGE = (
+    "augment.three_augment", "augment.randaugment.increasing", "model.stem_norm", "model.use_grn",
+    "model.head_norm_first", "model.remat", "ema_warmup",
+    "init_from", "data.root", "data.train_split", "data.val_split", "log.wandb_project",
+    "published.scores.top1", "published.source", "published.train_size", "published.val_size",
+)  # fmt: skip
+
+
+def test_every_field_that_has_a_range_is_tried():
+    fields = workdirs.fields(convnext_tiny.get_config().to_dict())
+    assert sorted([*NONSENSE, *WITHOUT_RANGE]) == sorted(fields)
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["run", "dry_run"])
+@pytest.mark.parametrize("field", NONSENSE)
+def test_nonsense_is_refused_by_the_full_name_of_its_field(tmp_path, capsys, field, dry_run):
+    value = NONSENSE[field]
+    changes = value if isinstance(value, dict) else {field: value}
+    workdir = tmp_path / "run"
+    with pytest.raises(InputError) as caught:
+        train_command.train(small(**changes), workdir, dry_run=dry_run)
+    assert field in caught.value.problem and caught.value.accepted
+    assert not workdir.exists() and capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -142,6 +205,15 @@ def test_a_mistake_on_the_command_line_is_one_line_and_not_success(flags, messag
     assert result.returncode == 1
     assert result.stderr.startswith(message) and result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_wandb_that_is_not_installed_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = small(**{"log.wandb_project": "digits"})
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match="log.wandb_project is set, but wandb cannot be imp"):
+            train_command.train(config, tmp_path / "run", dry_run=dry_run)
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_another_architecture_are_refused(finished, tmp_path):

@@ -11,6 +11,7 @@ from convnext.files import open_files
 from convnext.images import decode
 
 # Other accepted values of data.root for these names (see sources.load).
+NAMES = "digits, folder, arrayrecord, parquet, or a data set of TensorFlow Datasets"
 PUBLISHED = {
     "cifar10": "cifar-10-python.tar.gz",
     "cifar100": "cifar-100-python.tar.gz",
@@ -76,10 +77,10 @@ def tfds(
         builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
     except tensorflow_datasets.core.DatasetNotFoundError as error:
         there = f", and there is none in data.root, {root!r}" if root else ""
-        raise InputError(
-            f"data.name is {name!r}{there}",
-            "digits, folder, arrayrecord, parquet, or a data set of TensorFlow Datasets",
-        ) from error
+        raise InputError(f"data.name is {name!r}{there}", NAMES) from error
+    except (AssertionError, TypeError, ValueError) as error:  # no such version or config, no name
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"data.name is {name!r}: {reason}", NAMES) from error
     prepared = "prepared by download_and_prepare(file_format='array_record')"
     if not builder.info.splits:
         there = f"of it in data.root, {root!r}, and nothing " if root and not data_dir else ""
@@ -93,7 +94,7 @@ def tfds(
     label = _only(features, tensorflow_datasets.features.ClassLabel, "classes", name)
     decoders = {image: tensorflow_datasets.decode.SkipDecoding()}
 
-    def source(split):
+    def source(split, field="data.val_split"):
         try:
             rows = builder.as_data_source(split, decoders=decoders)
         except NotImplementedError as error:
@@ -101,12 +102,12 @@ def tfds(
             raise InputError(problem, f"a data set that is {prepared}") from error
         except ValueError as error:
             accepted = f"{', '.join(builder.info.splits)}, and parts and sums of them"
-            raise InputError(f"the split is {split!r}", accepted) from error
+            raise InputError(f"{field} is {split!r}", accepted) from error
         return Encoded(
             rows, features[label].names, image=image, label=label, name=f"{name}/{split}"
         )
 
-    train = _labelled(source(train_split or "train"))
+    train = _labelled(source(train_split or "train", "data.train_split"))
     if val_split:
         val = _labelled(source(val_split))
     else:
@@ -138,9 +139,9 @@ def parquet(
     except (ValueError, OSError) as error:  # from datasets, for a folder without data
         raise InputError(f"data.root is {root!r}: {error}", "a folder of Parquet files") from error
 
-    def source(split):
+    def source(split, field="data.val_split"):
         if split not in splits:
-            raise InputError(f"the split is {split!r}", ", ".join(splits))
+            raise InputError(f"{field} is {split!r}", ", ".join(splits))
         rows = splits[split]
         image = _only(rows.features, datasets.Image, "images", root)
         label = _only(rows.features, datasets.ClassLabel, "classes", root)
@@ -148,7 +149,7 @@ def parquet(
         rows = rows.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
         return Encoded(rows, names, image=image, label=label, name=f"{root}/{split}")
 
-    train = _labelled(source(train_split or "train"))
+    train = _labelled(source(train_split or "train", "data.train_split"))
     if val_split:
         val = _labelled(source(val_split))
     else:

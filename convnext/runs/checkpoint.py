@@ -32,6 +32,14 @@ SMALLEST_PART = 2**20
 ON_SAVE_ERROR = ("stop", "continue")
 
 
+def check(keep: int, on_save_error: str) -> None:
+    """Raises InputError for what `Checkpoints` cannot have."""
+    # One is removed before the next is known to be sound.
+    require(keep >= 2, "keep_checkpoints", keep, "2 and more")
+    accepted = " or ".join(ON_SAVE_ERROR)
+    require(on_save_error in ON_SAVE_ERROR, "on_save_error", on_save_error, accepted)
+
+
 class Checkpoints:
     """The checkpoints of a run: its latest `keep`, 2 and more, and the one with the highest score
     `best`, "val/top1", or the lowest, "-val/loss". A context manager: a save continues in the
@@ -55,14 +63,7 @@ class Checkpoints:
         *,
         report: Callable[[str], None] = print,
     ):
-        require(
-            on_save_error in ON_SAVE_ERROR,
-            "on_save_error",
-            on_save_error,
-            " or ".join(ON_SAVE_ERROR),
-        )
-        # One is removed before the next is known to be sound.
-        require(keep >= 2, "keep_checkpoints", keep, "2 and more")
+        check(keep, on_save_error)
         self.workdir, self.on_save_error, self.report = Path(workdir), on_save_error, report
         self.latest_step = hosts.agreed(self._move_damaged() if jax.process_index() == 0 else 0)
         self._added = _added_scores(self.workdir)

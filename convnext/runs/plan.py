@@ -18,6 +18,7 @@ from convnext.data.epochs import Epochs
 from convnext.errors import require
 from convnext.kernels import outline
 from convnext.models.convnext import ConvNeXt, macs
+from convnext.runs import checkpoint, writers
 from convnext.task import Batch, Task
 from convnext.training import mixup, optimizer
 from convnext.training.steps import TrainState
@@ -38,6 +39,11 @@ def check(config: Mapping[str, Any], task: Task, mesh: jax.sharding.Mesh) -> Non
     """Raises InputError for what is out of range, as far as it is known before a run begins."""
     for name, least in dict(num_workers=0, max_bad_images=0, max_skipped=1).items():
         require(config[name] >= least, name, config[name], f"{least} and more")
+    every_steps = config.log.every_steps
+    require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
+    checkpoint.check(config.keep_checkpoints, config.on_save_error)
+    if config.log.wandb_project and jax.process_index() == 0:
+        writers.import_wandb()
     sharding.check_batch_size(config.batch_size, mesh, config.accumulation_steps)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0)))
     jax.eval_shape(task.prepare, keys, abstract_batch(task.example, config.batch_size))

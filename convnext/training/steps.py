@@ -47,7 +47,8 @@ def start(
 
     Raises InputError for a decay that is not from 0 to below 1.
     """
-    require(all(0 <= d < 1 for d in ema_decays), "ema_decays", ema_decays, "each from 0 to below 1")
+    ok = are_finite(ema_decays, len(ema_decays)) and all(0 <= decay < 1 for decay in ema_decays)
+    require(ok, "ema_decays", ema_decays, "each from 0 to below 1")
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -87,10 +87,15 @@ def test_splits_are_given_in_the_notation_of_tfds(prepared):
 
 
 def test_what_tfds_has_not_prepared_is_refused(prepared):
-    refused("the split is 'trian'; accepted: train, validation, test", sources.load, "birds",
+    refused("data.train_split is 'trian'; accepted: train, validation, test", sources.load, "birds",
             prepared, train_split="trian")  # fmt: skip
     refused("data.name is 'imagenet2012', but there is nothing in .*imagenet2012.*; accepted: a "
             "data set that is prepared", sources.load, "imagenet2012")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", "no name", "mnist/large", "mnist:9.9.9", "mnist/tall=3"])
+def test_what_is_no_name_in_tfds_is_refused_in_one_line(prepared, name):
+    refused(rf"^data.name is '{name}': .*; accepted: digits, fol", sources.load, name, prepared)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +187,7 @@ def test_a_folder_of_parquet_files_is_read(hub):
     assert summary(train) == [(i, i % 2) for i in range(5)]
     assert summary(val) == [(9, 1), (10, 0)]
     assert summary(pickle.loads(pickle.dumps(train))) == summary(train)
-    refused("the split is 'valid'; accepted: train, test", sources.load, "parquet", hub,
+    refused("data.val_split is 'valid'; accepted: train, test", sources.load, "parquet", hub,
             val_split="valid")  # fmt: skip
 
 
