@@ -35,7 +35,8 @@ class Epochs:
         require(num_examples > 0, "the number of training images", num_examples, "1 and more")
         require(num_epochs > 0, "num_epochs", num_epochs, "1 and more")
         require(not is_stream or num_steps > 0, "num_steps", num_steps, "1 and more, or None")
-        require(seed >= 0, "seed", seed, "0 and more")
+        # A key of JAX has the lowest 32 bits of it.
+        require(0 <= seed < 2**32, "seed", seed, f"0 to {2**32 - 1}")
         counts, most = np.array([num_examples]), "the number of training images"
         if groups is not None:
             require(len(groups) == num_examples, "the length of groups", len(groups), num_examples)

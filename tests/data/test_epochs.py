@@ -140,7 +140,7 @@ def test_a_batch_larger_than_the_data_is_refused(batch_size):
         (dict(num_examples=0), "the number of training images is 0; accepted: 1 and more"),
         (dict(num_epochs=0), "num_epochs is 0; accepted: 1 and more"),
         (dict(num_steps=0), "num_steps is 0; accepted: 1 and more, or None"),
-        (dict(seed=-1), "seed is -1; accepted: 0 and more"),
+        (dict(seed=-1), "seed is -1; accepted: 0 to 4294967295"),
         (dict(batch_size=0, num_steps=3), "batch_size is 0; accepted: 1 and more$"),
         (
             dict(batch_size=11, groups=GROUPS),
