@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from convnext import hosts
 from convnext.errors import InputError, RunError, reported
 from convnext.files import open_files
+from convnext.runs import meant, workdirs
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -33,6 +34,18 @@ NUM_PROCESSES = flags.DEFINE_integer(
 )
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
+RECIPE = "configs/convnext_tiny.py"  # has every field
+# What ml_collections raises of a field that there is not, or what a config file does.
+MISTAKES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+EXAMPLE = "--config=configs/digits.py, or another file of configs/"
+KINDS = {  # by the names of absl
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "multi tuple": "values in brackets",
+}
+
 
 def run(
     command: Callable[[ConfigDict | None, Path | None], Any], needs_config: bool = True
@@ -44,8 +57,6 @@ def run(
     """
 
     def main(argv):
-        if len(argv) > 1:
-            raise InputError(f"unexpected argument {argv[1]!r}", "flags, see --help")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -70,29 +81,76 @@ def run(
                 hosts.leave()
 
     open_files.raise_limit()
+    for flag in FLAGS.get_key_flags_for_module(__name__):  # so that --help has them, too
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     with reported():
-        app.run(main, flags_parser=partial(_parse, needs_config=needs_config))
+        app.run(main, flags_parser=partial(parse, needs_config=needs_config))
 
 
-def _parse(argv, needs_config):
+def parse(argv: Sequence[str], needs_config: bool = True) -> list[str]:
+    """Parses the flags of a command, and returns its name.
+
+    Raises InputError for what the user got wrong, with what was meant as far as that can be known.
+    """
+    given = None
     try:
+        given = _given(argv)
+        if given is not None:
+            _check_config_file(given)
         rest = FLAGS(argv)
+    except SystemExit as ended:
+        if ended.code != 1:
+            raise
+        # absl ends with 1 after its help.
+        print(f"The fields of a config, each with its unit, are in {RECIPE}.")
+        sys.exit()
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown_flag(argv, error.flagname, needs_config) from error
+    except flags.IllegalFlagValueError as error:
+        raise _illegal_value(given, error) from error
+    except flags.DuplicateFlagError as error:  # of a field, which each --config defines
+        raise InputError("--config is given twice", "one of them") from error
+    except config_flags.config_flags.FlagOrderError as error:
+        raise InputError(f"{error}", "--config=FILE before its fields") from error
     except flags.Error as error:
-        # What a config file raises comes as the text of a traceback.
-        _, raised, message = str(error).rpartition("convnext.errors.InputError: ")
-        if raised:
-            raise InputError(message.strip()) from error
-        raise InputError(f"{error}", "the flags in --help") from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise _config_mistake(argv, error) from error
-    if not FLAGS["config"].present:
-        if not needs_config:
-            return rest
-        raise InputError("--config is not given", "a file such as configs/digits.py")
-    path, _ = _config_file()
-    if not path.is_file():
-        raise InputError(f"no config file {path}", "a file such as configs/digits.py")
+        _, has_no_value, flag = str(error).partition("Missing value for flag ")
+        accepted = f"{flag}=VALUE" if has_no_value else "the flags in --help"
+        raise InputError(f"{error}", accepted) from error
+    except MISTAKES as error:
+        if isinstance(error, InputError):
+            raise
+        raise _config_mistake(argv, given, error) from error
+    if rest[1:]:
+        raise _stray(rest[1])
+    for name, value in _overrides().items():
+        if isinstance(value, ConfigDict):
+            raise InputError(f"--config.{name} is a section", _takes(FLAGS[f"config.{name}"]))
+    if needs_config and not FLAGS["config"].present:
+        raise InputError("--config is not given", EXAMPLE)
     return rest
+
+
+def _given(argv):
+    """What --config is, or None, before it is parsed."""
+    args = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+    for arg, following in zip(args, [*args[1:], None], strict=False):
+        name, equals, value = arg.partition("=")
+        if name in ("-config", "--config"):
+            return value if equals else following
+    return None
+
+
+def _check_config_file(given):
+    path, colon, variant = given.partition(":")
+    if not Path(path).is_file():
+        near = meant.config_files(Path(path), _configs())
+        accepted = " or ".join(f"--config={file}{colon}{variant}" for file in near)
+        raise InputError(f"no config file {path or repr(path)}", accepted or EXAMPLE)
+
+
+def _configs():
+    """The folder of the configs, which lies beside the command."""
+    return Path(sys.argv[0]).parent / "configs"
 
 
 def _config_file():
@@ -101,11 +159,101 @@ def _config_file():
     return Path(path), argument
 
 
-def _config_mistake(argv, error):
-    """ml_collections names only the last part of an unknown field, between quotes."""
-    for override in (arg.split("=")[0] for arg in argv if arg.startswith("--config.")):
-        if f"'{override.rpartition('.')[2]}" in str(error).replace("\\", ""):
-            near = re.search(r'Did you mean "(\w+)"', str(error))
-            hint = f"; did you mean {near[1]}?" if near else ""
-            return InputError(f"unknown config field {override}", f"the fields of the config{hint}")
-    return InputError(str(error), "values of the fields' types")
+def _stray(arg):
+    """What was meant by an argument that is no flag."""
+    path, colon, variant = arg.partition(":")
+    found = [Path(path)] if path.endswith(".py") else meant.config_files(Path(path), _configs())
+    accepted = " or ".join(f"--config={file}{colon}{variant}" for file in found)
+    if (Path(arg) / "config.json").is_file():
+        accepted = f"--workdir={arg}"
+    return InputError(f"unexpected argument {arg!r}", accepted or "flags, see --help")
+
+
+def _unknown_flag(argv, name, needs_config):
+    is_present, fields = FLAGS["config"].present, ()
+    if is_present:
+        fields = workdirs.fields(FLAGS["config"].value.to_dict())
+    else:
+        for arg in argv[1:]:
+            if not arg.startswith("-") and arg.partition(":")[0].endswith(".py"):
+                return _stray(arg)
+        if needs_config or name.startswith("config."):
+            return InputError("--config is not given", EXAMPLE)
+    modules = (sys.argv[0], __name__)
+    own = [flag.name for module in modules for flag in FLAGS.get_key_flags_for_module(module)]
+    flag, value = _typed(argv, name)
+    near = meant.flags(name, [*own, "help"], fields)
+    accepted = " or ".join(f"--{each}{value}" for each in near)
+    return InputError(f"no flag {flag}", accepted or "the flags in --help")
+
+
+def _typed(argv, name):
+    """A flag as it was typed, and what follows it in the same argument: "=value"."""
+    same = (arg for arg in argv if arg.partition("=")[0].lstrip("-") == name)
+    flag, equals, value = next(same, f"--{name}").partition("=")
+    return flag, equals + value
+
+
+def _illegal_value(given, error):
+    cause, message = error.__context__, str(error)
+    match = re.match(r"flag --([\w.]+)=", message)
+    if match is None or cause is None:
+        return InputError(message, "the flags in --help")
+    name = match[1]
+    if name == "config":  # config_flags puts what the file raises into another exception
+        return _mistake_in(given, cause.__context__ or cause)
+    value = message.removeprefix(f"flag --{name}=").removesuffix(f": {cause}")
+    return InputError(f"--{name} is {value!r}", _takes(FLAGS[name]))
+
+
+def _mistake_in(given, error):
+    """What a config file raised, with its line."""
+    if isinstance(error, InputError):
+        return error
+    path = given.partition(":")[0]
+    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == path]
+    where = f"{path}, line {lines[-1]}" if lines else path
+    return InputError(f"{where}: {error}", f"the fields of {RECIPE}, of their types")
+
+
+def _config_mistake(argv, given, error):
+    """What a config file raised, or else a field that the config does not have."""
+    try:
+        fields = recipe(given) if given else {}
+    except MISTAKES as raised:
+        return _mistake_in(given, raised)
+    sections = {name[:at] for name in fields for at, letter in enumerate(name) if letter == "."}
+    for arg in argv:
+        name = arg.partition("=")[0].lstrip("-")
+        field = name.removeprefix("no").removeprefix("config.")
+        if name.endswith(f"config.{field}") and field not in fields.keys() | sections:
+            flag, value = _typed(argv, name)
+            near = meant.flags(name, (), fields)
+            accepted = " or ".join(f"--{each}{value}" for each in near)
+            return InputError(f"unknown config field {flag}", accepted or f"those of {RECIPE}")
+    return InputError(f"{error}", f"the flags in --help, and the fields of {RECIPE}")
+
+
+def recipe(given: str) -> dict[str, Any]:
+    """The fields of a config file as it is, by their full names. given: see --config."""
+    return workdirs.fields(FLAGS["config"].parser.parse(given).to_dict())
+
+
+def _overrides():
+    """The fields that are given on the command line, and their values."""
+    return config_flags.get_override_values(FLAGS["config"]) if FLAGS["config"].present else {}
+
+
+def _takes(flag):
+    """The values that a flag takes, with its default for an example."""
+    if hasattr(flag.parser, "enum_values"):
+        return " or ".join(flag.parser.enum_values)
+    field = flag.name.removeprefix("config.")
+    if field != flag.name:
+        fields = recipe(FLAGS["config"].config_filename)
+        inside = [name for name in fields if name.startswith(f"{field}.")]
+        if inside:
+            return f"one of its fields, such as --config.{inside[0]}={fields[inside[0]]}"
+    default = tuple(flag.default) if isinstance(flag.default, list) else flag.default
+    example = "" if default in (None, "") else f", such as {default}"
+    return f"{KINDS.get(flag.flag_type(), flag.flag_type())}{example}"

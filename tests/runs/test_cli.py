@@ -1,0 +1,172 @@
+"""What is typed, and what the command line makes of it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import eval as eval_command
+import train as train_command
+from convnext.errors import InputError
+from convnext.runs import cli
+
+ROOT = Path(__file__).parents[2]
+DIGITS = "--config=configs/digits.py"
+COMMANDS = {"train": train_command, "eval": eval_command}
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """The config of arguments of a command."""
+    monkeypatch.chdir(ROOT)
+
+    def parsed(*arguments, command="train"):
+        argv = [COMMANDS[command].__name__, *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        with flagsaver.flagsaver():
+            assert cli.parse(argv, needs_config=command == "train") == argv[:1]
+            return flags.FLAGS["config"].value
+
+    return parsed
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        # Of a config file that is not there.
+        (["--config=configs/foldr.py", "--config.data.root=x"],
+         "no config file configs/foldr.py; accepted: --config=configs/folder.py"),
+        (["--config", "folder"], "no config file folder; accepted: --config=configs/folder.py"),
+        (["-config=configs/convnextv2:base"],
+         "no config file configs/convnextv2; accepted: --config=configs/convnextv2.py:base"),
+        (["--config=configs"], "no config file configs; accepted: --config=configs/digits.py, or"),
+        (["--config="], "no config file ''; accepted: --config=configs/digits.py, or another"),
+        ([], "--config is not given; accepted: --config=configs/digits.py, or another file of"),
+        (["--config.seed=3"], "--config is not given; accepted: --config=configs/digits.py, or"),
+        (["--config.seed=3", DIGITS],
+         "Found --config.seed=3 in argv before a value for --config was specified; accepted: "
+         "--config=FILE before its fields"),
+        ([DIGITS, "--config=configs/folder.py", "--config.seed=3"],
+         "--config is given twice; accepted: one of them"),
+        (["configs/folder.py", "--config.data.root=x"],
+         "unexpected argument 'configs/folder.py'; accepted: --config=configs/folder.py"),
+        (["configs/folder.py:base"],
+         "unexpected argument 'configs/folder.py:base'; accepted: --config=configs/folder.py:base"),
+        (["folder"], "unexpected argument 'folder'; accepted: --config=configs/folder.py"),
+        ([DIGITS, "please"], "unexpected argument 'please'; accepted: flags, see --help"),
+        # Of a flag that there is not.
+        ([DIGITS, "--data.root=x"], "no flag --data.root; accepted: --config.data.root=x"),
+        ([DIGITS, "--lr", "0.1"], "no flag --lr; accepted: --config.schedule.peak_lr"),
+        ([DIGITS, "-epochs=3"], "no flag -epochs; accepted: --config.num_epochs=3"),
+        ([DIGITS, "--dry-run"], "no flag --dry-run; accepted: --dry_run"),
+        (["--nodry_run=3"], "--nodry_run=3 does not take an argument; accepted: the flags in"),
+        ([DIGITS, "--qqqqqq"], "no flag --qqqqqq; accepted: the flags in --help"),
+        ([DIGITS, "--workdir"], "Missing value for flag --workdir; accepted: --workdir=VALUE"),
+        # Of a field that there is not.
+        ([DIGITS, "--config.lr=0.1"],
+         "unknown config field --config.lr; accepted: --config.schedule.peak_lr=0.1"),
+        ([DIGITS, "--config.seed=1", "--config.model.dimz=3"],
+         "unknown config field --config.model.dimz; accepted: --config.model.dims=3"),
+        ([DIGITS, "--config.num_epochs.x=3"],
+         "unknown config field --config.num_epochs.x; accepted: --config.num_epochs=3 or "
+         "--config.num_steps=3"),
+        ([DIGITS, "--noconfig.model.remat_it"],
+         "unknown config field --noconfig.model.remat_it; accepted: --config.model.remat"),
+        ([DIGITS, "--config.=3"],
+         "unknown config field --config.; accepted: those of configs/convnext_tiny.py"),
+        # Of a value that the field does not take.
+        ([DIGITS, "--config.batch_size=abc"],
+         "--config.batch_size is 'abc'; accepted: a whole number, such as 64"),
+        ([DIGITS, "--config.batch_size=2.5"],
+         "--config.batch_size is '2.5'; accepted: a whole number, such as 64"),
+        ([DIGITS, "--config.schedule.peak_lr", "1e-3x"],
+         "--config.schedule.peak_lr is '1e-3x'; accepted: a number, such as 0.004"),
+        ([DIGITS, "--config.optimizer.clip_norm=none"],
+         "--config.optimizer.clip_norm is 'none'; accepted: a number"),
+        ([DIGITS, "--config.model.remat=a: b"],
+         "--config.model.remat is 'a: b'; accepted: true or false, such as False"),
+        ([DIGITS, "--config.model.dims=(96,"],
+         "--config.model.dims is '(96,'; accepted: values in brackets, such as (24, 48, 96)"),
+        ([DIGITS, "--config.erase=x"],
+         "--config.erase is 'x'; accepted: one of its fields, such as --config.erase.area=("),
+        ([DIGITS, "--config.erase={'prob': 0.5}"],
+         "--config.erase is a section; accepted: one of its fields, such as --config.erase.area"),
+    ],
+)  # fmt: skip
+def test_what_is_mistyped_is_told_with_what_was_meant(parse, arguments, message):
+    with pytest.raises(InputError) as caught:
+        parse(*arguments)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["configs/digits.py"],
+         "unexpected argument 'configs/digits.py'; accepted: --config=configs/digits.py"),
+        (["--config=digits"], "no config file digits; accepted: --config=configs/digits.py"),
+        (["--config.seed=3"], "--config is not given; accepted: --config=configs/digits.py, or"),
+        (["--size=32"], "no flag --size; accepted: --image_size=32"),
+        ([DIGITS, "--data_dir=x"], "no flag --data_dir; accepted: --data_root=x"),
+        ([DIGITS, "--lr=1"], "no flag --lr; accepted: --config.schedule.peak_lr=1"),
+        (["--lr=1"], "no flag --lr; accepted: the flags in --help"),
+        (["--dtype=half"], "--dtype is 'half'; accepted: float32 or bfloat16"),
+        (["--batch_size=x"], "--batch_size is 'x'; accepted: a whole number"),
+    ],
+)  # fmt: skip
+def test_eval_has_flags_of_its_own(parse, arguments, message):
+    with pytest.raises(InputError) as caught:
+        parse(*arguments, command="eval")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_workdir_without_its_flag_is_told(parse, finished_run):
+    with pytest.raises(
+        InputError, match=f"unexpected argument '.*'; accepted: --workdir={finished_run}"
+    ):
+        parse(str(finished_run), command="eval")
+
+
+def test_values_are_those_of_the_fields_types(parse):
+    config = parse(
+        DIGITS, "--config.init_from=None.pth", "--config.num_steps=7", "--config.batch_size=8",
+        "--config.optimizer.clip_norm=1", "--config.augment.crop_scale=(0.5, 1)",
+        "--config.ema_decays=0.9", "--config.model.remat", "--config.mix.mode=pair",
+    )  # fmt: skip
+    assert (config.init_from, config.num_steps, config.batch_size) == ("None.pth", 7, 8)
+    assert (config.optimizer.clip_norm, config.augment.crop_scale) == (1.0, (0.5, 1))
+    assert (config.ema_decays, config.model.remat, config.mix.mode) == ((0.9,), True, "pair")
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("config.batch_size = 'many'", "Could not override field 'batch_size'.*"),
+        ("config.lr = 0.1", '.*"lr".*'),
+        ("config.model.update(size=3)", '.*"size".*'),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_told_with_its_line(parse, tmp_path, line, message):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import digits\n\n"
+        f"def get_config():\n    config = digits.get_config()\n    {line}\n    return config\n"
+    )
+    for more in ([], ["--config.seed=1"]):
+        with pytest.raises(InputError, match=f"^{path}, line 5: {message}; accepted: the fields"):
+            parse(f"--config={path}", *more)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("flag", ["--help", "--helpshort", "--helpfull"])
+def test_help_is_no_failure(parse, capsys, command, flag):
+    cli.app.define_help_flags()
+    with pytest.raises(SystemExit) as ended:
+        parse(flag, command=command)
+    assert not ended.value.code
+    text = capsys.readouterr().out
+    assert text.endswith(
+        "The fields of a config, each with its unit, are in configs/convnext_tiny.py.\n"
+    )
