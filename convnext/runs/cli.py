@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
 
 from convnext import hosts
 from convnext.errors import InputError, RunError, reported
@@ -45,6 +45,26 @@ KINDS = {  # by the names of absl
     "string": "text",
     "multi tuple": "values in brackets",
 }
+
+
+class _OrNone(flags.ArgumentParser):
+    """Makes None of "None", and of all else what another parser does."""
+
+    def __init__(self, parser: flags.ArgumentParser):
+        self.parser = parser
+
+    def parse(self, argument: Any) -> Any:
+        return None if argument == "None" else self.parser.parse(argument)
+
+    def flag_type(self) -> str:
+        return self.parser.flag_type()
+
+
+# Which of the fields may be None is known when they all are parsed (_finish).
+for _kind, _parser in (
+    (int, flags.IntegerParser()), (float, flags.FloatParser()), (str, flags.ArgumentParser()),
+):  # fmt: skip
+    config_flags.register_flag_parser_for_type(_kind, _OrNone(_parser))
 
 
 def run(
@@ -122,10 +142,9 @@ def parse(argv: Sequence[str], needs_config: bool = True) -> list[str]:
         raise _config_mistake(argv, given, error) from error
     if rest[1:]:
         raise _stray(rest[1])
-    for name, value in _overrides().items():
-        if isinstance(value, ConfigDict):
-            raise InputError(f"--config.{name} is a section", _takes(FLAGS[f"config.{name}"]))
-    if needs_config and not FLAGS["config"].present:
+    if FLAGS["config"].present:
+        _finish(CONFIG.value)
+    elif needs_config:
         raise InputError("--config is not given", EXAMPLE)
     return rest
 
@@ -239,21 +258,36 @@ def recipe(given: str) -> dict[str, Any]:
     return workdirs.fields(FLAGS["config"].parser.parse(given).to_dict())
 
 
-def _overrides():
-    """The fields that are given on the command line, and their values."""
-    return config_flags.get_override_values(FLAGS["config"]) if FLAGS["config"].present else {}
+def _finish(config):
+    """Sets to None the fields that were given as such, and refuses what no field may be."""
+    for name, value in config_flags.get_override_values(FLAGS["config"]).items():
+        flag = FLAGS[f"config.{name}"]
+        if isinstance(value, ConfigDict):
+            raise InputError(f"--config.{name} is a section", _takes(flag))
+        if value in (None, (None,)):
+            if not _may_be_none(config, name):
+                raise InputError(f"--config.{name} is None", _takes(flag))
+            config.update_from_flattened_dict({name: None})
+
+
+def _may_be_none(config, name):
+    *sections, last = name.split(".")
+    for section in sections:
+        config = config[section]
+    return isinstance(dict(config.items(preserve_field_references=True))[last], FieldReference)
 
 
 def _takes(flag):
     """The values that a flag takes, with its default for an example."""
     if hasattr(flag.parser, "enum_values"):
         return " or ".join(flag.parser.enum_values)
-    field = flag.name.removeprefix("config.")
+    field, none = flag.name.removeprefix("config."), ""
     if field != flag.name:
         fields = recipe(FLAGS["config"].config_filename)
         inside = [name for name in fields if name.startswith(f"{field}.")]
         if inside:
             return f"one of its fields, such as --config.{inside[0]}={fields[inside[0]]}"
+        none = ", or None" if _may_be_none(FLAGS["config"].value, field) else ""
     default = tuple(flag.default) if isinstance(flag.default, list) else flag.default
     example = "" if default in (None, "") else f", such as {default}"
-    return f"{KINDS.get(flag.flag_type(), flag.flag_type())}{example}"
+    return f"{KINDS.get(flag.flag_type(), flag.flag_type())}{example}{none}"

@@ -84,7 +84,7 @@ def parse(monkeypatch):
         ([DIGITS, "--config.schedule.peak_lr", "1e-3x"],
          "--config.schedule.peak_lr is '1e-3x'; accepted: a number, such as 0.004"),
         ([DIGITS, "--config.optimizer.clip_norm=none"],
-         "--config.optimizer.clip_norm is 'none'; accepted: a number"),
+         "--config.optimizer.clip_norm is 'none'; accepted: a number, or None"),
         ([DIGITS, "--config.model.remat=a: b"],
          "--config.model.remat is 'a: b'; accepted: true or false, such as False"),
         ([DIGITS, "--config.model.dims=(96,"],
@@ -93,6 +93,15 @@ def parse(monkeypatch):
          "--config.erase is 'x'; accepted: one of its fields, such as --config.erase.area=("),
         ([DIGITS, "--config.erase={'prob': 0.5}"],
          "--config.erase is a section; accepted: one of its fields, such as --config.erase.area"),
+        # None, of a field that is never None.
+        ([DIGITS, "--config.batch_size=None"],
+         "--config.batch_size is None; accepted: a whole number, such as 64"),
+        ([DIGITS, "--config.data.name=None"],
+         "--config.data.name is None; accepted: text, such as digits"),
+        ([DIGITS, "--config.ema_decays=None"],
+         "--config.ema_decays is None; accepted: values in brackets, such as (0.998,)"),
+        ([DIGITS, "--config.model.remat=None"],
+         "--config.model.remat is 'None'; accepted: true or false, such as False"),
     ],
 )  # fmt: skip
 def test_what_is_mistyped_is_told_with_what_was_meant(parse, arguments, message):
@@ -127,6 +136,19 @@ def test_a_workdir_without_its_flag_is_told(parse, finished_run):
         InputError, match=f"unexpected argument '.*'; accepted: --workdir={finished_run}"
     ):
         parse(str(finished_run), command="eval")
+
+
+def test_none_is_a_value_of_every_field_that_may_be_none(parse):
+    config = parse(
+        DIGITS, "--config.init_from=None", "--config.num_steps", "None", "-config.frozen=None",
+        "-config.optimizer.clip_norm", "None", "--config.model.num_classes=None",
+        "--config.model.layer_scale_init_value=None", "--config.augment.crop_scale=None",
+        "--config.data.root=None", "--config.published.scores.top1=None", "--config.seed=1",
+    )  # fmt: skip
+    assert config.augment.crop_scale is config.model.layer_scale_init_value is None
+    nones = (config.init_from, config.num_steps, config.frozen, config.optimizer.clip_norm,
+             config.model.num_classes, config.data.root, config.published.scores.top1)  # fmt: skip
+    assert nones == (None,) * 7 and config.seed == 1
 
 
 def test_values_are_those_of_the_fields_types(parse):
