@@ -76,8 +76,8 @@ def train(
     # Where the run begins in this workdir, and whether it may.
     record = plan.record(config, task)
     start_step = checkpoint.start_step(workdir, start_anew)
-    if not task.is_stand_in and (start_step or not start_anew):
-        workdirs.check_config(workdir, record, task.class_names)
+    if start_step or not start_anew:
+        workdirs.check_config(workdir, record, task.class_names, stand_in=task.is_stand_in)
 
     # The optimizer, and a state that is sharded from birth.
     schedule = optimizer.schedule(num_steps, epochs.steps_per_epoch, **config.schedule)

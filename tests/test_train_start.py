@@ -1,5 +1,6 @@
 """Before the first step: dry runs, and what is refused."""
 
+import json
 import shutil
 import sys
 
@@ -62,6 +63,26 @@ def test_a_dry_run_leaves_a_run_as_it_is_and_an_accelerator_compiles_it(
     text = capsys.readouterr().out
     assert f"\nstart      step 44 of {workdir}\n" in text
     assert " GB a device (compiled): arguments " in text
+
+
+def test_a_dry_run_without_the_data_knows_another_recipe(finished, tmp_path, capsys):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    fields = {"data.name": "folder", "data.root": str(tmp_path / "nowhere"),
+              "model.num_classes": 10, "published.train_size": 1400,
+              "published.val_size": 300}  # fmt: skip
+    recorded = json.loads((workdir / "config.json").read_text())
+    recorded["data"].update(name="folder", root="elsewhere")
+    recorded["model"]["num_classes"] = 10
+    (workdir / "config.json").write_text(json.dumps(recorded))
+    (workdir / "classes.json").write_text(json.dumps([f"class {label}" for label in range(10)]))
+    train_command.train(small(**fields), workdir, dry_run=True)
+    text = capsys.readouterr().out
+    assert f"\nstart      step 44 of {workdir}\n" in text
+    assert "changed since the run began: data.root is" in text and " train_size" not in text
+    config = small(seed=7, **fields)
+    for start_anew in (True, False):
+        with pytest.raises(InputError, match="of another recipe: seed is 7 and was 0; accepted: t"):
+            train_command.train(config, workdir, dry_run=True, start_anew=start_anew)
 
 
 def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys):

@@ -27,6 +27,7 @@ FREE = (
     "mesh", "model.kernels", "model.remat", "num_workers", "on_save_error", "published",
 )  # fmt: skip
 
+SIZES = ("train_size", "val_size")  # numbers of images, beside the fields of the config
 EARLIER = {"augment_on": "host"}  # what runs had before there was the field
 
 # What a run records of its images.
@@ -139,14 +140,16 @@ def check_config(
     config: Mapping[str, Any],
     class_names: Sequence[str] | None,
     report: Callable[[str], None] = print,
+    *,
+    stand_in: bool = False,
 ) -> None:
     """Compares a run with config.json and classes.json, with which that of the folder was begun.
 
     Reports fields that may change, and those that another version of the code had or has not.
-    Raises InputError for fields that may not change, for other classes, and where one of the files
-    is damaged.
+    stand_in: the data is not at hand, so classes and sizes are not compared. Raises InputError for
+    fields that may not change, for other classes, and where one of the files is damaged.
     """
-    if class_names is not None:
+    if class_names is not None and not stand_in:
         _check_classes(workdir, list(class_names))
     path = workdir / "config.json"
     if not path.is_file():
@@ -154,6 +157,8 @@ def check_config(
     now = fields(json.loads(json.dumps(config)))
     earlier = {name: value for name, value in EARLIER.items() if name in now}
     before = earlier | fields(text.read_json(path, dict, ACCEPTED))
+    for name in SIZES if stand_in else ():
+        now.pop(name), before.pop(name, None)
     changed = [name for name in now if name in before and now[name] != before[name]]
     changed = [name for name in changed if name not in DATA]
     free = [name for name in changed if any(f"{name}.".startswith(f"{f}.") for f in FREE)]

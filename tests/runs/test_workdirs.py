@@ -121,6 +121,18 @@ def test_other_classes_are_refused(tmp_path):
             ("cat", "dog", "owl"))  # fmt: skip
 
 
+def test_of_data_that_is_not_at_hand_classes_and_sizes_are_not_compared(tmp_path):
+    write_config(tmp_path, {"seed": 0, "train_size": 10, "val_size": 3})
+    (tmp_path / "classes.json").write_text('["cat", "dog"]')
+    after = {"seed": 0, "train_size": 12, "val_size": 4}
+    given = tmp_path, after, ("0", "1")
+    workdirs.check_config(*given, pytest.fail, stand_in=True)
+    refused("class 0 is '0' and was 'cat'; accepted: ", workdirs.check_config, *given)
+    after["seed"] = 1
+    refused("of another recipe: seed is 1 and was 0; accepted: ", workdirs.check_config, *given,
+            stand_in=True)  # fmt: skip
+
+
 def test_where_a_task_has_no_classes_the_recipe_tells_the_runs_apart(tmp_path):
     write_config(tmp_path, {"task": "classification"})
     (tmp_path / "classes.json").write_text('["cat", "dog"]')
