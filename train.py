@@ -8,7 +8,7 @@ status 75. --dry_run prints the plan (model, schedule, memory, expected accuracy
 it needs neither the data nor an accelerator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -46,10 +46,11 @@ def train(
     profile_steps: str | None = None,
     dry_run: bool = False,
     start_anew: bool = False,
+    changed: Sequence[str] = (),
     make: Callable[..., Task] = tasks.make,
 ) -> steps.TrainState:
     """Trains to the last step, or until `watch` stops it. Returns the last state, a dry run only
-    its shapes. make: makes the task."""
+    its shapes. changed: fields that are not as in the recipe. make: makes the task."""
     watch = watch or interruption.Watch()
     asked = dict(profile_steps=profile_steps, dry_run=dry_run, start_anew=start_anew)
     config = workdirs.with_decided(config, workdir)
@@ -111,7 +112,8 @@ def train(
     if dry_run:
         begins = f"step {start_step:,} of {workdir}" if start_step else config.init_from
         memory = plan.memory(config, task, mesh, train_step, abstract_state, layout)
-        print(description, plan.details(config, task, abstract_state, begins, memory), sep="\n")
+        details = plan.details(config, task, abstract_state, begins, memory, changed)
+        print(description, details, sep="\n")
         return abstract_state
 
     # Weights to start from are read before anything is written.
@@ -191,7 +193,7 @@ def train(
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    asked = dict(dry_run=DRY_RUN.value, start_anew=START_ANEW.value)
+    asked = dict(dry_run=DRY_RUN.value, start_anew=START_ANEW.value, changed=cli.changed())
     with interruption.Watch() as watch:
         train(config, workdir, watch, profile_steps=PROFILE_STEPS.value, **asked)
 

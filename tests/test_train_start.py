@@ -100,6 +100,10 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
         assert fact in text
     assert list(tmp_path.iterdir()) == []
 
+    changed = ["batch_size", "seed"]
+    train_command.train(config, tmp_path / "run", dry_run=True, changed=changed)
+    assert ") of the recipe; yours differs in batch_size\n" in capsys.readouterr().out
+
     config.published.train_size = None
     with pytest.raises(InputError, match="no folder .*; accepted: --config.data.root"):
         train_command.train(config, tmp_path / "run", dry_run=True)

@@ -258,6 +258,15 @@ def recipe(given: str) -> dict[str, Any]:
     return workdirs.fields(FLAGS["config"].parser.parse(given).to_dict())
 
 
+def changed() -> list[str]:
+    """The fields to which the command line gives another value than the config file has."""
+    if not FLAGS["config"].present:
+        return []
+    of_file = recipe(config_flags.get_config_filename(FLAGS["config"]))
+    here = workdirs.fields(CONFIG.value.to_dict())
+    return [name for name, value in here.items() if value != of_file[name]]
+
+
 def _finish(config):
     """Sets to None the fields that were given as such, and refuses what no field may be."""
     for name, value in config_flags.get_override_values(FLAGS["config"]).items():

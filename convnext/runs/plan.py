@@ -18,7 +18,7 @@ from convnext.data.epochs import Epochs
 from convnext.errors import require
 from convnext.kernels import outline
 from convnext.models.convnext import ConvNeXt, macs
-from convnext.runs import checkpoint, writers
+from convnext.runs import checkpoint, workdirs, writers
 from convnext.task import Batch, Task
 from convnext.training import mixup, optimizer
 from convnext.training.steps import TrainState
@@ -97,15 +97,21 @@ def _corners(config, epochs):
 
 
 def details(
-    config: Mapping[str, Any], task: Task, state: TrainState, begins: str | None, memory: str
+    config: Mapping[str, Any],
+    task: Task,
+    state: TrainState,
+    begins: str | None,
+    memory: str,
+    changed: Sequence[str] = (),
 ) -> str:
-    """The further lines of a dry run. begins: where the run does, None for random weights."""
+    """The further lines of a dry run. begins: where the run does, None for random weights. changed:
+    see `published`."""
     return "\n".join(
         [
             *task.draws(),
             averages(config.ema_decays, config.ema_warmup),
             f"start      {begins or 'random weights'}",
-            published(config.published),
+            published(config.published, changed),
             memory,
             updates(state.params, config.optimizer, frozen=config.frozen, **task.rules),
         ]
@@ -168,11 +174,18 @@ def averages(ema_decays: Sequence[float], ema_warmup: bool) -> str:
     return f"averages   {decays or 'none'}{' with a warm-up' if decays and ema_warmup else ''}"
 
 
-def published(published: Mapping[str, Any]) -> str:
-    """The scores to expect, in percent, and their source."""
+def published(published: Mapping[str, Any], changed: Sequence[str] = ()) -> str:
+    """The scores to expect, in percent, their source, and which of the changed fields of the config
+    make them another recipe's."""
     known = {name: score for name, score in published.scores.items() if score is not None}
     scores = ", ".join(f"{score:.1f} {name}" for name, score in known.items())
-    return f"published  {scores or 'nothing'}{f' ({published.source})' if published.source else ''}"
+    line = f"published  {scores or 'nothing'}{f' ({published.source})' if published.source else ''}"
+    # init_from is free as nothing reads it once a run has begun. No seed is better than another.
+    same = [name for name in changed if workdirs.is_free(name) and name != "init_from"]
+    different = [name for name in changed if name not in (*same, "seed")]
+    if scores and different:
+        line += f" of the recipe; yours differs in {', '.join(different)}"
+    return line
 
 
 def updates(

@@ -161,7 +161,7 @@ def check_config(
         now.pop(name), before.pop(name, None)
     changed = [name for name in now if name in before and now[name] != before[name]]
     changed = [name for name in changed if name not in DATA]
-    free = [name for name in changed if any(f"{name}.".startswith(f"{f}.") for f in FREE)]
+    free = [name for name in changed if is_free(name)]
     refused = [
         f"{name} is {now[name]!r} and was {before[name]!r}" for name in changed if name not in free
     ]
@@ -201,6 +201,11 @@ def with_decided(config: Mapping[str, Any], workdir: Path | None) -> Mapping[str
     with config.unlocked():
         config.update_from_flattened_dict({**values, **lists})
     return config
+
+
+def is_free(field: str) -> bool:
+    """Returns whether a run may resume with another value of a field."""
+    return any(f"{field}.".startswith(f"{name}.") for name in FREE)
 
 
 def _check_classes(workdir, class_names):

@@ -19,15 +19,15 @@ COMMANDS = {"train": train_command, "eval": eval_command}
 
 @pytest.fixture
 def parse(monkeypatch):
-    """The config of arguments of a command."""
+    """The config of arguments of a command, or what there is `then`."""
     monkeypatch.chdir(ROOT)
 
-    def parsed(*arguments, command="train"):
+    def parsed(*arguments, command="train", then=lambda: flags.FLAGS["config"].value):
         argv = [COMMANDS[command].__name__, *arguments]
         monkeypatch.setattr(sys, "argv", argv)
         with flagsaver.flagsaver():
             assert cli.parse(argv, needs_config=command == "train") == argv[:1]
-            return flags.FLAGS["config"].value
+            return then()
 
     return parsed
 
@@ -149,6 +149,20 @@ def test_none_is_a_value_of_every_field_that_may_be_none(parse):
     nones = (config.init_from, config.num_steps, config.frozen, config.optimizer.clip_norm,
              config.model.num_classes, config.data.root, config.published.scores.top1)  # fmt: skip
     assert nones == (None,) * 7 and config.seed == 1
+
+
+def test_what_is_changed_is_what_differs_from_the_file(parse):
+    arguments = [DIGITS, "--config.seed=0", "--config.num_epochs=3", "--config.ema_decays=0.998",
+                 "--config.model.dims=(8, 16, 32)", "--config.optimizer.clip_norm=1",
+                 "--config.optimizer.clip_norm=None", "--config.log.every_steps=7",
+                 "--config.model.layer_scale_init_value=None"]  # fmt: skip
+    assert sorted(parse(*arguments, then=cli.changed)) == [
+        "log.every_steps", "model.dims", "model.layer_scale_init_value", "num_epochs"
+    ]  # fmt: skip
+    assert parse(DIGITS, then=cli.changed) == []
+    variant = "--config=configs/convnextv2.py:base"
+    assert parse(variant, "--config.num_epochs=3", then=cli.changed) == ["num_epochs"]
+    assert parse(then=cli.changed, command="eval") == []
 
 
 def test_values_are_those_of_the_fields_types(parse):

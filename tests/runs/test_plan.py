@@ -243,7 +243,20 @@ def test_the_rest_of_a_dry_run_is_said_in_a_line_each():
     published.update(scores=dict(top1=82.0, miou=46.7), source="README")
     assert plan.published(published) == "published  46.7 miou, 82.0 top1 (README)"
     published.update(scores=dict(top1=None, miou=None), source=None)
-    assert plan.published(published) == "published  nothing"
+    assert plan.published(published, ["num_epochs"]) == "published  nothing"
+
+
+def test_what_differs_from_the_recipe_is_said_of_its_published_scores():
+    published = convnext_tiny.get_config().published
+    source = "README of facebookresearch/ConvNeXt, averaged weights"
+    changed = ["batch_size", "data.root", "init_from", "log.every_steps", "mesh.fsdp", "model.dims",
+               "model.remat", "num_workers", "seed"]  # fmt: skip
+    assert plan.published(published, changed) == (
+        f"published  82.1 top1 ({source}) of the recipe; yours differs in batch_size, init_from, "
+        "model.dims"
+    )
+    same = plan.published(published, ["data.root", "seed"])
+    assert same == plan.published(published) == f"published  82.1 top1 ({source})"
 
 
 # Temporary memory in GB of a training step on 8 chips in bfloat16, residual_dtype too, as the TPU
