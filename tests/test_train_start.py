@@ -165,7 +165,9 @@ NONSENSE = {
     "augment.randaugment.prob": 2.0, "augment.color_jitter": NAN, "augment.affine_degrees": -1.0,
     "augment.affine_translate": 2.0, "augment.affine_scale": (2.0, 1.0),
     "augment.affine_shear": 90.0, "augment.gamma": float("inf"),
-    "preprocess.crop_pct": 2.0, "normalize.mean": (0.5,), "normalize.std": ("a", "b", "c"),
+    "rule": "luck", "model.in_chans": 0,
+    "preprocess.crop_pct": 2.0, "preprocess.crop_mode": "zoom", "preprocess.crop_rounding": "up",
+    "preprocess.resample": 9, "normalize.mean": (0.5,), "normalize.std": ("a", "b", "c"),
     "erase.prob": 2.0, "erase.area": (0.0, 0.5), "erase.min_aspect": 0.0,
     "mix.mode": "all", "mix.mixup_alpha": -1.0, "mix.cutmix_alpha": NAN, "mix.prob": 2.0,
     "mix.switch_prob": NAN, "mix.label_smoothing": 2.0, "mix.group_size": 0,
@@ -191,7 +193,9 @@ NONSENSE = {
 WITHOUT_RANGE = (
     "augment.three_augment", "augment.randaugment.increasing", "model.stem_norm", "model.use_grn",
     "model.head_norm_first", "model.remat", "ema_warmup",
-    "init_from", "data.root", "data.train_split", "data.val_split", "log.wandb_project",
+    "init_from", "decided", "given", "licence", "linear.is_head", "linear.is_baseline",
+    "linear.top1", "data.exif_orientation", "data.root", "data.train_split", "data.val_split",
+    "log.wandb_project",
     "published.scores.top1", "published.source", "published.train_size", "published.val_size",
 )  # fmt: skip
 

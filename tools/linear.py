@@ -11,10 +11,10 @@ workdir is that of a run: tools.predict, tools.report, tools.convert and --confi
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
 from configs import finetune
 from convnext import sharding, tasks
@@ -63,7 +63,7 @@ def recipe(
     batch_size: int = 32,
     num_workers: int = 0,
     **_,
-) -> ConfigDict:
+) -> Any:
     """The config of a run that trains nothing but the last layer, and that at once."""
     config = finetune.get_config()
     config.update(init_from=model, image_size=image_size, batch_size=batch_size)
@@ -73,7 +73,7 @@ def recipe(
     return config
 
 
-def write(config: ConfigDict, workdir: Path) -> dict[str, float]:
+def write(config: Any, workdir: Path) -> dict[str, float]:
     """Fits the last layer and writes the workdir; returns its scores on the validation images.
     Raises InputError where the workdir has a run already."""
     if (workdir / "config.json").exists() or checkpoint.latest_step(workdir):

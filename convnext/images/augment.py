@@ -128,7 +128,9 @@ def eval_transform(
     height, width = image.shape[:2]
     short = int(image_size / crop_pct)
     if crop_mode not in CROP_MODES:
-        raise InputError(f"crop_mode is {crop_mode!r}", ", ".join(map(repr, CROP_MODES)))
+        raise InputError(f"preprocess.crop_mode is {crop_mode!r}", ", ".join(map(repr, CROP_MODES)))
+    filters = range(len(Image.Resampling))
+    require(resample in filters, "preprocess.resample", resample, f"0 to {filters[-1]}")
     if crop_mode is None and image_size >= 384:
         shape = image_size, image_size
     elif crop_mode == "squash":
@@ -290,5 +292,5 @@ def center(height: int, width: int, size: int, *, rounding: str = "round") -> tu
         case "floor":
             top, left = (margin // 2 for margin in margins)
         case _:
-            raise InputError(f"crop_rounding is {rounding!r}", "'round', 'floor'")
+            raise InputError(f"preprocess.crop_rounding is {rounding!r}", "'round', 'floor'")
     return slice(top, top + size), slice(left, left + size)

@@ -160,6 +160,7 @@ class Trunk(nn.Module):
         ok = len(depths) == len(dims) > 0 and all(map(_is_size, depths + dims))
         accepted = "a number for each stage, such as (3, 3, 9, 3), (96, 192, 384, 768)"
         require(ok, "model.depths, model.dims", (depths, dims), accepted)
+        require(_is_size(self.in_chans), "model.in_chans", self.in_chans, "1 and more")
         require(_is_size(self.patch_size), "model.patch_size", self.patch_size, "1 and more")
         rate, eps, gamma = self.drop_path_rate, self.norm_eps, self.layer_scale_init_value
         require(0 <= rate < 1, "model.drop_path_rate", rate, "from 0 to below 1")

@@ -27,8 +27,10 @@ FREE = (
     "mesh", "model.kernels", "model.remat", "num_workers", "on_save_error", "published",
 )  # fmt: skip
 
-SIZES = ("train_size", "val_size")  # numbers of images, beside the fields of the config
-EARLIER = {"augment_on": "host"}  # what runs had before there was the field
+EARLIER = {
+    "augment_on": "host",
+    "data.exif_orientation": False,
+}  # what runs had before there was the field
 
 # What a run records of its images.
 DATA = ("train_size", "val_size", "train_hash", "val_hash")
@@ -157,8 +159,8 @@ def check_config(
     now = fields(json.loads(json.dumps(config)))
     earlier = {name: value for name, value in EARLIER.items() if name in now}
     before = earlier | fields(text.read_json(path, dict, ACCEPTED))
-    for name in SIZES if stand_in else ():
-        now.pop(name), before.pop(name, None)
+    for name in DATA if stand_in else ():
+        now.pop(name, None), before.pop(name, None)
     changed = [name for name in now if name in before and now[name] != before[name]]
     changed = [name for name in changed if name not in DATA]
     free = [name for name in changed if is_free(name)]
