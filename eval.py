@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 
 from convnext import tasks
 from convnext.data import test_sets
-from convnext.errors import require
+from convnext.errors import InputError, require
 from convnext.evaluation import probing, requests, results
 from convnext.images.processor import FILTERS
-from convnext.runs import cli, workdirs
+from convnext.runs import cli, meant, workdirs
 from convnext.task import Task
 
 WEIGHTS = flags.DEFINE_list(
@@ -35,7 +35,11 @@ DATA = flags.DEFINE_list(
     f"Test sets of ImageNet: {', '.join(test_sets.FOLDERS)}; 'folder', of --data_root/<class>; or "
     "a name that config.data takes. Default: what the run validates on.",
 )
-DATA_ROOT = flags.DEFINE_string("data_root", None, "Folder of the --data, or of several of them.")
+DATA_ROOT = flags.DEFINE_string(
+    "data_root",
+    None,
+    "Folder of the --data, or of several of them; without --data where that of the run lies now.",
+)
 IMAGE_SIZE = flags.DEFINE_list("image_size", [], "Pixels; default: that of the weights.")
 CROP_PCT = flags.DEFINE_list("crop_pct", [], "Side of the crop; default: that of the weights.")
 CROP_MODE = flags.DEFINE_enum(
@@ -74,6 +78,9 @@ def answer(
 ) -> None:
     """Makes the evaluations of the request, prints them, and writes them to the files."""
     config = requests.recorded(config, workdir)
+    if workdir and not (config or request.data):
+        near = " or ".join(f"--workdir={run}" for run in meant.runs(workdir))
+        raise InputError(f"no run in {workdir}", near or "the workdir of a training run")
     accepted = "test sets to evaluate on, or a run by --config or --workdir"
     require(config or request.data, "--data", list(request.data) or None, accepted)
     is_classifier = config.get("task", "classification") == "classification"

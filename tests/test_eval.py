@@ -70,6 +70,44 @@ def test_the_logged_numbers_come_again_to_the_last_digit(finished_run, tmp_path)
     assert lines[6].startswith("ece ")
 
 
+@pytest.fixture
+def of_folders(finished_run, tmp_path):
+    """The workdir of a run whose data has moved, and where it is now."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 1), ("val", 2)):
+        for label in range(10):
+            place = tmp_path / "here" / part / str(label)
+            place.mkdir(parents=True)
+            for i in range(count):
+                image = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+                image.save(place / f"{i}.png")
+    workdir = shutil.copytree(finished_run, tmp_path / "run")
+    made_with = json.loads((workdir / "config.json").read_text())
+    made_with["data"].update(name="folder", root=str(tmp_path / "there"))
+    (workdir / "config.json").write_text(json.dumps(made_with))
+    return workdir, tmp_path / "here"
+
+
+def test_the_data_of_a_run_may_lie_elsewhere_now(of_folders, tmp_path):
+    workdir, root = of_folders
+    (found,) = evaluate(workdir=workdir, data_root=str(root), json=str(tmp_path / "out"))
+    assert (found["count"], found["data"]) == (20, "folder")
+    with pytest.raises(InputError) as caught:
+        evaluate(workdir=workdir, data_root=None)
+    assert str(caught.value) == (
+        f"the data of the run cannot be read: no folder {tmp_path}/there/train; accepted: "
+        "--data_root=DIR, the folder where it lies now"
+    )
+
+
+def test_a_workdir_without_a_run_is_named(tmp_path, finished_run):
+    message = f"no run in {finished_run}x; accepted: --workdir={finished_run}"
+    with pytest.raises(InputError, match=f"^{message}$"):
+        evaluate(workdir=Path(f"{finished_run}x"))
+    with pytest.raises(InputError, match="^no run in .*/nosuch; accepted: the workdir of a train"):
+        evaluate(workdir=tmp_path / "nosuch")
+
+
 def test_a_run_needs_no_config(finished_run, tmp_path):
     (found,) = evaluate(workdir=finished_run, json=str(tmp_path / "out"))
     assert found["top1"] == log_without_timing(finished_run)[-1]["val_ema/top1"]

@@ -196,12 +196,20 @@ def _result(request, found, images, options):
 
 
 def image_set(request: Request, name: str | None, config: Config) -> ImageSet:
-    """Finds what one of request.data names; where it names nothing, what the run validates on."""
+    """Finds what one of request.data names; where it names nothing, what the run validates on, in
+    request.data_root if it lies there now."""
     root = request.data_root
     if name is None:
-        train, val = sources.load(**config["data"])
+        data = {**config["data"], **({} if root is None else {"root": root})}
+        try:
+            train, val = sources.load(**data)
+        except InputError as error:
+            raise InputError(
+                f"the data of the run cannot be read: {error.problem}",
+                "--data_root=DIR, the folder where it lies now",
+            ) from error
         _compare(config, train, val)
-        return ImageSet(config["data"]["name"], {"": val}, train=train)
+        return ImageSet(data["name"], {"": val}, train=train)
     if name in test_sets.FOLDERS:
         learns = request.probe and name == "val"
         train = folders.class_folders(Path(root) / "train") if learns else None

@@ -1,4 +1,4 @@
-"""What was meant by a name that there is not: of a config file, a flag or a field."""
+"""What was meant by a name that there is not: of a config file, a run, a flag or a field."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -49,6 +49,13 @@ def config_files(path: Path, folder: Path) -> list[Path]:
         return [files[name]]
     found = [stem for stem in files if name and name in stem]
     return [files[stem] for stem in (found or difflib.get_close_matches(name, files, MOST))[:MOST]]
+
+
+def runs(workdir: Path) -> list[Path]:
+    """Returns the workdirs of runs, beside one that is none, whose names are like its name."""
+    names = sorted(path.parent.name for path in workdir.parent.glob("*/config.json"))
+    near = difflib.get_close_matches(workdir.name, names, MOST)
+    return [workdir.parent / name for name in near]
 
 
 def flags(name: str, own: Sequence[str], fields: Iterable[str]) -> list[str]:
