@@ -104,7 +104,10 @@ def test_a_dry_run_makes_do_with_the_published_size_of_the_data(tmp_path, capsys
     train_command.train(config, tmp_path / "run", dry_run=True, changed=changed)
     assert ") of the recipe; yours differs in batch_size\n" in capsys.readouterr().out
 
-    config.published.train_size = None
+    config.data.val_fraction = 2.0
+    with pytest.raises(InputError, match="data.val_fraction is 2.0; accepted: a number between"):
+        train_command.train(config, tmp_path / "run", dry_run=True)
+    config.data.val_fraction = config.published.train_size = None
     with pytest.raises(InputError, match="no folder .*; accepted: --config.data.root"):
         train_command.train(config, tmp_path / "run", dry_run=True)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from convnext import hosts
 from convnext.data import archives, arrayrecord, folders, in_memory, prepared, tables
-from convnext.errors import InputError
+from convnext.errors import InputError, require
 from convnext.images import decode
 
 SAMPLED = 64  # examples, spread over a source, that `fingerprint` hashes; at most twice as many
@@ -62,10 +62,7 @@ def load(
 
     Raises InputError if there is nothing to read.
     """
-    if val_fraction is not None and not 0 < val_fraction < 1:
-        raise InputError(
-            f"data.val_fraction is {val_fraction}", "a number between 0 and 1, both excluded"
-        )
+    check_val_fraction(val_fraction)
     root = None if root is None else os.path.expanduser(root)
     match name:
         case "digits":
@@ -93,6 +90,13 @@ def load(
     order = np.random.default_rng(0).permutation(len(train))
     count = min(max(round(len(train) * val_fraction), 1), len(train) - 1)
     return Part(train, np.sort(order[count:])), Part(train, np.sort(order[:count]))
+
+
+def check_val_fraction(val_fraction: float | None) -> None:
+    """Raises InputError for what `load` does not take, whatever the data."""
+    accepted = "a number between 0 and 1, both excluded"
+    ok = val_fraction is None or 0 < val_fraction < 1
+    require(ok, "data.val_fraction", val_fraction, accepted)
 
 
 class Part:

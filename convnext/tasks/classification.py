@@ -233,6 +233,7 @@ def report(
 
 def _sources(config, stand_in):
     """The training and validation images; of a dry run without them, as many blank ones."""
+    sources.check_val_fraction(config.data.val_fraction)
     try:
         train, val = sources.load(**config.data)
     except InputError as error:
