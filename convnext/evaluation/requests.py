@@ -250,21 +250,27 @@ def _require_unseen(images, runs):
     """Raises InputError where a run was trained on images of the set: those of its own folder that
     it does not validate on."""
     files = [part for part in images.parts.values() if isinstance(part, folders.Files)]
-    asked = {path.resolve() for part in files for path in part.paths()}
-    for name, config in runs.items() if asked else ():
+    for name, config in runs.items() if files else ():
         if config.get("data", {}).get("name") != "folder":
             continue
         try:
             train, val = sources.load(**config["data"])
         except InputError:  # the folder is gone, and so are its images
             continue
-        seen = len(asked & {path.resolve() for path in train.paths()})
+        own = train.root.resolve()
+        near = [part for part in files if _within(own, part.root) or _within(part.root, own)]
+        asked = {path.resolve() for part in near for path in part.paths()}
+        seen = len(asked & {path.resolve() for path in train.paths()}) if asked else 0
         if seen:
             raise InputError(
                 f"{name} was trained on {seen:,} of the {len(asked):,} images of {images.name}",
                 f"other images, or --workdir={name} without --data for the {len(val):,} that it "
                 "validates on",
             )
+
+
+def _within(path, folder):
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def fingerprints(images: ImageSet, probe: str | None) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,7 @@
 """The recipe of a run on one's own images: what a config leaves open, chosen from the number of
 images and classes.
 
-The numbers were fixed on drawn images that no table of the documentation reports
-(docs/own_data.md). A field that is given stays, and what is chosen after it follows from it.
+A field that is given stays, and what is chosen after it follows from it.
 """
 
 import math
