@@ -5,6 +5,7 @@ import io
 import os
 import re
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,31 @@ def decode_file(data: bytes, name: str, *, upright: bool = False) -> np.ndarray:
 
     Raises InputError with the file's name if it is no whole image.
     """
-    try:
+    with _refusals_of(name):
         pixels = _decode_jpeg(data)
         if pixels is not None:
             return np.ascontiguousarray(_TURNS[_orientation(data)](pixels)) if upright else pixels
         with _opened(data) as file:
             return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file) if upright else file))
+
+
+def decode_small(data: bytes, name: str, side: int) -> tuple[np.ndarray, int]:
+    """Decodes the bytes of an image file to uint8 [H, W, 3], turned as its EXIF data say. A JPEG is
+    decoded to an eighth, a quarter or a half of its size if both sides then have `side` pixels.
+
+    Returns the pixels and the shorter side of the whole image. Raises as `decode_file`.
+    """
+    with _refusals_of(name), _opened(data) as file:
+        shorter = min(file.size)
+        file.draft("RGB", (side, side))
+        return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file))), shorter
+
+
+@contextmanager
+def _refusals_of(name):
+    """Names the file in what is raised."""
+    try:
+        yield
     except InputError as error:
         raise InputError(
             f"cannot read the image {name}: {error.problem}", error.accepted

@@ -451,3 +451,29 @@ def test_only_formats_that_start_no_program_are_opened(monkeypatch):
     postscript = encoded(Image.new("RGB", (4, 4)), "EPS")
     refused("of none of the formats; accepted: a whole file of JPEG, PNG", raw, postscript)
     refused("of none of the formats", decode.decode_file, postscript, "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "file_format, side, shape",
+    [("JPEG", 50, (54, 80, 3)), ("JPEG", 55, (107, 160, 3)), ("JPEG", 300, (427, 640, 3)),
+     ("PNG", 50, (427, 640, 3))],
+)  # fmt: skip
+def test_a_jpeg_is_decoded_as_small_as_it_may_be(file_format, side, shape):
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    small, shorter = decode.decode_small(encoded(photo, file_format), "a", side)
+    assert small.shape == shape and shorter == 427
+    means = np.asarray(photo.resize(shape[1::-1], Image.Resampling.BOX)).astype(int)
+    assert np.abs(small - means).mean() < 8
+
+
+def test_a_small_image_is_turned_as_its_exif_data_say():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    small, shorter = decode.decode_small(encoded(photo, "JPEG", exif=exif), "a", 50)
+    assert small.shape == (80, 54, 3) and shorter == 427
+
+
+def test_a_damaged_file_is_refused_by_name_at_a_small_size_too():
+    content = encoded(Image.fromarray(load_sample_image("china.jpg")), "JPEG")
+    refused("cannot read the image a.jpg: ", decode.decode_small, content[:-999], "a.jpg", 50)
