@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnext.data import listing
+from convnext.data import duplicates, listing
 from convnext.data.listing import ACCEPTED
 from convnext.errors import InputError
 from convnext.files import open_files
@@ -201,7 +201,7 @@ def split(source: Files, val_fraction: float) -> tuple[Files, Files]:
     )
     groups = np.arange(len(source))
     if len(source) <= MOST_COMPARED:
-        for same in identical(source.paths()):
+        for same in duplicates.exact(source.paths())[0]:
             groups[same] = same[0]
     is_val = (order < val_fraction)[groups]
     given, kept = [], []
@@ -237,38 +237,3 @@ def _share(name):
 def _named(names):
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"
-
-
-TAIL = 4096  # bytes at the end of files of one size that are compared first
-
-
-def identical(paths: Sequence[Path]) -> list[list[int]]:
-    """Returns the groups of files with the same content, by their places in order. Only files of
-    the same size are read; one that cannot be read is like no other."""
-    groups = [list(range(len(paths)))]
-    for mark in (_size, _tail, _content):
-        parts = []
-        for group in groups:
-            alike: dict[object, list[int]] = {}
-            for index in group:
-                try:
-                    alike.setdefault(mark(paths[index]), []).append(index)
-                except OSError as error:
-                    open_files.check_error(error)
-            parts += [part for part in alike.values() if len(part) > 1]
-        groups = parts
-    return sorted(groups)
-
-
-def _size(path):
-    return path.stat().st_size
-
-
-def _tail(path):
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL, 0))
-        return file.read()
-
-
-def _content(path):
-    return hashlib.sha256(path.read_bytes()).digest()

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convnext.data.folders import MOST_COMPARED, Files, identical
+from convnext.data import duplicates
+from convnext.data.folders import MOST_COMPARED, Files
 from convnext.data.listing import what_is_skipped
 
 LISTED = 12  # classes up to which each is listed with its counts
@@ -29,7 +30,7 @@ def lines(train: Files, val: Files) -> list[str]:
 def _equal(train, val):
     """Lines about files with the same content."""
     paths = [*train, *val]
-    groups = identical(paths)
+    groups, _ = duplicates.exact(paths)
     both = [group for group in groups if group[0] < len(train) <= group[-1]]
     if both:
         first, last = paths[both[0][0]], paths[both[0][-1]]

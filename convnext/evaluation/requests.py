@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from convnext import hosts, sharding, tasks
-from convnext.data import folders, imagenet, sources, tables, test_sets
+from convnext.data import duplicates, folders, imagenet, sources, tables, test_sets
 from convnext.data.test_sets import ImageSet
 from convnext.errors import InputError, require
 from convnext.evaluation import evaluate, probing
@@ -227,7 +227,7 @@ def image_set(request: Request, name: str | None, config: Config) -> ImageSet:
         train = folders.class_folders(train_root) if val_root else None
     if config.get("data", {}).get("exif_orientation"):
         source, train = sources.upright(source), train and sources.upright(train)
-    same = [] if request.allow_duplicates else folders.identical(source.paths())
+    same = [] if request.allow_duplicates else duplicates.exact(source.paths())[0]
     if same:
         first, second, *_ = map(source.path, same[0])
         raise InputError(

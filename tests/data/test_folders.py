@@ -317,13 +317,3 @@ def test_a_source_of_a_million_files_travels_to_a_worker_in_tens_of_megabytes():
     names = np.array([b"n01440764_%05d.JPEG" % i for i in range(1_000_000)])
     labels = np.zeros(len(names), np.int32)
     assert len(pickle.dumps(folders.Files(Path("/data"), ["n01440764"], names, labels))) < 3e7
-
-
-def test_files_of_the_same_content_are_found_whatever_their_names(root):
-    source = folders.class_folders(root / "train")
-    cat, dog, *_ = paths(source)[0], paths(source)[3]
-    assert cat.read_bytes() == dog.read_bytes()
-    assert folders.identical(source.paths()) == [[0, 3, 5], [1, 4]]
-    for index, path in enumerate(paths(source)):
-        write_image(path, value=index)
-    assert folders.identical(source.paths()) == []  # though they have the same size
