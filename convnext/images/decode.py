@@ -152,6 +152,17 @@ def decode_small(data: bytes, name: str, side: int) -> tuple[np.ndarray, int]:
         return np.asarray(frame_to_rgb(ImageOps.exif_transpose(file))), shorter
 
 
+def header(path: str | os.PathLike) -> tuple[int, int, int]:
+    """Returns width and height of an image file as it is shown, and its EXIF orientation, 1 to 8,
+    without decoding it. Raises InputError if the file cannot be read."""
+    with _refusals_of(path), Image.open(path, formats=IMAGE_FORMATS) as file:
+        orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+        width, height = file.size
+    return (
+        (height, width, orientation) if orientation in range(5, 9) else (width, height, orientation)
+    )
+
+
 @contextmanager
 def _refusals_of(name):
     """Names the file in what is raised."""

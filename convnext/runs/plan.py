@@ -18,7 +18,7 @@ from convnext.data.epochs import Epochs
 from convnext.errors import require
 from convnext.kernels import outline
 from convnext.models.convnext import ConvNeXt, macs
-from convnext.runs import checkpoint, workdirs, writers
+from convnext.runs import checkpoint, workdirs
 from convnext.task import Batch, Task
 from convnext.training import mixup, optimizer
 from convnext.training.steps import TrainState
@@ -43,6 +43,8 @@ def check(config: Mapping[str, Any], task: Task, mesh: jax.sharding.Mesh) -> Non
     require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
     checkpoint.check(config.keep_checkpoints, config.on_save_error)
     if config.log.wandb_project and jax.process_index() == 0:
+        from convnext.runs import writers  # brings TensorBoard, which a benchmark does without
+
         writers.import_wandb()
     sharding.check_batch_size(config.batch_size, mesh, config.accumulation_steps)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0)))

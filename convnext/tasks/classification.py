@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from convnext.data import sources, survey
+from convnext.data import contents, sources, survey
 from convnext.data.folders import Files
 from convnext.errors import InputError, require
 from convnext.images import augment
@@ -27,6 +27,7 @@ from convnext.weights import pretrained
 from convnext.weights.pretrained import Pretrained
 
 PLACES = ("host", "device")  # where images are augmented
+LOOKED_INTO = 2000  # images at most into which a run looks by itself, for some ten seconds
 MATRIX = 1000  # classes at most of which the confusion matrix is counted
 
 
@@ -36,7 +37,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     train_source, val_source = _sources(config, stand_in)
     is_stand_in = isinstance(train_source, sources.Announced)
     is_files = isinstance(train_source, Files) and isinstance(val_source, Files)
-    found = survey.lines(train_source, val_source) if is_files else []
+    found = _survey(train_source, val_source, config.rule is not None) if is_files else []
     hashes = {
         "train_hash": sources.files_hash(train_source), "val_hash": sources.files_hash(val_source)
     }  # fmt: skip
@@ -124,6 +125,20 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         is_stand_in=is_stand_in,
         activations=partial(activations, model, size),
     )
+
+
+def _survey(train, val, is_ones_own):
+    """Lines about the files of a run. Those of one's own images are looked into, if they are few or
+    tools.data has done so."""
+    said = survey.lines(train, val)
+    if not is_ones_own or jax.process_index():
+        return said
+    learned, asked = train.paths(), val.paths()
+    paths = [*learned, *asked]
+    looked = contents.look(paths) if len(paths) <= LOOKED_INTO else contents.recall(paths)
+    if looked is None:
+        return [*said, f"near       not looked for: python -m tools.data {train.root} does"]
+    return [*said, *contents.lines(looked, learned, asked)]
 
 
 def _linear(config, start, train_source, val_source):

@@ -282,7 +282,7 @@ def test_an_unreadable_image_ends_the_run_with_its_path(tmp_path, num_workers):
     for name in "ab":
         (tmp_path / name).mkdir()
         for i in range(4):
-            (tmp_path / name / f"{i}.png").write_bytes(b"broken")
+            (tmp_path / name / f"{i}.png").write_bytes(f"broken {name}{i}".encode())
     source, _ = folders.load(str(tmp_path), val_fraction=0.25)
     batches = train_batches(source, num_epochs=1, batch_size=2)
     said = rf"cannot read the image {tmp_path}/[ab]/\d.png: "

@@ -60,7 +60,7 @@ def test_more_shards_than_can_be_open_are_refused_as_they_are_loaded(images, tmp
     refused("out has 6 shards, which are open at once, and a process may open 105 files; "
             "accepted: ulimit -n 106 or more", arrayrecord.load, str(tmp_path / "out"))  # fmt: skip
     monkeypatch.setattr(resource, "getrlimit", lambda _: (106, 106))
-    assert len(arrayrecord.load(str(tmp_path / "out"))[0]) == 4
+    assert sum(map(len, arrayrecord.load(str(tmp_path / "out")))) == 6
 
 
 def test_too_many_open_files_are_no_image_to_be_left_out(images, tmp_path, few):

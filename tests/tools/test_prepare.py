@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from convnext.data import archives, arrayrecord, sources
+from convnext.data import archives, arrayrecord, folders, sources
 from convnext.errors import InputError
 from tests.helpers.archives import imagenet, jpeg, tar
 from tests.helpers.inputs import refused
@@ -185,7 +185,9 @@ def test_a_source_without_a_validation_part_can_keep_one(folder, tmp_path):
         sources.load("arrayrecord", str(tmp_path / "one"))
     prepare.prepare(folder / "train", tmp_path / "two", val_fraction=0.25)
     train, val = sources.load("arrayrecord", str(tmp_path / "two"))
-    assert (len(train), len(val)) == (7, 2)
+    assert (len(train), len(val)) == (6, 3)
+    listed = folders.load(folder / "train", val_fraction=0.25)
+    assert [len(part) for part in listed] == [6, 3]
 
 
 def test_what_cannot_be_prepared_is_refused(tmp_path):

@@ -461,7 +461,7 @@ def test_an_id_is_downloaded_with_its_configs_and_the_best_weights(monkeypatch, 
     monkeypatch.setattr("huggingface_hub.model_info", info)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     model, params = convnext.from_pretrained("someone/convnext", revision="v1")
-    assert fetched == ["config.json", "model.safetensors"]
+    assert fetched == ["config.json", "README.md", "model.safetensors"]
     logits = jax.jit(model.apply)({"params": params}, references["images"])
     assert relative_error(logits, references["transformers_ConvNextV2"]) < 1e-5
     names.clear()
