@@ -34,6 +34,7 @@ NUM_PROCESSES = flags.DEFINE_integer(
 )
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
+HELP = {"help", "helpshort", "helpfull", "?"}
 RECIPE = "configs/convnext_tiny.py"  # has every field
 # What ml_collections raises of a field that there is not, or what a config file does.
 MISTAKES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -82,8 +83,9 @@ def run(
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         workdir = Path(WORKDIR.value) if WORKDIR.value else None
         if workdir is None and FLAGS["config"].present:
-            path, variant = _config_file()
-            workdir = Path("runs") / (f"{path.stem}_{variant}" if variant else path.stem)
+            path, _, variant = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+            stem = Path(path).stem
+            workdir = Path("runs") / (f"{stem}_{variant}" if variant else stem)
         # Process 0 speaks for all; what is wrong, each says.
         with (
             open(os.devnull, "w") as nowhere,
@@ -118,8 +120,8 @@ def parse(argv: Sequence[str], needs_config: bool = True) -> list[str]:
         if given is not None:
             _check_config_file(given)
         rest = FLAGS(argv)
-    except SystemExit as ended:
-        if ended.code != 1:
+    except SystemExit:
+        if not {arg.lstrip("-") for arg in argv} & HELP:
             raise
         # absl ends with 1 after its help.
         print(f"The fields of a config, each with its unit, are in {RECIPE}.")
@@ -170,12 +172,6 @@ def _check_config_file(given):
 def _configs():
     """The folder of the configs, which lies beside the command."""
     return Path(sys.argv[0]).parent / "configs"
-
-
-def _config_file():
-    """The file, and what follows a colon: the argument of its get_config."""
-    path, _, argument = config_flags.get_config_filename(FLAGS["config"]).partition(":")
-    return Path(path), argument
 
 
 def _stray(arg):
@@ -298,5 +294,6 @@ def _takes(flag):
             return f"one of its fields, such as --config.{inside[0]}={fields[inside[0]]}"
         none = ", or None" if _may_be_none(FLAGS["config"].value, field) else ""
     default = tuple(flag.default) if isinstance(flag.default, list) else flag.default
-    example = "" if default in (None, "") else f", such as {default}"
+    has_example = default not in (None, "") and not isinstance(default, bool)
+    example = f", such as {default}" if has_example else ""
     return f"{KINDS.get(flag.flag_type(), flag.flag_type())}{example}{none}"

@@ -79,6 +79,8 @@ def parse(monkeypatch):
         # Of a value that the field does not take.
         ([DIGITS, "--config.batch_size=abc"],
          "--config.batch_size is 'abc'; accepted: a whole number, such as 64"),
+        ([DIGITS, "--config.accumulation_steps=x"],
+         "--config.accumulation_steps is 'x'; accepted: a whole number, such as 1"),
         ([DIGITS, "--config.batch_size=2.5"],
          "--config.batch_size is '2.5'; accepted: a whole number, such as 64"),
         ([DIGITS, "--config.schedule.peak_lr", "1e-3x"],
@@ -86,7 +88,7 @@ def parse(monkeypatch):
         ([DIGITS, "--config.optimizer.clip_norm=none"],
          "--config.optimizer.clip_norm is 'none'; accepted: a number, or None"),
         ([DIGITS, "--config.model.remat=a: b"],
-         "--config.model.remat is 'a: b'; accepted: true or false, such as False"),
+         "--config.model.remat is 'a: b'; accepted: true or false"),
         ([DIGITS, "--config.model.dims=(96,"],
          "--config.model.dims is '(96,'; accepted: values in brackets, such as (24, 48, 96)"),
         ([DIGITS, "--config.erase=x"],
@@ -101,7 +103,7 @@ def parse(monkeypatch):
         ([DIGITS, "--config.ema_decays=None"],
          "--config.ema_decays is None; accepted: values in brackets, such as (0.998,)"),
         ([DIGITS, "--config.model.remat=None"],
-         "--config.model.remat is 'None'; accepted: true or false, such as False"),
+         "--config.model.remat is 'None'; accepted: true or false"),
     ],
 )  # fmt: skip
 def test_what_is_mistyped_is_told_with_what_was_meant(parse, arguments, message):
@@ -193,6 +195,14 @@ def test_a_mistake_in_a_config_file_is_told_with_its_line(parse, tmp_path, line,
     for more in ([], ["--config.seed=1"]):
         with pytest.raises(InputError, match=f"^{path}, line 5: {message}; accepted: the fields"):
             parse(f"--config={path}", *more)
+
+
+def test_a_config_file_that_ends_the_command_has_its_own_status(parse, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import sys\n\ndef get_config():\n    sys.exit(1)\n")
+    with pytest.raises(SystemExit) as ended:
+        parse(f"--config={path}")
+    assert ended.value.code == 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)
