@@ -22,7 +22,6 @@ CHROMA = 32  # side of the thumbnails of colours, pixels
 # thumbnail for each of the image's.
 OVERSAMPLED = 1.2
 MIN_DETAIL = 0.67  # correlation of details; copies: from 0.71, the same letter drawn twice: to 0.63
-MAX_SHIFT = 5.4  # grey levels, of a sixteenth's mean; copies: to 3, but text at half size to 6.4
 MAX_TINT = 3.0  # levels of Cb and Cr; quality 40 rounds them by 1.3 each; copies: to 2.7
 MAX_TINT_SMALL = 4.5  # the same for images below 54 pixels, whose colours JPEG halves; to 4.7
 PLAIN = 3.0  # cells with detail below which an image shows nothing that could be recognised
@@ -119,8 +118,6 @@ def _agreement(whole, part, level, margins):
         _means(windows.window(color.astype(np.float32), margins) - other, CHROMA // 4)
         for color, other in zip(chroma, other_chroma, strict=True)
     ]
-    if np.abs(_means(a - b, level // 4)).max() > MAX_SHIFT:
-        return 0
     if np.hypot(*tints).max() > (MAX_TINT if level > COARSE else MAX_TINT_SMALL):
         return 0
     similarity = _correlation(a, b, windows.edge_of(level))

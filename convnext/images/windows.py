@@ -17,6 +17,7 @@ NOISE = 8.0  # grey levels by which a cell may differ whatever it shows
 MAX_COARSEST = 0.16  # squared difference at 16 x 16 over the variances; copies: to 0.15
 MAX_MIDDLE = 1.1  # the worst cell's squared difference over its variance, on the way; to 1.04
 MAX_CELL = 0.6  # the same at the finest size; copies: to 0.46, but of look-alikes from 0.9 or 2
+MAX_SHIFT = 5.4  # grey levels, of a sixteenth's mean; copies: to 3, but text at half size to 6.4
 
 
 @compiled()
@@ -81,6 +82,9 @@ def _shows(whole, part, margins, finest):
     _align(whole, part, margins, edge)
     seen = window(whole, margins)
     if side == COARSEST and _relative_error(seen, part, edge) > MAX_COARSEST:
+        return False
+    # At 16 x 16 a window is not found as exactly.
+    if _shift(seen, part) > (MAX_SHIFT if side == finest else 3 * MAX_SHIFT):
         return False
     if side == finest:
         return _worst_cell(seen, part, edge) <= MAX_CELL
@@ -236,6 +240,20 @@ def _relative_error(a, b, edge):
             square_b += y * y
     variances = square_a + square_b - (sum_a * sum_a + sum_b * sum_b) / count
     return error / (variances + 2 * count)
+
+
+@compiled()
+def _shift(a, b):
+    """The largest difference between the means of two sixteenths."""
+    side, most = len(a) // 4, 0.0
+    for i in range(4):
+        for j in range(4):
+            total = 0.0
+            for m in range(i * side, (i + 1) * side):
+                for n in range(j * side, (j + 1) * side):
+                    total += a[m, n] - b[m, n]
+            most = max(most, abs(total) / (side * side))
+    return most
 
 
 @compiled()
