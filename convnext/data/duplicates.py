@@ -3,6 +3,16 @@
 Two pictures are nearly the same if one is the other encoded again, resized, cropped by at most 5 %
 of a side, mirrored, or two of these. Every pair of images is looked at, first by a descriptor of
 192 numbers, and where these are close by its thumbnails (see `convnext.images.likeness`).
+
+Of the copies of 840 photographs, drawings and parts of them, 98 % or more of each kind were found:
+JPEG to quality 40, PNG, half size, a crop, a mirror image, and two of these. Among 1,000
+photograph-like drawings, 1,000 shapes of one class or of 20, 1,000 letters on a grainy background
+and 1,000 pages of text no pair was. These are not told apart:
+
+- drawings on a smooth background that differ in a color by less than about 5 %
+- letters below a sixth of the height of the image, or that are mirror images, as b and d
+- images below 50 pixels: half of their copies at half size are missed, and of 1,000 articles of
+  clothing of 28 pixels 4 pairs look the same
 """
 
 import hashlib
@@ -19,8 +29,9 @@ from convnext.images import decode, likeness
 
 TAIL = 4096  # bytes at the end of a file, by which most files of the same size are told apart
 WAVES = 8  # of the descriptor: the lowest frequencies across and down
-# Similarity from which a pair is compared by thumbnails. Copies cropped by 5 %: from 0.78; in sets
-# of photographs one unrelated pair in 10,000 is above, of one class of drawings one in 7.
+# Product of two descriptors from which the pair is compared by thumbnails. Copies cropped by 5 %
+# have 0.78 and more, but with little detail less. Of 100,000 pairs of unrelated photographs none
+# has, of parts of drawings one in 1,000, of shapes of 20 classes one in 140, of one class one in 5.
 MIN_DESCRIPTOR = 0.72
 BLOCK = 2**22  # pairs at a time
 
@@ -93,8 +104,11 @@ def near(
     """Finds the pairs of image files that show nearly the same picture, whatever their classes.
 
     Exact copies are such pairs, too: give one of each group of `exact` where there may be many.
-    Takes 20 kB of memory for each image. jobs: threads, by default one for each CPU. progress: is
-    given "read" or "compared" and how many images were since the last time.
+    Takes 20 kB of memory for each image, and on two cores 20 seconds for 10,000 JPEG files of 500 x
+    375; but a minute for 1,000 pages of text, most pairs of which must be compared by thumbnails.
+
+    jobs: threads, by default one for each CPU. progress: is given "read" or "compared", and the
+    number of images since it was given this the last time.
     """
     report = progress or (lambda stage, count: None)
     thumbnails = likeness.empty(len(paths))
