@@ -85,7 +85,6 @@ def test_a_copy_is_found_and_nothing_else(tmp_path, change):
     contents = [*map(encoded, images), *map(COPIES[change], images)]
     found = duplicates.near(write(tmp_path, contents))
     assert not found.plain and not found.unreadable
-    # An A without serifs is its own mirror image, but for the background.
     is_mirrored = change.startswith("mirrored")
     expected = [(i, i + len(images), is_mirrored) for i in range(len(images))]
     assert [(pair.first, pair.second, pair.mirrored) for pair in found.pairs] == expected
@@ -199,6 +198,7 @@ def test_files_of_the_same_content_are_groups_in_order(tmp_path):
     paths = write(tmp_path, [a, b, b + a, b, a, c, b, b[:-1] + b"\0", b"\0" + b[1:], b""])
     assert duplicates.exact(paths) == ([[0, 4], [1, 3, 6]], {})
     assert duplicates.exact(paths[::-1]) == ([[3, 6, 8], [5, 9]], {})
+    assert duplicates.exact([paths[i] for i in (0, 2, 2, 1, 3, 4)])[0] == [[0, 5], [1, 2], [3, 4]]
 
 
 def test_only_files_of_the_same_size_and_end_are_read_as_a_whole(tmp_path, monkeypatch):
