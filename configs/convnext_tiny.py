@@ -38,10 +38,8 @@ def get_config() -> ConfigDict:
     # A linear classifier on the features of init_from (tasks/linear.py).
     config.linear = ConfigDict(
         dict(
-            is_head=given(
-                False, bool
-            ),  # the head begins as this classifier, not with random weights
-            is_baseline=given(False, bool),  # its score is printed beside that of the run
+            is_head=given(False, bool),  # whether the head begins as it, not at random
+            is_baseline=given(False, bool),  # whether its score is printed beside the run's
             top1=config_dict.placeholder(float),  # None: is computed when the run begins
         )
     )

@@ -1,6 +1,7 @@
 """What the files of images hold, for which each of them is read: sizes, damage, and pictures that
 are there twice."""
 
+import filecmp
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import numpy as np
 
 from convnext.data import duplicates
 from convnext.errors import InputError
-from convnext.files import text
+from convnext.files import cache, text
 from convnext.images import decode
 
 NAMED = 5  # images or pairs that lines name
@@ -38,17 +39,13 @@ def look(
 ) -> Contents:
     """Looks into all files. What was found is kept in the user's cache folder, and is used as long
     as no file has another size or date. jobs, progress: see duplicates.near."""
-    if (known := recall(paths)) is not None:
+    place = _cache_place(paths)
+    if (known := _read(place)) is not None:
         return known
     with ThreadPoolExecutor(jobs) as pool:
         headers = list(pool.map(_header, paths))
     near = duplicates.near(paths, jobs=jobs, progress=progress)
-    equal = {index: group[0] for group in duplicates.exact(paths)[0] for index in group}
-    pairs = [
-        pair
-        for pair in near.pairs
-        if equal.get(pair.first, pair.first) != equal.get(pair.second, pair.second)
-    ]
+    pairs = [pair for pair in near.pairs if not _are_equal(paths[pair.first], paths[pair.second])]
     read = [header for header in headers if header]
     found = Contents(
         count=len(paths),
@@ -57,13 +54,17 @@ def look(
         pairs=pairs,
         unreadable=near.unreadable,
     )
-    _write(_cache_place(paths), found)
+    _write(place, found)
     return found
 
 
 def recall(paths: Sequence[Path]) -> Contents | None:
     """Returns what was found before in the same files; None where nothing is kept of them."""
     return _read(_cache_place(paths))
+
+
+def _are_equal(first, second):
+    return filecmp.cmp(first, second, shallow=False)
 
 
 def _header(path):
@@ -114,8 +115,7 @@ def _cache_place(paths):
         except OSError:
             known = f"{path}\0"
         digest.update(os.fsencode(known))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "convnext" / "contents" / f"{digest.hexdigest()[:24]}.json"
+    return cache.place("contents", f"{digest.hexdigest()[:24]}.json")
 
 
 def _read(place):

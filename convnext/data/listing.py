@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from convnext.errors import InputError
+from convnext.files import cache
 from convnext.images import decode
 
 IMAGE_SUFFIXES = tuple(suffix for suffixes in decode.SUFFIXES.values() for suffix in suffixes)
@@ -127,9 +128,8 @@ def _suffix(name):
 
 
 def _cache_path(root):
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return cache / "convnext" / "folders" / f"{digest}.npz"
+    return cache.place("folders", f"{digest}.npz")
 
 
 def _changed(root, folders):

@@ -7,7 +7,7 @@ size, label int32. `load` returns a data set's training and validation sources.
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,6 +97,21 @@ def check_val_fraction(val_fraction: float | None) -> None:
     accepted = "a number between 0 and 1, both excluded"
     ok = val_fraction is None or 0 < val_fraction < 1
     require(ok, "data.val_fraction", val_fraction, accepted)
+
+
+def load_of_run(
+    data: Mapping[str, Any], root: str | None = None, run: str = "the run"
+) -> tuple[Source, Source]:
+    """Loads what a run was trained on, data being that section of its config; from root, if it lies
+    there now. Raises InputError that names the run if it cannot be read."""
+    data = {**data, **({} if root is None else {"root": root})}
+    try:
+        return load(**data)
+    except InputError as error:
+        raise InputError(
+            f"the data of {run} cannot be read: {error.problem}",
+            "--data_root=DIR, the folder where it lies now",
+        ) from error
 
 
 class Part:

@@ -150,8 +150,9 @@ def of_classifier(request: Request, config: Config, workdir: Path | None) -> Ite
     for weights in request.weights:
         if found := _made_with(Path(weights).expanduser()):
             runs[weights] = found
-    for images in image_sets:
-        _require_unseen(images, runs)
+    for name, images in zip(request.data, image_sets, strict=False):
+        if name == "folder":
+            _require_unseen(images, runs)
     hosts.require_same(
         lambda: {
             **request.compared(),
@@ -200,16 +201,9 @@ def image_set(request: Request, name: str | None, config: Config) -> ImageSet:
     request.data_root if it lies there now."""
     root = request.data_root
     if name is None:
-        data = {**config["data"], **({} if root is None else {"root": root})}
-        try:
-            train, val = sources.load(**data)
-        except InputError as error:
-            raise InputError(
-                f"the data of the run cannot be read: {error.problem}",
-                "--data_root=DIR, the folder where it lies now",
-            ) from error
+        train, val = sources.load_of_run(config["data"], root)
         _compare(config, train, val)
-        return ImageSet(data["name"], {"": val}, train=train)
+        return ImageSet(config["data"]["name"], {"": val}, train=train)
     if name in test_sets.FOLDERS:
         learns = request.probe and name == "val"
         train = folders.class_folders(Path(root) / "train") if learns else None

@@ -158,9 +158,8 @@ def header(path: str | os.PathLike) -> tuple[int, int, int]:
     with _refusals_of(path), Image.open(path, formats=IMAGE_FORMATS) as file:
         orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
         width, height = file.size
-    return (
-        (height, width, orientation) if orientation in range(5, 9) else (width, height, orientation)
-    )
+        is_turned = orientation in range(5, 9) and file.format != "TIFF"  # which Pillow has turned
+    return (height, width, orientation) if is_turned else (width, height, orientation)
 
 
 @contextmanager

@@ -27,10 +27,8 @@ FREE = (
     "mesh", "model.kernels", "model.remat", "num_workers", "on_save_error", "published",
 )  # fmt: skip
 
-EARLIER = {
-    "augment_on": "host",
-    "data.exif_orientation": False,
-}  # what runs had before there was the field
+# What runs had before there was the field.
+EARLIER = {"augment_on": "host", "data.exif_orientation": False}
 
 # What a run records of its images.
 DATA = ("train_size", "val_size", "train_hash", "val_hash")

@@ -16,7 +16,7 @@ from convnext.data import contents, sources, survey
 from convnext.data.folders import Files
 from convnext.errors import InputError, require
 from convnext.images import augment
-from convnext.images.processor import MAX_SIZE, ImageProcessor
+from convnext.images.processor import MAX_SIZE
 from convnext.models.convnext import ConvNeXt, activations, smallest_side
 from convnext.runs import plan
 from convnext.task import Batch, Evaluation, Source, Task, Variables
@@ -75,15 +75,16 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         config, train_source, train_transform
     )
 
-    fitted = cache(partial(_linear, config, start, as_they_are, val_source))
+    linear = cache(partial(_linear, config, start, as_they_are))
     if config.linear.is_baseline and config.linear.top1 is None and not stand_in:
-        config.linear.top1 = fitted()[1]
+        asked_of = _features(config, start, val_source)
+        config.linear.top1 = linear().top1(asked_of["features"], asked_of["label"])
         config.decided = (*(config.decided or ()), "linear.top1")
 
     def initial(source, key):
         params = pretrained.initial_params(source, model, key)
         if config.linear.is_head:
-            head, _ = fitted()
+            head = linear()
             params["head"] = {"kernel": head.kernel, "bias": head.bias}
         return {"params": params}
 
@@ -141,24 +142,18 @@ def _survey(train, val, is_ones_own):
     return [*said, *contents.lines(looked, learned, asked)]
 
 
-def _linear(config, start, train_source, val_source):
-    """The linear classifier on the features of the weights that the run starts from, and its top-1
-    on the validation images."""
-    processor = ImageProcessor(
-        size=config.image_size,
-        image_mean=config.normalize.mean,
-        image_std=config.normalize.std,
-        **config.preprocess,
-    )
-    found = replace(start(), processor=processor)
+def _linear(config, start, source):
+    """The linear classifier on the features of the weights that the run starts from."""
+    learned = _features(config, start, source)
+    classes = len(source.class_names)
+    return linear_classifier.fit(learned["features"], learned["label"], classes)
+
+
+def _features(config, start, source):
+    """Those of the weights that the run starts from, and labels: scoring.features."""
+    found = replace(start(), processor=pretrained.processor_of_run(config))
     options = dict(batch_size=config.batch_size, num_workers=config.num_workers)
-    learned, asked = (
-        scoring.features(found, source, of_head=True, **options)
-        for source in (train_source, val_source)
-    )
-    classes = len(train_source.class_names)
-    head = linear_classifier.fit(learned["features"], learned["label"], classes)
-    return head, head.top1(asked["features"], asked["label"])
+    return scoring.features(found, source, of_head=True, **options)
 
 
 def _on_its_place(config, source, on_host):

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -300,10 +300,7 @@ def _read_workdir(workdir, weights, step):
         class_names = tuple(json.loads((workdir / "classes.json").read_text(encoding="utf-8")))
         ok = all(isinstance(name, str) for name in class_names)
         require(ok, "classes.json", class_names, "names of classes")
-        mean, std = config["normalize"]["mean"], config["normalize"]["std"]
-        processor = ImageProcessor(
-            size=config["image_size"], image_mean=mean, image_std=std, **config["preprocess"]
-        )
+        processor = processor_of_run(config)
         num_classes = len(class_names)
         if problem_type == losses.REGRESSION:
             class_names, num_classes = None, fields["num_classes"] or 1
@@ -333,6 +330,16 @@ def _read_workdir(workdir, weights, step):
         processor=lambda: (processor, str(workdir / "config.json")),
         problem_type=problem_type,
         licence=config.get("licence"),
+    )
+
+
+def processor_of_run(config: Mapping[str, Any]) -> ImageProcessor:
+    """Returns the preparation of images that a run has by its config."""
+    return ImageProcessor(
+        size=config["image_size"],
+        image_mean=config["normalize"]["mean"],
+        image_std=config["normalize"]["std"],
+        **config["preprocess"],
     )
 
 

@@ -54,12 +54,14 @@ def test_files_are_turned_as_their_exif_data_say(file_format):
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("read", [decode.decode_file, decode.decode_on_demand])
-def test_training_reads_files_upright_where_it_is_asked_to(file_format, read):
+def test_training_reads_files_upright_where_it_is_asked_to(file_format, read, tmp_path):
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
         content = encoded(Image.fromarray(noise(6, 9, 3)), file_format, exif=exif)
         upright = np.asarray(read(content, "a", upright=True))
+        (tmp_path / "a").write_bytes(content)
+        assert decode.header(tmp_path / "a") == (*upright.shape[1::-1], orientation)
         np.testing.assert_array_equal(upright, raw(content))
         if file_format != "TIFF":  # which Pillow turns whatever is asked for
             assert read(content, "a").shape == (6, 9, 3)

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 import train as train_command
 from configs import finetune, folder
@@ -15,6 +14,7 @@ from convnext.runs import log, workdirs
 from convnext.tasks import linear, recipe
 from convnext.training import losses
 from convnext.weights import pretrained
+from tests.helpers import own_images
 from tests.helpers.inputs import refused
 
 MODEL = ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), num_classes=7, norm_eps=1e-5,
@@ -37,13 +37,8 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Two classes of 20 images that are red and blue, more or less."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for name, channel in dict(blue=2, red=0).items():
-        (root / name).mkdir()
-        for index in range(20):
-            pixels = rng.integers(150, size=(36, 40, 3))
-            pixels[..., channel] += 60
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index}.png")
+    root = tmp_path_factory.mktemp("images")
+    own_images.write(root, 36, 40)
     return root
 
 

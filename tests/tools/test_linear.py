@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 import train as train_command
 from configs import finetune
 from convnext import Classifier, ConvNeXt, ImageProcessor, from_pretrained, save_pretrained
 from convnext.runs import log
+from tests.helpers import own_images
 from tests.helpers.inputs import refused
 from tools import linear
 
@@ -21,13 +21,7 @@ MODEL = ConvNeXt(depths=(1, 1), dims=(8, 16), num_classes=7, patch_size=2,
 def places(tmp_path_factory):
     """Images that are blue or red, in two folders; and weights."""
     images, weights = (tmp_path_factory.mktemp(name) for name in ("images", "weights"))
-    rng = np.random.default_rng(0)
-    for name, channel in dict(blue=2, red=0).items():
-        (images / name).mkdir()
-        for index in range(20):
-            pixels = rng.integers(150, size=(20, 24, 3))
-            pixels[..., channel] += 60
-            Image.fromarray(pixels.astype(np.uint8)).save(images / name / f"{index}.png")
+    own_images.write(images, 20, 24)
     params = jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     save_pretrained(weights, MODEL, params, labels=[f"label {i}" for i in range(7)],
                     processor=ImageProcessor(size=16), format="transformers")  # fmt: skip

@@ -23,14 +23,8 @@ PICTURE = 256  # pixels, side of a picture, at most
 def render(run: Run, findings: Findings, others: Sequence[Run] = ()) -> str:
     """Returns the page of a run, with the curves of others in the same plots. The others must have
     the same problem type."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"text": tables.text, "picture": _picture}
+    templates = environment_of_pages()
+    templates.filters |= {"text": tables.text, "picture": picture}
     mistakes = None
     if findings.labels is not None:
         mistakes = tables.confusions(findings.labels, findings.predictions)
@@ -51,10 +45,21 @@ def render(run: Run, findings: Findings, others: Sequence[Run] = ()) -> str:
     )
 
 
-def _picture(image: np.ndarray) -> str:
-    """Returns the image as a data URI."""
+def environment_of_pages() -> jinja2.Environment:
+    """Returns what renders the templates of this folder; what they are given is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def picture(image: np.ndarray, side: int = PICTURE) -> str:
+    """Returns the image as a data URI, of so many pixels a side at most."""
     picture, file = Image.fromarray(image), io.BytesIO()
-    picture.thumbnail((PICTURE, PICTURE))
+    picture.thumbnail((side, side))
     picture.save(file, format="WEBP", quality=85, method=4)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 

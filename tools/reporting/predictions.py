@@ -97,14 +97,7 @@ def _outputs(logits, batch):
 
 
 def _source(run, data_root):
-    data = {**run.config["data"], **({} if data_root is None else {"root": data_root})}
-    try:
-        _, source = sources.load(**data)
-    except InputError as error:
-        raise InputError(
-            f"the data of {run.workdir} cannot be read: {error.problem}",
-            "--data_root=DIR, the folder where it lies now",
-        ) from error
+    _, source = sources.load_of_run(run.config["data"], data_root, str(run.workdir))
     if run.problem_type != losses.REGRESSION:
         pairs = list(zip_longest(source.class_names, _class_names(run.workdir)))
         for index, (here, there) in enumerate(pairs):

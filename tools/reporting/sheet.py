@@ -1,19 +1,15 @@
 """Page with pictures of each class of a data set, rendered from sheet.html.jinja."""
 
-import base64
-import io
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from convnext.data import contents, survey
 from convnext.data.folders import Files
 from convnext.errors import InputError
 from convnext.files import text
-from tools.reporting.page import FOLDER
+from tools.reporting import page
 
 SIDE = 112  # pixels of a picture
 EACH = 24  # pictures of each class and part, spread over its images
@@ -23,37 +19,34 @@ PAIRS = 40  # of nearly the same picture that are shown
 
 def write(path: Path, name: str, train: Files, val: Files, found: contents.Contents) -> None:
     """Writes the page. Raises InputError where the file cannot be written."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     paths = [*train.paths(), *val.paths()]
     sources = [(train, i) for i in range(len(train))] + [(val, i) for i in range(len(val))]
     pairs = sorted(found.pairs, key=lambda pair: -pair.similarity)[:PAIRS]
-    page = templates.get_template("sheet.html.jinja").render(
-        css=Markup((FOLDER / "report.css").read_text()),
-        name=name,
-        lines=[*survey.lines(train, val), *contents.lines(found, train.paths(), val.paths())],
-        counts=(len(train), len(val)),
-        classes=[_of_class(label, train, val) for label in range(_shown(train))],
-        more=len(train.class_names) - _shown(train),
-        pairs=[
-            {
-                "pictures": [_picture(*sources[i]) for i in (pair.first, pair.second)],
-                "names": [str(paths[i]) for i in (pair.first, pair.second)],
-                "similarity": pair.similarity,
-                "mirrored": pair.mirrored,
-                "across": pair.first < len(train) <= pair.second,
-            }
-            for pair in pairs
-        ],
-        more_pairs=len(found.pairs) - len(pairs),
+    text_of_page = (
+        page.environment_of_pages()
+        .get_template("sheet.html.jinja")
+        .render(
+            css=Markup((page.FOLDER / "report.css").read_text()),
+            name=name,
+            lines=[*survey.lines(train, val), *contents.lines(found, train.paths(), val.paths())],
+            counts=(len(train), len(val)),
+            classes=[_of_class(label, train, val) for label in range(_shown(train))],
+            more=len(train.class_names) - _shown(train),
+            pairs=[
+                {
+                    "pictures": [_picture(*sources[i]) for i in (pair.first, pair.second)],
+                    "names": [str(paths[i]) for i in (pair.first, pair.second)],
+                    "similarity": pair.similarity,
+                    "mirrored": pair.mirrored,
+                    "across": pair.first < len(train) <= pair.second,
+                }
+                for pair in pairs
+            ],
+            more_pairs=len(found.pairs) - len(pairs),
+        )
     )
     try:
-        text.replace(path, page)
+        text.replace(path, text_of_page)
     except OSError as error:
         raise InputError(f"--page is {path}: {error.strerror}", "a file to write") from error
 
@@ -79,9 +72,6 @@ def _of_class(label, train, val):
 def _picture(source, index):
     """An image as a data URI, or None where it cannot be read."""
     try:
-        picture, file = Image.fromarray(source[index]["image"]), io.BytesIO()
+        return page.picture(source[index]["image"], SIDE)
     except InputError:
         return None
-    picture.thumbnail((SIDE, SIDE))
-    picture.save(file, format="WEBP", quality=80, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
