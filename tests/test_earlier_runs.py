@@ -45,6 +45,7 @@ def values(lines):
     return [{k: v for k, v in line.items() if not any(t in k for t in TIMINGS)} for line in lines]
 
 
+@pytest.mark.slow
 def test_it_resumes_and_ends_as_it_would_have(earlier, tmp_path, capsys):
     workdir = shutil.copytree(earlier / "run", tmp_path / "run")
     train_command.train(the_config(), workdir)

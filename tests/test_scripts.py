@@ -46,6 +46,7 @@ def slurm(**variables):
     )
 
 
+@pytest.mark.slow
 def test_the_tasks_of_slurm_are_one_run(launched, tmp_path):
     flags = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", "--dry_run"]
     result = launched("slurm.sh", flags, {"srun": SRUN},
@@ -90,6 +91,7 @@ test $1 != clone || {{ mkdir convnext; ln -s {ROOT}/* convnext; }}
 """
 
 
+@pytest.mark.slow
 def test_each_host_of_a_tpu_installs_and_runs_the_same_command(launched, tmp_path):
     (tmp_path / "host").mkdir()
     programs = {"gcloud": f"cd {tmp_path}\n{GCLOUD}", "python3": PYTHON, "git": GIT}

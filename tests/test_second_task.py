@@ -255,6 +255,7 @@ def scores_in(path):
     return [{name: row[name] for name in names} for row in rows]
 
 
+@pytest.mark.slow
 def test_eval_py_finds_the_scores_of_the_run_to_the_last_digit(finished, tmp_path):
     path = tmp_path / "scores.json"
     flags = [f"--workdir={finished.workdir}", f"--weights={','.join(WEIGHTS)}", f"--json={path}"]
@@ -366,6 +367,7 @@ def test_an_update_that_is_not_finite_touches_neither_statistics_nor_averages(fi
     assert not np.array_equal(norm["mean"], before.others["batch_stats"]["head_norm"]["mean"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncached")
 def test_eight_devices_do_what_one_does(finished):
     task, config = finished.task, finished.task.config

@@ -158,6 +158,7 @@ SMALLEST = {"num_epochs": 2, "eval_every_epochs": 1, "ema_decays": (), "log.ever
             "model.depths": (1,), "model.dims": (8,)}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_end_of_an_epoch_saves_at_once_and_its_evaluation_is_made_later(
     tmp_path, monkeypatch, capsys
 ):
@@ -281,6 +282,7 @@ def test_your_own_folder_trains(tmp_path):
     assert evaluated(config, workdir, "raw")["count"] == 8
 
 
+@pytest.mark.slow
 def test_flowers_as_published_are_fine_tuned_from_given_weights(finished, tmp_path):
     source, _ = finished
     labels = [*range(1, 103)] * 2

@@ -13,6 +13,7 @@ from convnext.runs import log
 from dev import shapes
 from tools import predict, report
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 CLASSES = ("blue_star", "red_circle", "yellow_bar")
 # What makes a run of seconds of each; all the rest is as it comes.

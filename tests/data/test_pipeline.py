@@ -87,6 +87,7 @@ def test_batches_and_their_order_do_not_depend_on_the_workers(num_workers, start
     assert all(value.sharding == feed.sharding for batch in seen for value in batch.values())
 
 
+@pytest.mark.slow
 def test_workers_of_evaluations_stay_for_the_next():
     """Also while there is another one, and training; and all end with the feed."""
     alone = workers()
@@ -361,6 +362,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     script = tmp_path / "killed.py"  # of its own, as workers import it again
     script.write_text(KILLED)

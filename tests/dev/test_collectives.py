@@ -90,6 +90,7 @@ def split_shapes(tree, shardings):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncached", "uniform_lambda")
 @pytest.mark.parametrize("options, platform", [(MIXED, "cpu"), (IN_PARTS, "tpu")])
 def test_data_parallel_devices_exchange_gradients_and_scalars_alone(options, platform):

@@ -82,6 +82,7 @@ def emulated(check, monkeypatch, tmp_path):
     return check
 
 
+@pytest.mark.slow
 @emulation.needs_compiler
 def test_kernels_are_held_against_float64_and_themselves(emulated):
     kernels.correct(emulated)
@@ -96,6 +97,7 @@ def test_kernels_are_held_against_float64_and_themselves(emulated):
     assert found[3]["error"] < kernels.LIMITS["float32"] > found[6]["error"]
 
 
+@pytest.mark.slow
 @emulation.needs_compiler
 @pytest.mark.parametrize("wrong", ["a value", "the last bit, the second time"])
 def test_a_kernel_that_is_wrong_or_differs_fails(emulated, monkeypatch, wrong):

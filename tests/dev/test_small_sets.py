@@ -50,6 +50,7 @@ def test_timm_gets_the_length_of_our_run(tmp_path, label, flip_prob):
     assert (request["ema_decay"], request["flip_prob"]) == (0.93, flip_prob)
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_named(tmp_path):
     args = SimpleNamespace(out=tmp_path, init_from=tmp_path / "none", peer_python="python")
     refused("tools.linear.* failed: .*no file or folder|failed", small_sets.measured, args,

@@ -70,6 +70,7 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize("saved, fsdp", [(1, 1), (1, 4), (8, 2), (8, 1)])
 def test_two_and_two_steps_with_a_restore_between_are_four(run, tmp_path, saved, fsdp):

@@ -130,8 +130,7 @@ def test_small_pictures_are_not_enlarged():
 def test_weights_that_are_not_there_are_named_with_what_else_there_is(
     weights, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     told = (
         "accepted: --config.init_from=.*; or --config=configs/folder.py, which trains from scratch"
     )
@@ -216,6 +215,7 @@ def test_a_run_notices_another_image(workdir, images, weights):
         extra.unlink()
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_linear_classifier_and_is_compared_with_it(
     workdir, images, weights, capsys, tmp_path
 ):
@@ -227,6 +227,7 @@ def test_a_run_begins_with_the_linear_classifier_and_is_compared_with_it(
     assert log.read(tmp_path / "metrics.jsonl")[-1]["val/top1"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["labels", "value"])
 def test_a_run_learns_what_a_table_says(column, images, weights, tmp_path):
     """Several labels, and numbers: the share of red in an image."""

@@ -270,6 +270,7 @@ def test_further_runs_lie_in_the_same_plots_and_their_recipes_are_compared(tmp_p
     assert header[1:3] == ["a, raw", "a, EMA 0.9999"] and header[4] == "b, raw"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_has_the_curves_so_far(workdir, tmp_path):
     stopped = shutil.copytree(workdir, tmp_path / "stopped")
     shutil.rmtree(stopped / "checkpoints" / "44")

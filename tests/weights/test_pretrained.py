@@ -418,7 +418,6 @@ def test_a_file_or_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_an_id_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="cannot reach facebook/convnext-tiny-224"):
         convnext.from_pretrained("facebook/convnext-tiny-224")
@@ -426,6 +425,7 @@ def test_an_id_that_cannot_be_reached_is_named(monkeypatch, tmp_path):
 
 def test_without_a_network_it_is_said_at_once_and_once(monkeypatch, tmp_path, caplog, capfd):
     """Nobody listens at port 9 of this computer."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -483,7 +483,6 @@ def test_a_cached_id_is_read_offline(monkeypatch, tmp_path, references):
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
     shutil.copytree(FOLDER / "transformers_ConvNextV2", repository / "snapshots" / ("0" * 40))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model, params = convnext.from_pretrained("someone/convnext")
     logits = jax.jit(model.apply)({"params": params}, references["images"])
