@@ -1,8 +1,8 @@
-"""Compares what there is for one's own images, on small drawn sets: training from scratch, a linear
-classifier, fine-tuning as it comes, and timm.
+"""Compares what there is for one's own images, on small drawn sets: a support vector machine,
+training from scratch, a linear classifier, fine-tuning as it comes, and timm.
 
     python -m dev.small_sets --init_from=WEIGHTS --out=DIR [--sets shapes:30 ...] [--seeds 0 1 2]
-        [--methods scratch linear finetune timm] [--peer_python=PYTHON]
+        [--methods svm scratch linear finetune timm] [--peer_python=PYTHON]
 
 WEIGHTS is a folder that convnext.save_pretrained wrote with format "timm". A set is a name of
 dev.drawn_sets and the number of training images of each class. A seed draws the images and is that
@@ -27,7 +27,8 @@ from convnext.runs import log
 from dev import drawn_sets
 
 SETS = ("shapes:10", "shapes:30", "shapes:100", "letters:100", "scenes:100", "textures:100")
-METHODS = ("scratch", "linear", "finetune", "timm")
+METHODS = ("svm", "scratch", "linear", "finetune", "timm")
+OTHERS = ("svm", "timm")  # not of this project: run by --peer_python
 VAL_IMAGES = 60  # of each class
 RATES = (1e-4, 3e-4, 1e-3)  # of which timm takes the best
 # Letters have no mirror images.
@@ -46,7 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, metavar="NAME:IMAGES")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--peer_python", default=sys.executable, help="interpreter with timm")
+    parser.add_argument(
+        "--peer_python", default=sys.executable, help="interpreter with requirements-parity.txt"
+    )
     args = parser.parse_args(argv)
     with reported():
         path = args.out / "results.jsonl"
@@ -79,20 +82,26 @@ def measured(args: argparse.Namespace, name: str, seed: int, method: str) -> dic
     if not root.exists():
         drawn_sets.write(label, root, images=int(images), val_images=VAL_IMAGES, seed=seed)
     workdir = args.out / "runs" / f"{method}_{label}_{images}_{seed}"
-    command = [sys.executable, *of_method(method, args.init_from, root, workdir, seed)]
-    command += GIVEN.get(label, []) if method in ("scratch", "finetune") else []
-    if method == "timm":
-        command = [args.peer_python, *of_timm(args.init_from, root, workdir, seed, label)]
+    command = command_of(args, method, label, root, workdir, seed)
     print(shlex.join(map(str, command)), flush=True)
     begin = time.monotonic()
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"{command} failed: {done.stderr[-500:]}", "a command that runs")
     result = {"set": name, "seed": seed, "method": method, "seconds": time.monotonic() - begin}
-    if method == "timm":
+    if method in OTHERS:
         return {**result, **json.loads(done.stdout.splitlines()[-1])}
     last = log.read(workdir / "metrics.jsonl")[-1]
     return {**result, "top1": last.get("val_ema/top1", last["val/top1"])}
+
+
+def command_of(args, method, label, root, workdir, seed):
+    if method == "svm":
+        return [args.peer_python, "-m", "dev.benchmarks.gradient_histograms", root]
+    if method == "timm":
+        return [args.peer_python, *of_timm(args.init_from, root, workdir, seed, label)]
+    given = [] if method == "linear" else GIVEN.get(label, [])
+    return [sys.executable, *of_method(method, args.init_from, root, workdir, seed), *given]
 
 
 def of_method(method, init_from, root, workdir, seed):

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +49,15 @@ def test_timm_gets_the_length_of_our_run(tmp_path, label, flip_prob):
         name: config[name] for name in ("num_steps", "batch_size", "image_size")
     }
     assert (request["ema_decay"], request["flip_prob"]) == (0.93, flip_prob)
+
+
+def test_what_is_not_of_this_project_is_run_by_its_own_interpreter(tmp_path):
+    args = SimpleNamespace(init_from=tmp_path / "weights", peer_python="other")
+    place = ("shapes", tmp_path, tmp_path / "run", 0)
+    command = small_sets.command_of(args, "svm", *place)
+    assert command == ["other", "-m", "dev.benchmarks.gradient_histograms", tmp_path]
+    for method in ("scratch", "linear", "finetune"):
+        assert small_sets.command_of(args, method, *place)[0] == sys.executable
 
 
 @pytest.mark.slow
