@@ -193,7 +193,9 @@ def train(
 
 
 def main(config: ConfigDict, workdir: Path) -> None:
-    asked = dict(dry_run=DRY_RUN.value, start_anew=START_ANEW.value, changed=cli.changed())
+    changed = cli.changed()
+    cli.shorten_warmup(config, changed)
+    asked = dict(dry_run=DRY_RUN.value, start_anew=START_ANEW.value, changed=changed)
     with interruption.Watch() as watch:
         train(config, workdir, watch, profile_steps=PROFILE_STEPS.value, **asked)
 

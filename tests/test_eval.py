@@ -114,6 +114,7 @@ def test_a_run_needs_no_config(finished_run, tmp_path):
     assert (found["model"], found["weights"], found["data"]) == (str(finished_run), "ema", "digits")
 
 
+@pytest.mark.slow
 def test_test_sets_and_sizes_are_evaluated_each_with_its_rule(exported, imagenet, tmp_path, capsys):
     paths = dict(csv=str(tmp_path / "out.csv"), json=str(tmp_path / "out.json"))
     found = evaluate(weights=[str(exported)], data=["real", "a"], data_root=str(imagenet),
@@ -130,6 +131,7 @@ def test_test_sets_and_sizes_are_evaluated_each_with_its_rule(exported, imagenet
     assert f"32 px, crop_pct 0.9, bicubic; size as asked for, the rest as {exported}/pre" in said
 
 
+@pytest.mark.slow
 def test_test_time_options_reach_the_evaluation(exported, imagenet, tmp_path):
     options = dict(weights=[str(exported)], data=["a"], data_root=str(imagenet), batch_size=40)
     (plain,) = evaluate(**options, json=str(tmp_path / "plain"))
@@ -326,6 +328,7 @@ def own(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_run_on_a_folder_is_evaluated_on_its_validation_images(own, tmp_path, capsys):
     (found,) = evaluate(workdir=own / "run", json=str(tmp_path / "out"))
     recorded = json.loads((own / "run" / "config.json").read_text())

@@ -275,7 +275,7 @@ def test_two_processes_of_eval_py_find_them_too(finished, tmp_path, num_workers)
     arguments = ["eval", f"--workdir={finished.workdir}", f"--weights={','.join(WEIGHTS)}",
                  f"--json={path}", f"--num_workers={num_workers}",
                  f"--coordinator={address}", "--num_processes=2"]  # fmt: skip
-    environment = {**os.environ, **ENVIRONMENT, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    environment = {**os.environ, **ENVIRONMENT}
     processes = [
         subprocess.Popen(command(*arguments, f"--process_id={index}"), cwd=ROOT, env=environment,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -304,6 +304,7 @@ def eval_batches(task, batch_size, **options):
                        batch_size=batch_size, **options)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_neither_the_batch_size_nor_what_fills_the_last_batch_changes_a_score(finished):
     evaluation, total = finished.task.evaluation, None
     measure = jax.jit(evaluation.measure)
@@ -347,6 +348,7 @@ def broken(batch):
     return {**batch, "gain": gain}
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_touches_neither_statistics_nor_averages(finished):
     batch = host_batch(train_batches(finished.task), 0)
     before = jax.device_get(finished.state)
@@ -368,7 +370,6 @@ def test_an_update_that_is_not_finite_touches_neither_statistics_nor_averages(fi
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("uncached")
 def test_eight_devices_do_what_one_does(finished):
     task, config = finished.task, finished.task.config
     mesh = Mesh(np.array(jax.devices()).reshape(8, 1), ("data", "fsdp"))
@@ -498,6 +499,7 @@ def empty(monkeypatch):
     monkeypatch.setattr(steps, "evaluate", lambda *_: dict.fromkeys(EVALUATED, total))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty")
 def test_in_the_last_step_there_is_nothing_left_to_stop(tmp_path):
     with Signalled(12) as watch:
@@ -505,6 +507,7 @@ def test_in_the_last_step_there_is_nothing_left_to_stop(tmp_path):
     assert "val/median" in log_without_timing(tmp_path / "stopped")[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty")
 def test_a_run_that_diverges_in_its_last_steps_is_no_success(tmp_path):
     with pytest.raises(RunError, match="not finite at steps 11 to 12, and max_skipped is 2"):
@@ -644,7 +647,6 @@ def test_a_run_starts_from_given_variables(finished, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("uncached")
 def test_a_run_on_eight_devices_ends_as_on_one(finished, tmp_path, monkeypatch):
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
     monkeypatch.setattr(sharding, "make_mesh", lambda **_: mesh)

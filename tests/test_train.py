@@ -193,6 +193,7 @@ def test_a_stop_at_the_end_of_an_epoch_saves_at_once_and_its_evaluation_is_made_
     assert added == json.loads((straight / "checkpoints/11/metrics/metrics").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):
     config = small(max_skipped=3, **{"schedule.peak_lr": 1e30, "schedule.warmup_epochs": 0})
     message = r"at steps [2-6] to [4-9], and max_skipped is 3; the state after step \d+ is saved"
@@ -204,6 +205,7 @@ def test_a_run_that_diverges_stops_at_the_state_of_before(tmp_path, capsys):
     assert lines[-1]["train/loss"] is None and lines[-1]["train/skipped"] >= 3
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_last_save_does_not_keep_it_from_being_made(tmp_path, monkeypatch):
     write = checkpoint._write_manifest
 
@@ -217,6 +219,7 @@ def test_a_signal_during_the_last_save_does_not_keep_it_from_being_made(tmp_path
     assert checkpoint.latest_step(tmp_path) == 11
 
 
+@pytest.mark.slow
 def test_a_run_without_a_sound_checkpoint_starts_anew_only_where_it_is_told_to(
     finished, tmp_path, capsys
 ):
@@ -327,6 +330,7 @@ def test_a_run_is_a_source_of_weights(finished, tmp_path):
     assert np.mean(hits) == log_without_timing(workdir)[-1]["val_ema/top1"]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_given_weights(finished, tmp_path):
     """With a rate of 0 they stay."""
     start, params = finished[0], pretrained.load(finished[0]).params
@@ -362,6 +366,7 @@ def test_batches_are_of_the_problem_and_the_mean_of_the_config(tmp_path, monkeyp
     assert asked == [((0.1, 0.2, 0.3), False), False]
 
 
+@pytest.mark.slow
 def test_a_regression_from_given_weights_has_a_head_of_its_own(finished, regression):
     params = pretrained.load(regression, weights="raw").params
     start = pretrained.load(finished[0]).params

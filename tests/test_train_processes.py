@@ -53,8 +53,11 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
     finished, tmp_path, capsys, monkeypatch
 ):
     python, _, *others = command("train.py", tmp_path, "--config.num_workers=1")
+    kept = tmp_path / "programs"
     signalled = subprocess.run([python, "-c", SIGNALLED, *others], cwd=ROOT, capture_output=True,
+                               env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(kept)},
                                text=True, timeout=300, start_new_session=True)  # fmt: skip
+    assert not kept.exists()  # programs of eight CPU devices, see workdirs.may_hang_once_loaded
     assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
     assert "stopped after step 22; run the same command again to resume\n" in signalled.stdout
@@ -80,7 +83,6 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("uncached")
 def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, monkeypatch, capsys):
     """Also where they stop together and one goes on, and where they go on from what one saved."""
     four = jax.sharding.Mesh(np.array(jax.devices()[:4]).reshape(4, 1), ("data", "fsdp"))

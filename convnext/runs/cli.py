@@ -81,6 +81,8 @@ def run(
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        if workdirs.may_hang_once_loaded():  # also from the user's JAX_COMPILATION_CACHE_DIR
+            jax.config.update("jax_enable_compilation_cache", False)
         workdir = Path(WORKDIR.value) if WORKDIR.value else None
         if workdir is None and FLAGS["config"].present:
             path, _, variant = config_flags.get_config_filename(FLAGS["config"]).partition(":")
@@ -261,6 +263,19 @@ def changed() -> list[str]:
     of_file = recipe(config_flags.get_config_filename(FLAGS["config"]))
     here = workdirs.fields(CONFIG.value.to_dict())
     return [name for name, value in here.items() if value != of_file[name]]
+
+
+def shorten_warmup(config: ConfigDict, changed: Sequence[str]) -> None:
+    """Makes the warm-up of a recipe a tenth of the epochs that the command line gives instead of
+    the recipe's, where it would be longer than the run, and says so. changed: see there."""
+    is_given = "schedule.warmup_epochs" in changed or "schedule.warmup_steps" in changed
+    before = config.schedule.warmup_epochs
+    if "num_epochs" in changed and not is_given and 0 < (config.num_epochs or 0) < before:
+        config.schedule.warmup_epochs = max(config.num_epochs // 10, 1)
+        print(
+            f"warm-up    --config.schedule.warmup_epochs={config.schedule.warmup_epochs}, not "
+            f"{before}: --config.num_epochs={config.num_epochs} is less than that"
+        )
 
 
 def _finish(config):

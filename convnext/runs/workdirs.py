@@ -121,14 +121,19 @@ def _look_for(path, now, sleep):
         sleep(1)
 
 
+def may_hang_once_loaded() -> bool:
+    """Whether programs must be compiled anew: those of several CPU devices. Once loaded, the
+    devices no longer communicate in one order, and wait for each other (jax 0.10.2 to 0.12.0)."""
+    return outline.on_cpu() and jax.device_count() > 1
+
+
 def cache_compiled_programs(workdir: Path) -> None:
     """Keeps them in the workdir, unless JAX_COMPILATION_CACHE_DIR names another folder: a run that
     is started again need not compile again.
 
-    Not those of several CPU devices: once loaded, the devices no longer communicate in one order,
-    and wait for each other (jax 0.10.2 to 0.12.0).
+    Not those of several CPU devices, see may_hang_once_loaded.
     """
-    if outline.on_cpu() and jax.device_count() > 1:
+    if may_hang_once_loaded():
         return
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))

@@ -89,6 +89,7 @@ def test_cifar_10_is_read_from_its_archive(cifar10):
     assert [int(test[i]["label"]) for i in range(3)] == [7, 8, 9]
 
 
+@pytest.mark.slow
 def test_cifars_config_takes_whole_images_from_the_archive(cifar10):
     config = importlib.import_module("configs.cifar10").get_config()
     config.data.root = cifar10

@@ -76,7 +76,7 @@ def check(seen, expected):
 
 
 @pytest.mark.usefixtures("parts_of_three")
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("start", [0, 3])
 def test_batches_and_their_order_do_not_depend_on_the_workers(num_workers, start):
     batches = train_batches(numbered.source(N, TwoShapes), groups=np.arange(N) % 2)
@@ -110,6 +110,7 @@ def test_workers_of_evaluations_stay_for_the_next():
     assert workers() == alone  # though the training is not over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_evaluation_that_is_left_early_does_not_spoil_the_next(source, num_workers):
     alone = workers()
@@ -332,6 +333,7 @@ def test_images_left_out_are_counted_over_training_evaluations_and_restarts(dama
     assert set(reported) == set(messages[5:8])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_the_memory_of_the_host_stays_flat():
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)

@@ -52,6 +52,7 @@ def options(**changes):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_cell_of_a_model_is_printed_and_appended(tmp_path, capsys):
     models.benchmark(TINY, "tiny", options(json=tmp_path / "cells.jsonl"))
     cells = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
@@ -177,7 +178,7 @@ def test_the_data_benchmark_takes_whole_batches(capsys):
         benchmark.main(["data", "--images=39"])
 
 
-@pytest.mark.usefixtures("uncached")
+@pytest.mark.slow
 def test_scaling_accounts_for_what_devices_exchange_and_hold(tmp_path, monkeypatch, capsys):
     def one_hot(key, images, labels, *, num_classes, group_size, **_):
         assert (images.shape[0], group_size) == (12, 6)

@@ -17,6 +17,7 @@ from dev.benchmarks.collectives import REDUCTIONS, Collective
 from dev.benchmarks.hlo import Array
 from tests.helpers import classifiers
 
+pytestmark = pytest.mark.slow
 # Every array of examples has a size that 5 divides; no parameter has.
 ROWS, SIZE = 8 * 10, 16
 MODEL = ConvNeXt(depths=(1, 1), dims=(64, 128), num_classes=7, drop_path_rate=0.2)
@@ -90,8 +91,7 @@ def split_shapes(tree, shardings):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("uncached", "uniform_lambda")
+@pytest.mark.usefixtures("uniform_lambda")
 @pytest.mark.parametrize("options, platform", [(MIXED, "cpu"), (IN_PARTS, "tpu")])
 def test_data_parallel_devices_exchange_gradients_and_scalars_alone(options, platform):
     compiled, state, _ = program(1, **options, platform=platform)
@@ -108,7 +108,7 @@ def test_data_parallel_devices_exchange_gradients_and_scalars_alone(options, pla
     assert times == {options["accumulation_steps"]}
 
 
-@pytest.mark.usefixtures("uncached", "uniform_lambda")
+@pytest.mark.usefixtures("uniform_lambda")
 @pytest.mark.parametrize("fsdp, platform", [(1, "cpu"), (8, "tpu")])
 def test_of_groups_across_devices_each_sends_its_images_once_and_no_activation(fsdp, platform):
     compiled, _, _ = program(fsdp, **ACROSS, platform=platform)
@@ -119,7 +119,7 @@ def test_of_groups_across_devices_each_sends_its_images_once_and_no_activation(f
     assert exchanged == {images: 1, targets: 1}
 
 
-@pytest.mark.usefixtures("uncached", "uniform_lambda")
+@pytest.mark.usefixtures("uniform_lambda")
 @pytest.mark.parametrize("fsdp, options", [(8, MIXED), (4, IN_PARTS)])
 def test_fsdp_gathers_each_parameter_once_and_nothing_of_an_example(fsdp, options):
     compiled, state, state_sharding = program(fsdp, **options, platform="tpu")
@@ -134,7 +134,7 @@ def test_fsdp_gathers_each_parameter_once_and_nothing_of_an_example(fsdp, option
     assert sum(array.bytes for array in gradients) == pytest.approx(nbytes(state.params), rel=0.05)
 
 
-@pytest.mark.usefixtures("uncached", "uniform_lambda")
+@pytest.mark.usefixtures("uniform_lambda")
 @pytest.mark.parametrize(
     "fsdp, options, platform",
     [(1, MIXED, "cpu"), (8, MIXED, "tpu"), (1, IN_PARTS, "tpu"), (4, IN_PARTS, "tpu")],
@@ -176,7 +176,6 @@ def test_eight_devices_mix_as_one_and_exchange_rows_only_where_they_must(
     assert bool(moved(on_eight)) == exchanges
 
 
-@pytest.mark.usefixtures("uncached")
 def test_a_state_is_born_split():
     tx = optimizer.adamw(lambda step: 1e-3)
     model = MODEL.clone(depths=(1,), dims=(128,))

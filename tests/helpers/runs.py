@@ -49,8 +49,7 @@ hosts.HEARTBEAT_TIMEOUT, hosts.PARTING_TIMEOUT = 8, 2
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# Programs are not kept, see `uncached` in conftest.py.
-TWO_DEVICES = ["env", "JAX_NUM_CPU_DEVICES=2", "JAX_ENABLE_COMPILATION_CACHE=false"]
+TWO_DEVICES = ["env", "JAX_NUM_CPU_DEVICES=2"]
 
 
 @contextmanager

@@ -56,6 +56,7 @@ def check(shape, map_dtype, branch_dtype):
     near(gradient, dkernel, branch_dtype)
 
 
+@pytest.mark.slow
 @emulation.needs_compiler
 @pytest.mark.parametrize(
     "shape, dtypes",
@@ -78,6 +79,7 @@ def test_all_kernels_compute_the_definition_on_maps_of_all_kinds_within_their_me
             check(shape, *dtypes)
 
 
+@pytest.mark.slow
 @emulation.needs_compiler
 @pytest.mark.parametrize("lowered_for", ["cuda", "cpu"])
 @pytest.mark.parametrize("dtypes", ptx.DTYPES)

@@ -242,6 +242,7 @@ def precisions(function, *inputs, platform):
     return {name for names in found for name in names or ("none",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_float32_is_computed_as_such_but_for_training(platform):
     model = ConvNeXt(depths=(1, 1), dims=(4, 8), head_hidden_size=5)
@@ -302,6 +303,7 @@ def test_a_backbone_of_defaults_has_the_four_stages():
     assert list(Backbone(**VARIANTS["tiny"]).strides.values()) == [4, 8, 16, 32]
 
 
+@pytest.mark.slow
 def test_every_variant_has_a_backbone_that_takes_its_parameters(params_of):
     for name, fields in VARIANTS.items():
         few = (1, 3, 2, 1)[: len(fields["depths"])]  # a block is like the next
@@ -389,6 +391,7 @@ def canvas_of(version):
     return canvas, weights, alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_images_on_a_larger_canvas_are_what_they_are_alone(version, remat):
@@ -540,6 +543,7 @@ def test_remat_keeps_the_input_of_each_block_alone(tiny_model, tiny_params):
     assert 2 * kept(tiny_model.clone(remat=True)) < kept(tiny_model)
 
 
+@pytest.mark.slow
 def test_remat_changes_no_gradient(tiny_model, tiny_params):
     images = np.random.default_rng(3).normal(size=(4, 12, 12, 3)).astype(np.float32)
 

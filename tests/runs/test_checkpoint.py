@@ -71,7 +71,6 @@ def assert_equal(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize("saved, fsdp", [(1, 1), (1, 4), (8, 2), (8, 1)])
 def test_two_and_two_steps_with_a_restore_between_are_four(run, tmp_path, saved, fsdp):
     """The state is saved while it is split over `saved` devices, and restored split over `fsdp`."""
@@ -388,6 +387,7 @@ def test_a_second_damaged_checkpoint_of_a_step_does_not_replace_the_first(three)
     assert sorted(path.name for path in (workdir / "damaged").iterdir()) == ["3", "3_again"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="faults that Linux can be told to have")
 @pytest.mark.parametrize("on_save_error", checkpoint.ON_SAVE_ERROR)
 @pytest.mark.parametrize(

@@ -216,3 +216,27 @@ def test_help_is_no_failure(parse, capsys, command, flag):
     assert text.endswith(
         "The fields of a config, each with its unit, are in configs/convnext_tiny.py.\n"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--config.num_epochs=3"], 1),
+        (["--config.num_epochs=4", "--config.schedule.warmup_steps=2"], 5),
+        (["--config.num_epochs=3", "--config.schedule.warmup_epochs=4"], 4),  # is refused later
+        (["--config.num_epochs=5"], 5),
+        (["--config.num_epochs=0"], 5),
+        (["--config.seed=1"], 5),
+    ],
+)
+def test_a_warm_up_is_not_longer_than_the_epochs_that_are_given(parse, capsys, arguments, expected):
+    """Unless it is given, too. That of the digits has 5 epochs."""
+
+    def then():
+        config = flags.FLAGS["config"].value
+        cli.shorten_warmup(config, cli.changed())
+        return config.schedule.warmup_epochs
+
+    assert parse(DIGITS, *arguments, then=then) == expected
+    said = "warm-up    --config.schedule.warmup_epochs=1, not 5: --config.num_epochs=3 is less "
+    assert capsys.readouterr().out == (f"{said}than that\n" if expected == 1 else "")

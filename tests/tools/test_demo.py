@@ -43,6 +43,7 @@ def test_the_scores_are_those_of_the_classifier(viewer, photo):
     assert list(viewer.scores(photo).items()) == [(e["label"], e["score"]) for e in best]
 
 
+@pytest.mark.slow
 def test_the_map_is_over_what_the_model_sees(found, viewer, photo):
     """The crop of 64 pixels, enlarged to 448."""
     processor = dataclasses.replace(found.processor, size=64)

@@ -54,6 +54,7 @@ def test_it_tells_the_images_apart(places, workdir):
     assert [(line["step"], line["val/top1"]) for line in lines] == [(1, 1.0)]
 
 
+@pytest.mark.slow
 def test_a_run_can_begin_with_it(places, workdir, tmp_path):
     config = finetune.get_config()
     config.update(init_from=str(workdir), num_steps=2)

@@ -153,6 +153,7 @@ def test_the_gallery_has_the_most_confident_mistakes_and_a_map_of_each(shown, by
     assert all(plain != over for plain, over in zip(pictures[::2], pictures[1::2], strict=True))
 
 
+@pytest.mark.slow
 def test_the_map_is_of_the_predicted_class_in_what_the_model_sees(workdir):
     run = runs.read(workdir)
     found = predictions.find(run, data_root=None, batch_size=128, num_workers=0)
@@ -291,6 +292,7 @@ def test_a_run_that_was_interrupted_has_the_curves_so_far(workdir, tmp_path):
     assert "Nothing has been logged yet." in text
 
 
+@pytest.mark.slow
 def test_a_regression_has_no_sections_of_classes(regression, tmp_path):
     report_command.report(regression, out=tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -103,6 +103,7 @@ def test_a_mode_that_is_not_known_or_does_not_fit_is_refused(images):
         mixup.mix(jax.random.key(0), images, LABELS, num_classes=K, mode="pair", group_size=3)
 
 
+@pytest.mark.slow
 def test_lambda_and_the_choice_of_kind_have_their_distributions():
     labels = np.arange(8000, dtype=np.int32) % 2
     images = np.broadcast_to(labels[:, None, None, None].astype(np.float32), (8000, 8, 8, 1))
@@ -196,7 +197,7 @@ def test_a_group_that_does_not_divide_the_batch_is_refused(images):
         mix(0, images, LABELS, num_classes=K, group_size=5)
 
 
-@pytest.mark.usefixtures("uncached", "uniform_lambda")
+@pytest.mark.usefixtures("uniform_lambda")
 def test_each_device_goes_on_with_its_own_rows_where_groups_do_not_fit_them():
     mesh = sharding.make_mesh()
     by_batch = sharding.batch_sharding(mesh)

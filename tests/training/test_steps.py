@@ -170,6 +170,7 @@ def test_a_linear_probe_learns_the_head_alone(parts, batch, one_device):
     assert probe.cost_analysis()["flops"] < 0.5 * whole.cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uniform_lambda")
 def test_grad_norm_and_loss_are_those_of_the_erased_and_mixed_batch(parts, batch):
     model, _, init = parts
@@ -231,7 +232,6 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, break
     assert np.isfinite(values["loss"]) and int(state.opt_state[1].count) == 2
 
 
-@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize(
     "accumulation_steps, fsdps, remat",
     [(1, (4,), False), pytest.param(2, (4, 1), True, marks=pytest.mark.slow)],
@@ -267,7 +267,7 @@ def test_eight_devices_that_share_the_state_do_what_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("uncached", "uniform_lambda")
+@pytest.mark.usefixtures("uniform_lambda")
 def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts):
     """With all that is random: shuffled, augmented, mixed within groups that 4 and 8 devices split,
     erased, dropped. The step as train.py binds it."""
