@@ -64,6 +64,7 @@ def test_one_image_a_batch_and_a_path_give_the_same(classifier, images, tmp_path
         assert_same(classifier(given), expected)
 
 
+@pytest.mark.slow
 def test_the_size_of_a_batch_changes_nothing(found, images):
     fresh = Classifier(found.model, found.params, "abcde", ImageProcessor(size=64))
     results = [fresh(images, batch_size=size) for size in (1, 2, 3, 32)]

@@ -336,6 +336,7 @@ def test_a_run_on_a_folder_is_evaluated_on_its_validation_images(own, tmp_path, 
     assert "no longer" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_image_more_is_noticed_and_moves_no_other(own, tmp_path, capsys):
     path = own / "images" / "a" / "new.png"
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)

@@ -398,6 +398,7 @@ def test_a_worker_that_is_killed_as_it_starts_is_an_error_and_no_hang(monkeypatc
         next(feed.train(train_batches(source)))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_an_error_and_no_hang(source):
     with on_one_device(1) as feed:
         batches = feed.train(train_batches(source, num_epochs=9999))
@@ -418,6 +419,7 @@ def broken(example, rng):
     raise KeyError("the reason", segment.name, resource.getrlimit(resource.RLIMIT_NOFILE))
 
 
+@pytest.mark.slow
 def test_what_breaks_in_a_worker_is_raised_with_its_traceback(source):
     batches = TrainBatches(source, broken, Epochs(N, 8, num_epochs=1))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -140,6 +140,7 @@ def test_the_benchmark_needs_no_packages_but_those_of_the_model():
     assert result.stdout == "[]\n", result.stderr
 
 
+@pytest.mark.slow
 def test_the_data_benchmark_times_real_jpegs_and_writes_its_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         data, "_rate", lambda batches, workers: {0: 90.0, 1: 80.0, 2: 144.0}[workers]

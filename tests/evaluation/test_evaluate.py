@@ -84,6 +84,7 @@ def test_every_example_counts_once_and_as_it_should(found, source):
     assert_scores(result, scores(probs, source.labels))
 
 
+@pytest.mark.slow
 def test_mirror_images_and_crops_are_averaged_as_probabilities(found, source):
     crops = cropped(source, crops=5)
     assert crops.shape == (21, 5, SIZE, SIZE, 3)
@@ -171,6 +172,7 @@ def test_features_are_those_of_the_model_without_its_head(found, source):
     np.testing.assert_array_equal(given["label"], source.labels)
 
 
+@pytest.mark.slow
 def test_a_probe_of_the_images_that_it_learned_knows_them(found, source):
     result = evaluation.probe(found, source, source, name="linear", batch_size=8).mean
     assert result["count"] == 21 and result["top1"] > 0.6  # chance is 0.17

@@ -50,6 +50,7 @@ def near(found, exact, dtype):
     assert error < {"float32": 2e-6, "bfloat16": 4e-3}[dtype]
 
 
+@pytest.mark.slow
 @emulation.needs_compiler
 def test_the_kernel_computes_the_definition(monkeypatch, tmp_path):
     emulation.emulate(monkeypatch, tmp_path)

@@ -155,6 +155,7 @@ def test_in_bfloat16_the_last_norm_computes_in_float32():
     assert pooled.dtype == jnp.float32 and (pooled != pooled.astype(jnp.bfloat16)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "platform, remat", [("cpu", False), ("tpu", False), ("cuda", False), ("cpu", True)]
 )
@@ -184,6 +185,7 @@ def test_in_bfloat16_a_block_with_a_small_gamma_adds_its_part(platform, remat):
         assert error < 0.1, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, dict(use_grn=True, layer_scale_init_value=None)])
 def test_on_gpus_a_block_of_other_formulas_has_the_same_gradients(fields):
     """LayerNorm is a part of the first linear layer there; the parameters are the same."""
@@ -424,6 +426,7 @@ def test_patches_below_one_another_are_the_image_that_they_make_up(version):
         assert_near(together, exact[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_a_model_without_places_is_the_program_that_it_was(remat):
     backbone, params = backbone_and_params("v2", remat=remat)

@@ -227,6 +227,7 @@ def test_the_page_is_one_file_without_scripts(text):
     assert not re.search(r"#0101[ab]\d", text)  # every stand-in has become the page's colour
 
 
+@pytest.mark.slow
 def test_the_same_run_has_the_same_page(workdir, tmp_path, text, capsys):
     out = tmp_path / "page.html"
     report_command.main([f"--workdir={workdir}", f"--out={out}", "--batch_size=128"])

@@ -232,9 +232,10 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, break
     assert np.isfinite(values["loss"]) and int(state.opt_state[1].count) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "accumulation_steps, fsdps, remat",
-    [(1, (4,), False), pytest.param(2, (4, 1), True, marks=pytest.mark.slow)],
+    [(1, (4,), False), (2, (4, 1), True)],
 )
 def test_eight_devices_that_share_the_state_do_what_one_does(
     parts, batch, one_device, accumulation_steps, fsdps, remat
@@ -307,6 +308,7 @@ def test_fifty_losses_do_not_depend_on_the_number_of_devices(parts):
         np.testing.assert_allclose(losses_on(data, fsdp), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_without_drop_path_is_the_large_batch(parts, batch, no_drop_path):
     model = parts[0].clone(drop_path_rate=0.0)
     state = parts[2](jax.random.key(0))
@@ -319,6 +321,7 @@ def test_accumulation_without_drop_path_is_the_large_batch(parts, batch, no_drop
         state = expected
 
 
+@pytest.mark.slow
 def test_each_part_of_an_accumulated_batch_drops_other_paths(parts, batch):
     model = parts[0]
     same = jax.tree.map(lambda x: np.repeat(x[:4], 4, axis=0), batch)  # four equal parts
