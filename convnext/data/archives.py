@@ -72,8 +72,9 @@ class Entry(NamedTuple):
 def tar_entries(path: Path) -> Iterator[Entry]:
     """Yields the image files of a tar archive, in its order.
 
-    The class of an image is its folder, or its inner archive: ImageNet's has one for each class.
-    Images below a folder "val", or another of folders.VAL, are validation images.
+    The class of an image is the folder below "train", or below "val" or another of folders.VAL,
+    whose images are validation images; without such a folder its own, or its inner archive:
+    ImageNet's has one for each class.
 
     The labels of ImageNet's ILSVRC2012_img_val.tar are read from ILSVRC2012_devkit_t12.tar.gz
     beside it. Raises InputError if the archive is not whole or the class of an image is unknown.
@@ -125,8 +126,11 @@ def _class(path, name, labels):
             "<class>/*.jpg, train/<class>/*.jpg and val/<class>/*.jpg, or a <class>.tar for each "
             "class",
         )
-    is_val = any(name in folders.VAL for name in above[:-1])
-    return "val" if is_val else "train", above[-1]
+    splits = ("train", *folders.VAL)
+    at = next((at for at, folder in enumerate(above[:-1]) if folder in splits), None)
+    if at is None:
+        return "train", above[-1]
+    return "train" if above[at] == "train" else "val", above[at + 1]
 
 
 def _imagenet_val_labels(path):

@@ -44,7 +44,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     label = first_label(train_source)
     asked = _asked_for(config.problem_type, train_source)
     problem_type = losses.problem_type(asked, config.model.num_classes, label.dtype)
-    start = cache(partial(recipe.start, config.init_from))
+    start = cache(partial(recipe.starting_weights, config.init_from))
     config, chosen = recipe.decide(config, train_source, problem_type, mesh, start)
     num_classes = check_num_classes(train_source, label, config.model.num_classes, problem_type)
     if problem_type == losses.SINGLE_LABEL:

@@ -81,7 +81,7 @@ def of_a_fresh_model(model: Mapping[str, Any]) -> tuple[str, ...]:
     return ("image_size", *(["model.layer_scale_init_value"] if has_scale else []))
 
 
-def start(source: str | None) -> Pretrained:
+def starting_weights(source: str | None) -> Pretrained:
     """Reads the weights that a run starts from. Raises InputError, with what else may be given,
     where they cannot be read or reached."""
     accepted = "or --config=configs/folder.py, which trains from scratch"

@@ -36,12 +36,16 @@ def test_imagenets_validation_images_have_the_labels_of_the_development_kit(tmp_
 def test_an_archive_of_folders_has_their_classes_and_splits(tmp_path, mode):
     path = tmp_path / "flowers.tar"
     with tarfile.open(path, mode) as archive:
-        for name in ("a/train/rose/1.jpg", "a/val/rose/2.JPEG", "tulip/3.png", "val/4.jpg"):
+        for name in (
+            "a/train/rose/1.jpg", "a/val/rose/2.JPEG", "tulip/3.png", "val/4.jpg",
+            "a/train/rose/red/5.jpg", "a/test/rose/red/6.jpg",
+        ):  # fmt: skip
             add(archive, name, jpeg())
         for name in ("a/train/rose/notes.txt", "a/train/rose/._1.jpg"):
             add(archive, name, b"no image")
     found = [entry[:2] for entry in entries(path)]
-    assert found == [("train", "rose"), ("val", "rose"), ("train", "tulip"), ("train", "val")]
+    assert found == [("train", "rose"), ("val", "rose"), ("train", "tulip"), ("train", "val"),
+                     ("train", "rose"), ("val", "rose")]  # fmt: skip
 
 
 def test_what_is_no_such_archive_is_refused(tmp_path):

@@ -134,11 +134,10 @@ def test_weights_that_are_not_there_are_named_with_what_else_there_is(
     told = (
         "accepted: --config.init_from=.*; or --config=configs/folder.py, which trains from scratch"
     )
-    refused(f"no file or folder .*none; {told}", recipe.start, str(tmp_path / "none"))
-    refused(
-        "init_from is None; accepted: weights .*or --config=configs/folder.py", recipe.start, None
-    )
-    refused(f"cannot reach timm/some on .*; {told}", recipe.start, "timm/some")
+    read = recipe.starting_weights
+    refused(f"no file or folder .*none; {told}", read, str(tmp_path / "none"))
+    refused("init_from is None; accepted: weights .*or --config=configs/folder.py", read, None)
+    refused(f"cannot reach timm/some on .*; {told}", read, "timm/some")
 
 
 def test_few_images_from_scratch_are_told_of_weights(weights):
