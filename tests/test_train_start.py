@@ -227,6 +227,8 @@ def test_nonsense_is_refused_by_the_full_name_of_its_field(tmp_path, capsys, fie
          "error: unknown config field --config.model.dimz; accepted: --config.model.dims=3\n"),
         (["--config=configs/convnext_tiny.py", "--config.data.root=nowhere"],
          "error: no folder nowhere/train; accepted: --config.data.root=ROOT with "),
+        (["--config=configs/digits.py", "--batch_size=8"],  # which eval.py has
+         "error: no flag --batch_size; accepted: --config.batch_size=8\n"),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line_and_not_success(flags, message):

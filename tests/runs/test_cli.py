@@ -57,6 +57,7 @@ def parse(monkeypatch):
         (["folder"], "unexpected argument 'folder'; accepted: --config=configs/folder.py"),
         ([DIGITS, "please"], "unexpected argument 'please'; accepted: flags, see --help"),
         # Of a flag that there is not.
+        (["--config=configs/folder.py:v3"], "the variant is 'v3'; accepted: atto, femto, "),
         ([DIGITS, "--data.root=x"], "no flag --data.root; accepted: --config.data.root=x"),
         ([DIGITS, "--lr", "0.1"], "no flag --lr; accepted: --config.schedule.peak_lr"),
         ([DIGITS, "-epochs=3"], "no flag -epochs; accepted: --config.num_epochs=3"),

@@ -234,9 +234,8 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted(parts, batch, break
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "accumulation_steps, fsdps, remat",
-    [(1, (4,), False), (2, (4, 1), True)],
-)
+    "accumulation_steps, fsdps, remat", [(1, (4,), False), (2, (4, 1), True)]
+)  # fmt: skip
 def test_eight_devices_that_share_the_state_do_what_one_does(
     parts, batch, one_device, accumulation_steps, fsdps, remat
 ):

@@ -22,31 +22,28 @@ def write(path: Path, name: str, train: Files, val: Files, found: contents.Conte
     paths = [*train.paths(), *val.paths()]
     sources = [(train, i) for i in range(len(train))] + [(val, i) for i in range(len(val))]
     pairs = sorted(found.pairs, key=lambda pair: -pair.similarity)[:PAIRS]
-    text_of_page = (
-        page.environment_of_pages()
-        .get_template("sheet.html.jinja")
-        .render(
-            css=Markup((page.FOLDER / "report.css").read_text()),
-            name=name,
-            lines=[*survey.lines(train, val), *contents.lines(found, train.paths(), val.paths())],
-            counts=(len(train), len(val)),
-            classes=[_of_class(label, train, val) for label in range(_shown(train))],
-            more=len(train.class_names) - _shown(train),
-            pairs=[
-                {
-                    "pictures": [_picture(*sources[i]) for i in (pair.first, pair.second)],
-                    "names": [str(paths[i]) for i in (pair.first, pair.second)],
-                    "similarity": pair.similarity,
-                    "mirrored": pair.mirrored,
-                    "across": pair.first < len(train) <= pair.second,
-                }
-                for pair in pairs
-            ],
-            more_pairs=len(found.pairs) - len(pairs),
-        )
+    template = page.environment_of_pages().get_template("sheet.html.jinja")
+    rendered = template.render(
+        css=Markup((page.FOLDER / "report.css").read_text()),
+        name=name,
+        lines=[*survey.lines(train, val), *contents.lines(found, train.paths(), val.paths())],
+        counts=(len(train), len(val)),
+        classes=[_of_class(label, train, val) for label in range(_shown(train))],
+        more=len(train.class_names) - _shown(train),
+        pairs=[
+            {
+                "pictures": [_picture(*sources[i]) for i in (pair.first, pair.second)],
+                "names": [str(paths[i]) for i in (pair.first, pair.second)],
+                "similarity": pair.similarity,
+                "mirrored": pair.mirrored,
+                "across": pair.first < len(train) <= pair.second,
+            }
+            for pair in pairs
+        ],
+        more_pairs=len(found.pairs) - len(pairs),
     )
     try:
-        text.replace(path, text_of_page)
+        text.replace(path, rendered)
     except OSError as error:
         raise InputError(f"--page is {path}: {error.strerror}", "a file to write") from error
 
