@@ -348,6 +348,7 @@ def test_an_image_more_is_noticed_and_moves_no_other(own, tmp_path, capsys):
     assert re.search("the images are no longer those of the run: (train|val)_size is", said)
 
 
+@pytest.mark.slow
 def test_images_that_a_run_was_trained_on_are_refused(own, tmp_path):
     recorded = json.loads((own / "run" / "config.json").read_text())
     count = recorded["train_size"]

@@ -35,6 +35,8 @@ from convnext.training import optimizer, steps
 from tests.helpers import maps_task
 from tests.helpers.inputs import refused
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 ONE = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
 # The processes have one device, so that programs are compiled once for all of them.
@@ -189,7 +191,6 @@ def test_each_canvas_is_compiled_once(finished):
     assert Counter(finished.measured) == {wide: 1, tall: 1}  # of all weights together
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_and_stopped_ends_as_if_it_had_not_been(finished, tmp_path, capsys):
     killed = run("train", f"--workdir={tmp_path}", "--kill_after=9")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -255,7 +256,6 @@ def scores_in(path):
     return [{name: row[name] for name in names} for row in rows]
 
 
-@pytest.mark.slow
 def test_eval_py_finds_the_scores_of_the_run_to_the_last_digit(finished, tmp_path):
     path = tmp_path / "scores.json"
     flags = [f"--workdir={finished.workdir}", f"--weights={','.join(WEIGHTS)}", f"--json={path}"]
@@ -265,7 +265,6 @@ def test_eval_py_finds_the_scores_of_the_run_to_the_last_digit(finished, tmp_pat
     assert scores_in(path) == [last_scores(finished.workdir, prefix) for prefix in EVALUATED]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_two_processes_of_eval_py_find_them_too(finished, tmp_path, num_workers):
     with socket.socket() as free:
@@ -304,7 +303,6 @@ def eval_batches(task, batch_size, **options):
                        batch_size=batch_size, **options)  # fmt: skip
 
 
-@pytest.mark.slow
 def test_neither_the_batch_size_nor_what_fills_the_last_batch_changes_a_score(finished):
     evaluation, total = finished.task.evaluation, None
     measure = jax.jit(evaluation.measure)
@@ -348,7 +346,6 @@ def broken(batch):
     return {**batch, "gain": gain}
 
 
-@pytest.mark.slow
 def test_an_update_that_is_not_finite_touches_neither_statistics_nor_averages(finished):
     batch = host_batch(train_batches(finished.task), 0)
     before = jax.device_get(finished.state)
@@ -369,7 +366,6 @@ def test_an_update_that_is_not_finite_touches_neither_statistics_nor_averages(fi
     assert not np.array_equal(norm["mean"], before.others["batch_stats"]["head_norm"]["mean"])
 
 
-@pytest.mark.slow
 def test_eight_devices_do_what_one_does(finished):
     task, config = finished.task, finished.task.config
     mesh = Mesh(np.array(jax.devices()).reshape(8, 1), ("data", "fsdp"))
@@ -499,7 +495,6 @@ def empty(monkeypatch):
     monkeypatch.setattr(steps, "evaluate", lambda *_: dict.fromkeys(EVALUATED, total))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("empty")
 def test_in_the_last_step_there_is_nothing_left_to_stop(tmp_path):
     with Signalled(12) as watch:
@@ -507,7 +502,6 @@ def test_in_the_last_step_there_is_nothing_left_to_stop(tmp_path):
     assert "val/median" in log_without_timing(tmp_path / "stopped")[-1]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("empty")
 def test_a_run_that_diverges_in_its_last_steps_is_no_success(tmp_path):
     with pytest.raises(RunError, match="not finite at steps 11 to 12, and max_skipped is 2"):
@@ -631,7 +625,6 @@ def test_the_rates_of_published_segmentation():
         assert rates(step) == pytest.approx(rate, rel=1e-6)
 
 
-@pytest.mark.slow
 def test_a_run_starts_from_given_variables(finished, tmp_path):
     with Signalled(2) as watch, pytest.raises(SystemExit):
         train(tmp_path, watch, init_from="5")
@@ -646,7 +639,6 @@ def test_a_run_starts_from_given_variables(finished, tmp_path):
     assert_same(saved, state.variables)
 
 
-@pytest.mark.slow
 def test_a_run_on_eight_devices_ends_as_on_one(finished, tmp_path, monkeypatch):
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "fsdp"))
     monkeypatch.setattr(sharding, "make_mesh", lambda **_: mesh)

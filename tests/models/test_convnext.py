@@ -412,6 +412,7 @@ def test_images_on_a_larger_canvas_are_what_they_are_alone(version, remat):
     assert_near(by_params, jax.tree.map(np.add, alone[0][1], alone[1][1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_patches_below_one_another_are_the_image_that_they_make_up(version):
     backbone, params = backbone_and_params(version)

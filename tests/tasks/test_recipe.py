@@ -181,6 +181,7 @@ def workdir(images, weights, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_records_what_was_decided_and_what_was_given(workdir):
     config = json.loads((workdir / "config.json").read_text())
     assert config["given"] == ["num_steps"] and "batch_size" in config["decided"]
@@ -188,6 +189,7 @@ def test_a_run_records_what_was_decided_and_what_was_given(workdir):
     assert config["licence"] == "apache-2.0" and len(config["val_hash"]) == 16
 
 
+@pytest.mark.slow
 def test_a_run_resumes_by_what_was_decided(workdir, images, weights, monkeypatch, capsys):
     """Neither by a later rule, nor by one more image of those to choose from."""
 
@@ -200,11 +202,13 @@ def test_a_run_resumes_by_what_was_decided(workdir, images, weights, monkeypatch
     assert f"{workdir} is complete at step 6" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_with_another_value_is_refused(workdir, images, weights):
     refused("num_steps is 7 and was 6", run, images, weights, workdir, num_steps=7)
     refused("batch_size is 16 and was 8", run, images, weights, workdir, batch_size=16)
 
 
+@pytest.mark.slow
 def test_a_run_notices_another_image(workdir, images, weights):
     extra = images / "red" / "extra.png"
     extra.write_bytes((images / "red" / "0.png").read_bytes()[:-1] + b"?")
@@ -255,6 +259,7 @@ def test_a_regression_on_class_folders_is_refused(images, weights, tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_is_in_the_folder(workdir, images, weights, tmp_path, capsys):
     config, _ = fine_tuning(weights, **{"data.root": str(images)})
     train_command.train(config, tmp_path, dry_run=True)

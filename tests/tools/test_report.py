@@ -99,6 +99,7 @@ def ece(probabilities, labels):
     return sum(gaps) / len(labels)
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_each_of_the_weights(shown, by_hand):
     probabilities, labels = by_hand
     header, *rows = shown.tables["Scores"]

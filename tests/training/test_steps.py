@@ -74,6 +74,7 @@ def test_normalize_gives_the_published_input():
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_one_repeated_batch(parts, batch, no_drop_path):
     state, trace = parts[2](jax.random.key(0)), []
     for _ in range(40):
