@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--num_workers", type=int, default=0, help="(%(default)s)")
     args = parser.parse_args(argv)
-    with reported():
+    with reported(), workdirs.without_programs_that_may_hang():
         config = recipe(**vars(args))
         scores = write(config, args.workdir.expanduser())
         count = scores.pop("count")

@@ -81,8 +81,6 @@ def run(
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-        if workdirs.may_hang_once_loaded():  # also from the user's JAX_COMPILATION_CACHE_DIR
-            jax.config.update("jax_enable_compilation_cache", False)
         workdir = Path(WORKDIR.value) if WORKDIR.value else None
         if workdir is None and FLAGS["config"].present:
             path, _, variant = config_flags.get_config_filename(FLAGS["config"]).partition(":")
@@ -92,6 +90,7 @@ def run(
         with (
             open(os.devnull, "w") as nowhere,
             redirect_stdout(nowhere if jax.process_index() else sys.stdout),
+            workdirs.without_programs_that_may_hang(),
         ):
             try:
                 command(CONFIG.value, workdir)

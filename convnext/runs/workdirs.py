@@ -127,6 +127,18 @@ def may_hang_once_loaded() -> bool:
     return outline.on_cpu() and jax.device_count() > 1
 
 
+@contextmanager
+def without_programs_that_may_hang() -> Iterator[None]:
+    """Keeps a command from loading them, also where JAX_COMPILATION_CACHE_DIR has some."""
+    before = jax.config.jax_enable_compilation_cache
+    if may_hang_once_loaded():
+        jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
 def cache_compiled_programs(workdir: Path) -> None:
     """Keeps them in the workdir, unless JAX_COMPILATION_CACHE_DIR names another folder: a run that
     is started again need not compile again.

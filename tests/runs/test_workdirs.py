@@ -222,3 +222,13 @@ def test_programs_are_cached_in_the_workdir_unless_told_otherwise(tmp_path, monk
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_command_on_several_cpu_devices_loads_no_programs(monkeypatch):
+    assert jax.config.jax_enable_compilation_cache
+    with workdirs.without_programs_that_may_hang():
+        assert not jax.config.jax_enable_compilation_cache
+    assert jax.config.jax_enable_compilation_cache
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    with workdirs.without_programs_that_may_hang():
+        assert jax.config.jax_enable_compilation_cache
