@@ -149,8 +149,10 @@ def fine_tuning(
 ) -> None:
     """Chooses the recipe of a run that starts from published weights.
 
-    Few images: the weights know most already, so the rate is low, lower layers move less than
-    upper ones, and nothing is mixed or erased, which only long runs pay back.
+    The weights know most already, so a few hundred updates will do. With few images nothing is
+    mixed or erased, which only long runs pay back. Of rates from 2e-4 to 2e-3 at 16 images, with a
+    layer decay of 0.9 and without, these were the best on the drawn symbols, toys and fabrics of
+    dev.drawn_sets, of 30 and 100 images a class.
     """
     images = len(source)
     of_the_weights(choose, start())
@@ -162,11 +164,11 @@ def fine_tuning(
     steps = length(choose, images, batch, passes=20, least=300)
     choose(
         "schedule.peak_lr",
-        2e-4 * math.sqrt(batch / 16),
-        "2e-4 at 16 images, by the square root of the batch",
+        7e-4 * math.sqrt(batch / 16),
+        "7e-4 at 16 images, by the square root of the batch",
     )
     warmup(choose, steps)
-    choose("optimizer.layer_decay", 0.9, "lower layers move less")
+    choose("optimizer.layer_decay", 1.0, "all layers move alike")
     regularisation(choose, images, drop_path_rate=0.0 if images < FEW else 0.1)
     rest(choose, images, steps)
 
