@@ -20,7 +20,7 @@ from convnext.data import test_sets
 from convnext.errors import InputError, require
 from convnext.evaluation import probing, requests, results
 from convnext.images.processor import FILTERS
-from convnext.runs import cli, meant, workdirs
+from convnext.runs import cli, meant
 from convnext.task import Task
 
 WEIGHTS = flags.DEFINE_list(
@@ -87,8 +87,6 @@ def answer(
     require(is_classifier or not csv, "--csv", csv, f"--json, for the task {config.get('task')}")
     if csv:
         results.check_csv(csv)
-    if workdir:
-        workdirs.cache_compiled_programs(workdir)
     if is_classifier:
         answers = requests.of_classifier(request, config, workdir)
     else:

@@ -126,7 +126,6 @@ def train(
         workdirs.locked(workdir),
         checkpoint.Checkpoints(workdir, keep, best, config.on_save_error) as checkpoints,
     ):
-        workdirs.cache_compiled_programs(workdir)
         first = checkpoints.latest_step
         if first:
             state = checkpoints.restore(abstract_state, layout)
@@ -143,7 +142,7 @@ def train(
         to_score = evaluation.source, evaluation.transform, evaluation.groups
         val_batches = EvalBatches(*to_score, batch_size=config.batch_size, **options)
         with (
-            Log(workdir, first, num_steps, config.batch_size, record, best, **config.log) as log,
+            Log(workdir, first, epochs, record, best, **config.log) as log,
             Feed(by_batch, config.num_workers, log.bad_image, set(log.bad_images)) as feed,
         ):
             log.begin(description, task.class_names)
@@ -188,6 +187,8 @@ def train(
                 if stop:
                     log.stopped(step)
                     break
+            else:
+                log.finished(task.commands)
     watch.leave()
     return state
 

@@ -87,6 +87,8 @@ class Task:
     describe: Callable[[Any], list[str]]  # of the parameters: lines of the plan about the model
     draws: Callable[[], list[str]] = list  # lines of the dry run: what `prepare` draws
     train_groups: np.ndarray | None = None  # int [examples]; a batch has one group
+    # What a user does next with the run of a {workdir}, as the end of the run says.
+    commands: Sequence[str] = ("python eval.py --workdir={workdir}",)
     class_names: Sequence[str] | None = None  # kept in classes.json; a run may not change them
     record: Mapping[str, Any] = field(default_factory=dict)  # kept in config.json, likewise
     # Bytes of one example that a step keeps for the backward pass; None: not known.

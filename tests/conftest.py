@@ -40,7 +40,7 @@ load = compilation_cache.get_executable_and_time
 
 
 def load_of_one_device(key, options, *rest):
-    """Programs of several may hang, see workdirs.may_hang_once_loaded."""
+    """Programs of several may hang, see programs.may_hang_once_loaded."""
     is_of_one = options.num_replicas * options.num_partitions == 1
     return load(key, options, *rest) if is_of_one else (None, None)
 

@@ -57,7 +57,7 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
     signalled = subprocess.run([python, "-c", SIGNALLED, *others], cwd=ROOT, capture_output=True,
                                env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(kept)},
                                text=True, timeout=300, start_new_session=True)  # fmt: skip
-    assert not kept.exists()  # programs of eight CPU devices, see workdirs.may_hang_once_loaded
+    assert not kept.exists()  # programs of eight CPU devices, see programs.may_hang_once_loaded
     assert signalled.returncode == interruption.EXIT_STATUS == 75, signalled.stderr
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
     assert "stopped after step 22; run the same command again to resume\n" in signalled.stdout

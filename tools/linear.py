@@ -18,8 +18,9 @@ import optax
 
 from configs import finetune
 from convnext import sharding, tasks
+from convnext.data.epochs import Epochs
 from convnext.errors import InputError, reported
-from convnext.runs import checkpoint, plan, workdirs
+from convnext.runs import checkpoint, plan, programs, workdirs
 from convnext.runs.log import Log
 from convnext.tasks import scoring
 from convnext.training import steps
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--num_workers", type=int, default=0, help="(%(default)s)")
     args = parser.parse_args(argv)
-    with reported(), workdirs.without_programs_that_may_hang():
+    with reported(), programs.kept():
         config = recipe(**vars(args))
         scores = write(config, args.workdir.expanduser())
         count = scores.pop("count")
@@ -98,10 +99,11 @@ def write(config: Any, workdir: Path) -> dict[str, float]:
         evaluation, weights, batch_size=config.batch_size, num_workers=config.num_workers
     )
     scores = steps.scores(evaluation, totals)
+    epochs = Epochs(len(source), config.batch_size, num_epochs=1, num_steps=1)
     with (
         workdirs.locked(workdir),
         checkpoint.Checkpoints(workdir, config.keep_checkpoints, f"val/{task.best}") as checkpoints,
-        Log(workdir, 0, 1, config.batch_size, plan.record(config, task), f"val/{task.best}",
+        Log(workdir, 0, epochs, plan.record(config, task), f"val/{task.best}",
             **config.log) as log,
     ):  # fmt: skip
         log.save("classes.json", list(task.class_names))

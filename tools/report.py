@@ -14,7 +14,7 @@ from pathlib import Path
 
 from convnext.errors import InputError, reported, require
 from convnext.files import text
-from convnext.runs import workdirs
+from convnext.runs import programs
 from tools.reporting import figures, page, predictions, runs
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data_root", help="default: the run's")
     parser.add_argument("--batch_size", type=int, default=128, metavar="N", help=size)
     parser.add_argument("--num_workers", type=int, metavar="N", help="default: the run's")
-    with reported(), workdirs.without_programs_that_may_hang():
+    with reported(), programs.kept():
         report(**vars(parser.parse_args(argv)))
 
 

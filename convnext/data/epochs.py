@@ -53,6 +53,7 @@ class Epochs:
         # Examples of each group that an epoch reads.
         self._sizes = counts if is_stream else counts // batch_size * batch_size
         self.steps_per_epoch = max(int(self._before(1).sum()), 1)
+        self.batches_per_epoch = self._sizes.sum() / batch_size  # of a stream not a whole number
         self.num_steps = num_steps if is_stream else self.steps_per_epoch * num_epochs
         # Those that were asked for last. A batch of a stream may reach into the next epoch.
         self._num_orders = 2 if (self._sizes % batch_size).any() else 1

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, FieldReference, config_flags
 from convnext import hosts
 from convnext.errors import InputError, RunError, reported
 from convnext.files import open_files
-from convnext.runs import meant, workdirs
+from convnext.runs import meant, programs, workdirs
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -90,7 +90,7 @@ def run(
         with (
             open(os.devnull, "w") as nowhere,
             redirect_stdout(nowhere if jax.process_index() else sys.stdout),
-            workdirs.without_programs_that_may_hang(),
+            programs.kept(),
         ):
             try:
                 command(CONFIG.value, workdir)

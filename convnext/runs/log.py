@@ -12,9 +12,10 @@ from typing import Any
 import jax
 
 from convnext import hosts
+from convnext.data.epochs import Epochs
 from convnext.errors import RunError, require
 from convnext.files import text
-from convnext.runs import environment, plots, workdirs, writers
+from convnext.runs import environment, plots, programs, workdirs, writers
 
 BAD_IMAGES = "bad_images.json"
 
@@ -37,8 +38,7 @@ class Log:
         self,
         workdir: str | os.PathLike,
         start_step: int,
-        num_steps: int,
-        batch_size: int,
+        epochs: Epochs,
         config: Mapping[str, Any],
         best: str,
         *,
@@ -46,15 +46,22 @@ class Log:
         wandb_project: str | None = None,
     ):
         require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
-        self.workdir, self.num_steps, self.every_steps = Path(workdir), num_steps, every_steps
-        self.active, self._score = jax.process_index() == 0, best.rpartition("/")[2]
-        self._clock, self._unmade = Clock(batch_size), hosts.Behind()
+        self.workdir, self.num_steps, self.every_steps = (
+            Path(workdir),
+            epochs.num_steps,
+            every_steps,
+        )
+        self.active, self._score = jax.process_index() == 0, writers.Score(best)
+        self._clock, self._unmade = Clock(epochs.batch_size), hosts.Behind()
         self._last = Line(start_step)
         self._pending: Line | None = None  # due, and not written yet
         self._is_fetching = False  # the batch of the next step
+        self._began: float | None = None  # when the step began to be compiled
         # What is wrong with each, and the step that met it: known to all processes.
         self.bad_images: dict[str, int] = self._met_before(start_step)
-        self._console = writers.Console(num_steps, start_step, quiet=not self.active)
+        self._console = writers.Console(
+            self.num_steps, start_step, epochs.batches_per_epoch, self._score, quiet=not self.active
+        )
         self._disk = writers.Disk(self.print)
         self._lines: writers.Lines | None = None
         self._writers: list[Any] = []
@@ -73,6 +80,8 @@ class Log:
             text.replace(self.workdir / "config.json", _json(config))
             text.replace(self.workdir / "environment.json", _json(environment.describe()))
             self._lines = writers.Lines(path, lines, start_step, self._disk)
+            for line in self._lines.before:
+                self._score.add(line["step"], line)
             if bad_images.exists():
                 text.replace(bad_images, _json(self.bad_images))
             tensorboard = writers.TensorBoard(self.workdir / "tensorboard", start_step, self._disk)
@@ -102,6 +111,22 @@ class Log:
         self.print(description)
         if self._last.step:
             self.print(f"resumes from step {self._last.step}")
+        place = programs.place()
+        kept = f"; the next run finds it in {place}" if place else ""
+        self.print(f"compiling  the training step{kept}")
+        self._began = time.monotonic()
+
+    def finished(self, commands: Sequence[str]) -> None:
+        """Prints the scores of the run, where its weights are, and what comes next."""
+        self.flush()
+        score, last = self._score, self._last.values.get(self._score.name)
+        if score.best is not None:
+            last = "" if last is None else f", {last:.4f} at the last"
+            self.print(f"best       {score.name} {score.best:.4f} at step {score.step:,}{last}")
+        self.print(f"weights    {self.workdir / 'checkpoints'}")
+        for number, command in enumerate(commands):
+            title = "" if number else "next"
+            self.print(f"{title:11}{command.format(workdir=self.workdir)}")
 
     def stopped(self, step: int) -> None:
         """Prints that the run stops after a step, and how it resumes."""
@@ -130,7 +155,7 @@ class Log:
         if self.active:
             lines, path = read(self.workdir / "metrics.jsonl"), self.workdir / "curves.png"
             with self._disk.writing("curves.png"):
-                plots.save_curves(lines, path, self._score)
+                plots.save_curves(lines, path, self._score.metric)
 
     def step(self, step: int, values: Mapping[str, Any]) -> None:
         """Takes the values of an update, logged as train/..., which may be on the devices still.
@@ -141,6 +166,9 @@ class Log:
         # them. So it waits, and only here, for what is hosts.STEPS_BEHIND updates old.
         for old in self._unmade.put(values):
             jax.block_until_ready(old)
+        if self._began is not None:
+            self.print(f"compiled   in {time.monotonic() - self._began:.0f} s")
+            self._began = None
         self._console.advance(step)
         self._clock.start(step)
         self._last = Line(step, {f"train/{name}": value for name, value in values.items()})

@@ -72,7 +72,7 @@ def describe(
     """The lines at the start of a run: what it trains, on what, how long, at which rate."""
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     rows = config.batch_size // mesh.size // config.accumulation_steps
-    steps, passes = epochs.num_steps, epochs.num_steps * config.batch_size / epochs.num_examples
+    steps, passes = epochs.num_steps, epochs.num_steps / epochs.batches_per_epoch
     length = f"{epochs.steps_per_epoch:,} per epoch, {epochs.num_epochs} epochs, {steps:,} in all"
     if config.num_steps is not None:
         length = f"{steps:,} in all, which is {passes:.4g} epochs"

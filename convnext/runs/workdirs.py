@@ -17,7 +17,6 @@ import jax
 from convnext import hosts
 from convnext.errors import InputError
 from convnext.files import text
-from convnext.kernels import outline
 
 # Fields that do not change the updates, but for how sums are rounded, or that say where the same
 # data lies: a run may resume with others.
@@ -119,37 +118,6 @@ def _look_for(path, now, sleep):
         if now() >= until:
             raise FileNotFoundError(f"what process 0 wrote is not in {path.parent.absolute()}")
         sleep(1)
-
-
-def may_hang_once_loaded() -> bool:
-    """Whether programs must be compiled anew: those of several CPU devices. Once loaded, the
-    devices no longer communicate in one order, and wait for each other (jax 0.10.2 to 0.12.0)."""
-    return outline.on_cpu() and jax.device_count() > 1
-
-
-@contextmanager
-def without_programs_that_may_hang() -> Iterator[None]:
-    """Keeps a command from loading them, also where JAX_COMPILATION_CACHE_DIR has some."""
-    before = jax.config.jax_enable_compilation_cache
-    if may_hang_once_loaded():
-        jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-
-
-def cache_compiled_programs(workdir: Path) -> None:
-    """Keeps them in the workdir, unless JAX_COMPILATION_CACHE_DIR names another folder: a run that
-    is started again need not compile again.
-
-    Not those of several CPU devices, see may_hang_once_loaded.
-    """
-    if may_hang_once_loaded():
-        return
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def check_config(

@@ -28,6 +28,11 @@ from convnext.weights.pretrained import Pretrained
 
 PLACES = ("host", "device")  # where images are augmented
 LOOKED_INTO = 2000  # images at most into which a run looks by itself, for some ten seconds
+COMMANDS = (
+    "python -m tools.predict IMAGE --model={workdir}",
+    "python -m tools.report --workdir={workdir}",
+    "python eval.py --workdir={workdir}",
+)
 MATRIX = 1000  # classes at most of which the confusion matrix is counted
 
 
@@ -121,6 +126,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         best="-loss" if problem_type == losses.REGRESSION else "top1",
         describe=describe,
         draws=lambda: [plan.mixing(config.batch_size, mesh.size, config.mix)],
+        commands=COMMANDS,
         class_names=list(train_source.class_names),
         record={"problem_type": problem_type, **hashes},
         is_stand_in=is_stand_in,

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from convnext.data.epochs import Epochs
 from convnext.errors import reported
 from convnext.runs import checkpoint
 from convnext.runs import log as logs
@@ -51,8 +52,7 @@ def main(workdir: Path, fault: str, on_save_error: str) -> None:
     with (
         checkpoint.Checkpoints(workdir, keep=2, best="val/top1",
                                on_save_error=on_save_error) as checkpoints,
-        logs.Log(workdir, start_step=0, num_steps=90, batch_size=1, config={}, best="val/top1",
-                 every_steps=1) as log,
+        logs.Log(workdir, 0, Epochs(90, 1, num_epochs=1), {}, "val/top1", every_steps=1) as log,
     ):  # fmt: skip
 
         def train_and_save(first, last):

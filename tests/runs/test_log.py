@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from convnext import hosts
+from convnext.data.epochs import Epochs
 from convnext.errors import InputError
 from convnext.runs import log as logs
 from tests.helpers.inputs import refused
 
 
 def open_log(workdir, start_step=0, every_steps=2, **keywords):
-    return logs.Log(workdir, start_step=start_step, num_steps=6, batch_size=4,
-                    config={"seed": 0}, best="val/top1", every_steps=every_steps,
-                    **keywords)  # fmt: skip
+    epochs = Epochs(12, batch_size=4, num_epochs=2)  # 6 steps
+    return logs.Log(
+        workdir, start_step, epochs, {"seed": 0}, "val/top1", every_steps=every_steps, **keywords
+    )
 
 
 def train(log, steps, evaluate_at=()):
@@ -181,7 +183,11 @@ def test_what_the_line_of_the_step_that_a_run_goes_on_from_has_is_not_printed_ag
     capsys.readouterr()
     with open_log(tmp_path, start_step=2) as log:
         log.add({"val/top1": 0.2, "val/loss": 0.5})
-    assert capsys.readouterr().out == "step 2/6 val/loss 0.5\n"
+    assert capsys.readouterr().out == ""
+    with open_log(tmp_path, start_step=2) as log:
+        log.add({"val/top1": 0.1})
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split() == ["0.67", "2", "0.1000", "0.2000"]
 
 
 def test_a_run_that_begins_again_keeps_what_was_there(tmp_path):
@@ -228,10 +234,27 @@ def test_without_a_terminal_the_log_is_plain_lines(tmp_path, capsys):
     with open_log(tmp_path, every_steps=3) as log:
         log.print("hello [not markup]")
         train(log, range(1, 4))
-    first, second = capsys.readouterr().out.splitlines()
+    first, header, row = capsys.readouterr().out.splitlines()
     assert first == "hello [not markup]"
-    assert second.startswith("step 3/6 data/wait_fraction 0 train/images_per_second ")
-    assert second.endswith(" train/loss 0.33333")
+    assert header.split() == ["epoch", "step", "loss", "top-1", "best", "rate", "images/s", "left"]
+    epoch, step, loss, _, left = row.split()
+    assert (epoch, step, loss, left) == ("1.00", "3", "0.3333", "0:00:00")
+    assert len(header) == len(row) <= 120
+
+
+def test_the_end_says_the_best_score_and_what_comes_next(tmp_path, capsys):
+    with open_log(tmp_path) as log:
+        train(log, range(1, 5), evaluate_at=(2, 4))
+    with open_log(tmp_path, start_step=4) as log:
+        train(log, (5, 6))
+        log.add({"val/top1": 0.25})
+        log.finished(["a --workdir={workdir}", "b"])
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "best       val/top1 0.4000 at step 4, 0.2500 at the last",
+        f"weights    {tmp_path}/checkpoints",
+        f"next       a --workdir={tmp_path}",
+        "           b",
+    ]
 
 
 def test_wandb_that_is_not_installed_is_said_before_anything_is_written(tmp_path, monkeypatch):

@@ -7,9 +7,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import jax
 import pytest
 
+from convnext.data.epochs import Epochs
 from convnext.errors import InputError
 from convnext.runs import workdirs
 from convnext.runs.log import Log
@@ -63,15 +63,7 @@ def test_where_there_are_no_locks_a_run_continues_and_says_so(tmp_path, monkeypa
 
 
 def write_config(workdir, config):
-    Log(
-        workdir,
-        start_step=0,
-        num_steps=1,
-        batch_size=1,
-        config=config,
-        best="val/top1",
-        every_steps=1,
-    )
+    Log(workdir, 0, Epochs(1, 1, num_epochs=1), config, "val/top1", every_steps=1)
 
 
 BEFORE = {"seed": 0, "model": {"dims": (8, 16), "remat": False}, "log": {"every_steps": 5},
@@ -205,30 +197,3 @@ def test_a_process_that_cannot_write_is_named_in_all(monkeypatch, tmp_path):
     for error in said:
         assert isinstance(error, InputError)
         assert f"process 0: not allowed in {tmp_path}; accepted: a folder" in str(error)
-
-
-def test_programs_are_cached_in_the_workdir_unless_told_otherwise(tmp_path, monkeypatch):
-    before = jax.config.jax_compilation_cache_dir
-    try:
-        jax.config.update("jax_compilation_cache_dir", None)
-        workdirs.cache_compiled_programs(tmp_path)  # eight CPU devices
-        assert jax.config.jax_compilation_cache_dir is None
-        monkeypatch.setattr(jax, "device_count", lambda: 1)
-        jax.config.update("jax_compilation_cache_dir", before)
-        workdirs.cache_compiled_programs(tmp_path)
-        assert jax.config.jax_compilation_cache_dir == before  # tests/conftest.py says where
-        jax.config.update("jax_compilation_cache_dir", None)
-        workdirs.cache_compiled_programs(tmp_path)
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-
-
-def test_a_command_on_several_cpu_devices_loads_no_programs(monkeypatch):
-    assert jax.config.jax_enable_compilation_cache
-    with workdirs.without_programs_that_may_hang():
-        assert not jax.config.jax_enable_compilation_cache
-    assert jax.config.jax_enable_compilation_cache
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    with workdirs.without_programs_that_may_hang():
-        assert jax.config.jax_enable_compilation_cache
