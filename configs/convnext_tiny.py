@@ -18,8 +18,8 @@ given = config_dict.FieldReference
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.task = "classification"  # what is trained: a name of convnext.tasks
-    config.seed = 0
-    config.num_epochs = 300
+    config.seed = 0  # of the weights, the order of the images, and whatever is drawn
+    config.num_epochs = 300  # passes over the training images
     config.num_steps = config_dict.placeholder(int)  # updates; None: as many as num_epochs has
     config.batch_size = 4096  # images per update, over all devices; the rate below is for 4096
     config.accumulation_steps = 1  # parts in which a batch passes through the model
@@ -30,10 +30,10 @@ def get_config() -> ConfigDict:
     # Weights to start from: whatever convnext.from_pretrained takes; None: random ones.
     config.init_from = config_dict.placeholder(str)
     # What decides the fields that are None: a rule of tasks/recipe.py, "finetune" or "scratch";
-    # None: nothing does. Then the names of those that it decided, and of those it found given.
+    # None: nothing does.
     config.rule = config_dict.placeholder(str)
-    config.decided = config_dict.placeholder(tuple)
-    config.given = config_dict.placeholder(tuple)
+    config.decided = config_dict.placeholder(tuple)  # the rule writes here what it decided
+    config.given = config_dict.placeholder(tuple)  # and here which fields it found given
     config.licence = config_dict.placeholder(str)  # of init_from, as it states it
     # A linear classifier on the features of init_from (tasks/linear.py).
     config.linear = ConfigDict(
@@ -49,9 +49,8 @@ def get_config() -> ConfigDict:
             name="folder",  # "arrayrecord", "parquet", "digits", or of TFDS: "imagenet2012"
             root=given("data/imagenet", str),  # of the folders train/<class> and val/<class>
             val_fraction=config_dict.placeholder(float),  # share of train kept to validate on
-            # Of TFDS, parquet and folders; None: "train", and "validation", or else "test".
-            train_split=config_dict.placeholder(str),
-            val_split=config_dict.placeholder(str),
+            train_split=config_dict.placeholder(str),  # of TFDS, parquet, folders; None: "train"
+            val_split=config_dict.placeholder(str),  # None: "validation", or else "test"
             exif_orientation=False,  # turn images as their EXIF data say; predicting always does
         )
     )
@@ -76,7 +75,7 @@ def get_config() -> ConfigDict:
             crop_ratio=(3 / 4, 4 / 3),  # width / height
             # Pixels of a black frame; crops of the size of the image are taken from it instead.
             crop_padding=config_dict.placeholder(int),
-            flip_prob=0.5,
+            flip_prob=0.5,  # of mirroring left and right
             randaugment=dict(
                 num_ops=2,  # operations drawn for an image; 0: none
                 magnitude=9.0,  # mean, of 0 to 10
@@ -115,7 +114,7 @@ def get_config() -> ConfigDict:
         dict(
             mode="batch",  # a group shares its draws; "pair": two images do; "elem": none
             mixup_alpha=0.8,  # lambda ~ Beta(alpha, alpha); 0: no mixup
-            cutmix_alpha=1.0,
+            cutmix_alpha=1.0,  # likewise of CutMix
             prob=1.0,  # of mixing at all
             switch_prob=0.5,  # of CutMix rather than mixup
             label_smoothing=0.1,
@@ -129,15 +128,15 @@ def get_config() -> ConfigDict:
             num_classes=given(1000, int),  # None: as many as the data has
             in_chans=3,  # channels of an image
             patch_size=4,  # pixels, side of the stem's patches
-            stem_norm=True,
+            stem_norm=True,  # a norm after the stem; isotropic models have none
             use_grn=False,  # V2's Global Response Normalization
-            norm_eps=1e-6,
+            norm_eps=1e-6,  # of every other norm
             final_norm_eps=1e-6,  # of the norm after pooling
             head_norm_first=False,  # that norm before pooling
             head_hidden_size=config_dict.placeholder(int),  # None: the head is one linear layer
             drop_path_rate=0.1,  # of the last block
             layer_scale_init_value=given(1e-6, float),  # None: no LayerScale
-            head_init_scale=1.0,
+            head_init_scale=1.0,  # factor on the initial weights of the head
             remat=False,  # recompute blocks in the backward pass, to save memory
             dtype="bfloat16",  # of the computation; the paper trained in float32
             residual_dtype="float32",  # of the sums along the blocks; bfloat16 moves fewer bytes
@@ -149,7 +148,7 @@ def get_config() -> ConfigDict:
     config.schedule = ConfigDict(
         dict(
             kind="cosine",  # or "poly", mmsegmentation's; or "step", mmdetection's
-            peak_lr=4e-3,
+            peak_lr=4e-3,  # after the warm-up, for a whole batch
             end_lr=1e-6,  # of step: the lowest rate
             warmup_epochs=20,
             warmup_steps=config_dict.placeholder(int),  # updates; None: as warmup_epochs says
@@ -157,17 +156,17 @@ def get_config() -> ConfigDict:
             v2=False,  # ConvNeXt-V2's cosine, which peaks one step later
             power=1.0,  # of poly, mmsegmentation's
             milestone_epochs=(),  # of step: times factor after each of these; Mask R-CNN: (27, 33)
-            milestone_steps=(),  # the same in updates
+            milestone_steps=(),  # of step: as milestone_epochs, in updates
             factor=0.1,  # of step, mmdetection's
         )
     )
     config.optimizer = ConfigDict(
         dict(
-            weight_decay=0.05,
+            weight_decay=0.05,  # times the rate; not of norms, biases and gamma
             weight_decay_end=config_dict.placeholder(float),  # of a cosine; None: constant
-            b1=0.9,
-            b2=0.999,
-            eps=1e-8,
+            b1=0.9,  # of AdamW
+            b2=0.999,  # of AdamW
+            eps=1e-8,  # of AdamW
             clip_norm=config_dict.placeholder(float),  # of all gradients together; None: no bound
             layer_decay=1.0,  # factor on the rate per group of layers, from the head down
             layer_decay_type="group",  # or another of optimizer.layer_scales
@@ -179,15 +178,15 @@ def get_config() -> ConfigDict:
     config.ema_warmup = False  # EMA that forgets faster at first, for short runs
 
     config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1: all that fsdp leaves
-    config.eval_every_epochs = 1
+    config.eval_every_epochs = 1  # between scores; they come after the last update, too
     config.eval_every_steps = config_dict.placeholder(int)  # None: by the epochs
-    config.checkpoint_every_epochs = 1
-    config.checkpoint_every_steps = config_dict.placeholder(int)  # likewise
+    config.checkpoint_every_epochs = 1  # between checkpoints, likewise
+    config.checkpoint_every_steps = config_dict.placeholder(int)  # None: by the epochs
     config.keep_checkpoints = 3  # the latest, beside the best; 2 and more
     config.on_save_error = "stop"  # the run; or "continue", with the earlier checkpoints
     config.log = ConfigDict(
         dict(
-            every_steps=50,
+            every_steps=50,  # between lines of the log
             wandb_project=config_dict.placeholder(str),  # None: no Weights & Biases
         )
     )

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, FieldReference, config_flags
 from convnext import hosts
 from convnext.errors import InputError, RunError, reported
 from convnext.files import open_files
-from convnext.runs import meant, programs, workdirs
+from convnext.runs import config_fields, meant, programs, workdirs
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -124,9 +124,8 @@ def parse(argv: Sequence[str], needs_config: bool = True) -> list[str]:
     except SystemExit:
         if not {arg.lstrip("-") for arg in argv} & HELP:
             raise
-        # absl ends with 1 after its help.
-        print(f"The fields of a config, each with its unit, are in {RECIPE}.")
-        sys.exit()
+        _help(given)
+        sys.exit()  # absl ends with 1
     except flags.UnrecognizedFlagError as error:
         raise _unknown_flag(argv, error.flagname, needs_config) from error
     except flags.IllegalFlagValueError as error:
@@ -150,6 +149,13 @@ def parse(argv: Sequence[str], needs_config: bool = True) -> list[str]:
     elif needs_config:
         raise InputError("--config is not given", EXAMPLE)
     return rest
+
+
+def _help(given):
+    """Prints the fields of a config, after absl's help."""
+    given = given or _configs() / Path(RECIPE).name
+    said = config_fields.comments((_configs() / Path(RECIPE).name).read_text())
+    print(f"\nfields of {given}:\n{config_fields.listing(recipe(str(given)), said)}")
 
 
 def _given(argv):

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_dict
 
 from convnext.errors import InputError, require
 from convnext.kernels import outline
-from convnext.runs import workdirs
+from convnext.runs import config_fields, workdirs
 from convnext.task import Source
 from convnext.training import losses
 from convnext.weights import pretrained
@@ -127,17 +127,11 @@ def decide(
     ]
     if config.rule == "scratch" and len(source) < FEW:
         lines.insert(0, "few images configs/finetune.py gets further with them, in less time")
-    flags = [f"--config.{name}={_text(choose.values[name])}" for name in choose.reasons]
+    flags = [config_fields.flag(name, choose.values[name]) for name in choose.reasons]
     width = max(map(len, flags), default=0)
     reasons = choose.reasons.values()
     lines += [f"  {flag:{width}}  {why}" for flag, why in zip(flags, reasons, strict=True)]
     return config, lines
-
-
-def _text(value):
-    """A value as a command line takes it."""
-    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"'{shown}'" if "(" in shown else shown
 
 
 def fine_tuning(

@@ -1,5 +1,6 @@
 """What is typed, and what the command line makes of it."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from absl.testing import flagsaver
 
 import eval as eval_command
 import train as train_command
+from configs import convnext_tiny
 from convnext.errors import InputError
-from convnext.runs import cli
+from convnext.runs import cli, workdirs
 
 ROOT = Path(__file__).parents[2]
 DIGITS = "--config=configs/digits.py"
@@ -213,10 +215,18 @@ def test_help_is_no_failure(parse, capsys, command, flag):
     with pytest.raises(SystemExit) as ended:
         parse(flag, command=command)
     assert not ended.value.code
-    text = capsys.readouterr().out
-    assert text.endswith(
-        "The fields of a config, each with its unit, are in configs/convnext_tiny.py.\n"
-    )
+    _, fields = capsys.readouterr().out.split("\nfields of configs/convnext_tiny.py:\n")
+    names = re.findall(r"^  --config\.([\w.]+)=", fields, re.MULTILINE)
+    assert sorted(names) == sorted(workdirs.fields(convnext_tiny.get_config().to_dict()))
+    assert "  --config.image_size=224                     pixels\n" in fields
+
+
+def test_help_has_the_values_of_the_config_that_is_given(parse, capsys):
+    cli.app.define_help_flags()
+    with pytest.raises(SystemExit):
+        parse(DIGITS, "--help")
+    fields = capsys.readouterr().out
+    assert "fields of configs/digits.py:" in fields and "--config.image_size=16 " in fields
 
 
 @pytest.mark.parametrize(
