@@ -13,6 +13,7 @@ from convnext.images.processor import ImageProcessor
 from convnext.kernels.outline import compiler_options
 from convnext.models.convnext import ConvNeXt
 from convnext.weights import pretrained
+from convnext.weights.pretrained import Pretrained
 
 FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "softmax": jax.nn.softmax,
@@ -48,7 +49,11 @@ class Classifier:
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "Classifier":
         """Reads a classifier from any source and with any option of `convnext.from_pretrained`."""
-        loaded = pretrained.load(source, **options)
+        return cls.of(pretrained.load(source, **options))
+
+    @classmethod
+    def of(cls, loaded: Pretrained) -> "Classifier":
+        """Makes a classifier of what `pretrained.load` has read."""
         return cls(
             loaded.model, loaded.params, loaded.labels, loaded.processor, loaded.problem_type
         )

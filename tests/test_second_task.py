@@ -261,7 +261,7 @@ def test_eval_py_finds_the_scores_of_the_run_to_the_last_digit(finished, tmp_pat
     flags = [f"--workdir={finished.workdir}", f"--weights={','.join(WEIGHTS)}", f"--json={path}"]
     evaluated = run("eval", *flags)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert f"ema: the run {finished.workdir} at step 12\n" in evaluated.stdout
+    assert f"ema: the run {finished.workdir} at step 12 (EMA " in evaluated.stdout
     assert scores_in(path) == [last_scores(finished.workdir, prefix) for prefix in EVALUATED]
 
 

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("source", metavar="SOURCE", help="weights, see docs/weights.md")
     parser.add_argument("out", metavar="OUT", help="a folder")
     parser.add_argument("--format", required=True, choices=EXPORT_FORMATS)
-    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the EMA")
+    parser.add_argument("--weights", help="of a run: best (default), best_raw, ema, raw or a step")
     parser.add_argument(
         "--num_classes", type=int, help="of a new head; 0: no head; default: keep the head"
     )
@@ -31,7 +31,7 @@ def main() -> None:
     with reported():
         source = pretrained.load(
             args.source,
-            weights=args.weights,
+            weights=args.weights or pretrained.default_weights(args.source),
             num_classes=args.num_classes,
             revision=args.revision,
         )
@@ -44,7 +44,7 @@ def main() -> None:
             processor=source.processor,
             problem_type=source.problem_type,
         )
-    print(f"{args.out} holds {args.source} in the format of {args.format}")
+    print(f"{args.out} holds {source.origin} in the format of {args.format}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 from convnext import Classifier
 from convnext.classifier import FUNCTIONS
 from convnext.errors import printable, reported
+from convnext.weights import pretrained
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--model", required=True, metavar="SOURCE", help="weights, see docs/weights.md"
     )
-    parser.add_argument("--weights", choices=["ema", "raw"], help="of a run; default: the EMA")
+    parser.add_argument("--weights", help="of a run: best (default), best_raw, ema, raw or a step")
     parser.add_argument("--top_k", type=int, default=5, help="classes per image (5)")
     parser.add_argument("--function_to_apply", choices=FUNCTIONS, help="default: the model's")
     parser.add_argument("--image_size", type=int, help="pixels; default: the model's")
@@ -32,7 +33,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object per image")
     args = parser.parse_args()
     with reported():
-        classifier = Classifier.from_pretrained(args.model, weights=args.weights, dtype=args.dtype)
+        weights = args.weights or pretrained.default_weights(args.model)
+        loaded = pretrained.load(args.model, weights=weights, dtype=args.dtype)
+        print(f"by {loaded.origin}", file=sys.stderr)
+        classifier = Classifier.of(loaded)
         overrides = {} if args.image_size is None else {"size": args.image_size}
         results = classifier(
             args.images,

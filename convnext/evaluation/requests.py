@@ -16,10 +16,10 @@ from convnext.data.test_sets import ImageSet
 from convnext.errors import InputError, require
 from convnext.evaluation import evaluate, probing
 from convnext.images.processor import FILTERS, ImageProcessor
-from convnext.runs import checkpoint, plan, workdirs
+from convnext.runs import checkpoint, chosen, plan, workdirs
 from convnext.task import Task
 from convnext.tasks import scoring
-from convnext.training import losses, steps
+from convnext.training import losses
 from convnext.weights import pretrained
 from convnext.weights.pretrained import Pretrained
 
@@ -105,18 +105,12 @@ def of_run(
     sources.require_same(val=task.evaluation.source)
     hosts.require_same(lambda: {**request.compared(), "config": _plain(config)})
     abstract = jax.eval_shape(task.init, jax.random.key(0))
-    averages = steps.ema_by_name(config["ema_decays"])
-    weights, at = {}, {}
+    weights, of = {}, {}
     for name in request.weights:
-        accepted = ", ".join(["raw", *averages, "a step"])
-        require(name in ("raw", *averages) or name.isdecimal(), "--weights", name, accepted)
-        at[name] = checkpoint.sound_step(workdir, int(name) if name.isdecimal() else None)
+        found = chosen.find(workdir, name, ema_decays=config["ema_decays"], best=task.best)
+        of[name], place = found, sharding.replicated(mesh)
         weights[name] = checkpoint.restore_variables(
-            workdir,
-            at[name],
-            abstract,
-            sharding.replicated(mesh),
-            ema_decay=averages.get("ema" if name.isdecimal() else name),
+            workdir, found.step, abstract, place, ema_decay=found.ema_decay
         )
 
     @cache
@@ -127,9 +121,9 @@ def of_run(
         return evaluate.Result({"": task.evaluation.scores(totals()[name])})
 
     params = plan.parameter_count(abstract["params"])
-    for name, step in at.items():
+    for name, found in of.items():
         key = dict(model=str(workdir), weights=name, data="val", param_count=params)
-        yield Answer(f"{name}: the run {workdir} at step {step}", key, partial(result, name))
+        yield Answer(f"{name}: the run {workdir} {found}", key, partial(result, name))
 
 
 def options(request: Request, config: Config) -> dict[str, int]:
@@ -277,15 +271,14 @@ def fingerprints(images: ImageSet, probe: str | None) -> dict[str, dict[str, Any
 
 def load(request: Request, name: str, workdir: Path | None) -> tuple[Pretrained, dict[str, str]]:
     """Loads one of request.weights; also returns how its results are named."""
-    is_of_run = name in ("raw", "ema") or name.startswith("ema_") or name.isdecimal()
+    is_of_run = chosen.may_name(name)
     if not is_of_run:
         found = pretrained.load(name, dtype=request.dtype)
         return found, dict(model=name.removeprefix("timm/"), weights="")
     require(workdir, "--workdir", workdir, f"the run that --weights={name} is of, or --config")
     if not (workdir / "checkpoints").is_dir():
         raise InputError(f"no checkpoint in {workdir}", "the workdir of a training run")
-    step = dict(step=int(name)) if name.isdecimal() else dict(weights=name)
-    found = pretrained.load(workdir, dtype=request.dtype, **step)
+    found = pretrained.load(workdir, dtype=request.dtype, weights=name)
     return found, dict(model=str(workdir), weights=name)
 
 

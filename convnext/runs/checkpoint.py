@@ -273,6 +273,16 @@ def _added_scores(workdir):
     return added
 
 
+def scores(workdir: str | os.PathLike) -> dict[int, dict[str, float]]:
+    """The scores of each checkpoint, by its step; none of one that was not evaluated."""
+    if not _steps(workdir):
+        return {}
+    added = _added_scores(workdir)
+    with ocp.training.Checkpointer(_folder(workdir)) as checkpoints:
+        known = {each.step: each.metrics for each in checkpoints.checkpoints}
+    return {step: dict(found or added.get(step) or {}) for step, found in known.items()}
+
+
 def start_step(workdir: str | os.PathLike, start_anew: bool = False) -> int:
     """The step from which a run in this folder resumes; 0 where it begins, also again, as where it
     was killed before its first checkpoint. To be called by all processes; process 0 looks.

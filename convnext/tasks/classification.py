@@ -123,7 +123,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
             scores=scores,
             report=partial(report, **reported) if has_matrix else None,
         ),
-        best="-loss" if problem_type == losses.REGRESSION else "top1",
+        best=metrics.best_score(problem_type),
         describe=describe,
         draws=lambda: [plan.mixing(config.batch_size, mesh.size, config.mix)],
         commands=COMMANDS,

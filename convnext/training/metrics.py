@@ -147,6 +147,11 @@ def prefixes(ema_decays: Sequence[float]) -> list[str]:
     return [RAW, *([EMA] if ema_decays else []), *(f"{EMA}_{decay}" for decay in ema_decays[1:])]
 
 
+def best_score(problem_type: str | None) -> str:
+    """The score that chooses the best checkpoint, "-" where the lowest is the best."""
+    return "-loss" if problem_type == losses.REGRESSION else "top1"
+
+
 def reported_prefix(ema_decays: Sequence[float]) -> str:
     """The prefix of the weights that a run is judged by: the first EMA, if there is one."""
     return EMA if ema_decays else RAW

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,8 +24,8 @@ from convnext.errors import InputError, require
 from convnext.files import text
 from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import VARIANTS, ConvNeXt, abstract_params, smallest_image
-from convnext.runs import checkpoint
-from convnext.training import losses, steps
+from convnext.runs import checkpoint, chosen
+from convnext.training import losses, metrics
 from convnext.weights import formats, locate, model_config
 
 SLICED = (21841, 1000)  # a head of ImageNet-22k can be cut to the classes of ImageNet-1k
@@ -60,13 +61,15 @@ def from_pretrained(
     source: a file of weights (.safetensors, or .pth, .pt, .bin by torch.save), a folder with one
     and its config.json, the workdir of a run, or the id of a Hugging Face repository. The project
     that wrote it is recognised by the keys, the variant by the shapes and the config.json.
+    "RUN@best" is the workdir RUN with weights="best", "RUN@1000" with weights="1000".
 
     dtype: what the model computes in. None: what the run computed in, else float32.
     num_classes: None keeps the head. 0 removes it. 1000 cuts a head of 21,841 classes to these
     rows. Any other number makes a new head, drawn from `key` (None: jax.random.key(0)) and scaled
     by head_init_scale.
-    weights: "ema" or "raw", of a run or a training checkpoint. `"ema_<decay>"` is a further EMA of
-    a run. None takes the (first) EMA if there is one.
+    weights: "ema" or "raw", of a run or a training checkpoint. None takes the (first) EMA if there
+    is one. Of a run also `"ema_<decay>"`, a further EMA; "best", what was reported of the
+    checkpoint with the best score; "best_raw", its raw weights; or a step in digits.
     revision: branch, tag or commit of the Hugging Face repository.
     step: of a run's checkpoint. None: the newest.
 
@@ -189,6 +192,8 @@ class _Contents:
 
 
 def _read(source, weights, revision=None, step=None):
+    source, named = run_and_name(source)
+    weights = weights or named
     path = locate.locate(source, revision)
     if (path / "checkpoints").is_dir():
         return _read_workdir(path, weights, step)
@@ -310,20 +315,17 @@ def _read_workdir(workdir, weights, step):
             f"{workdir} is no whole run: {type(error).__name__} {error}",
             "the workdir of a run, with checkpoints, config.json and classes.json",
         ) from error
-    emas = steps.ema_by_name(decays)
-    accepted = ", ".join(["'raw'", *map(repr, emas)])
-    is_known = weights in (None, "raw", *emas)
-    require(is_known, f"weights of the run {workdir}", weights, accepted)
-    step = checkpoint.sound_step(workdir, step)
+    best = metrics.best_score(problem_type)
+    found = chosen.find(workdir, weights, ema_decays=decays, best=best, step=step)
     variables = checkpoint.restore_variables(
         workdir,
-        step,
+        found.step,
         {"params": abstract_params(model)},
         sharding.replicated(sharding.make_mesh()),  # of all processes
-        ema_decay=emas.get(weights or "ema"),
+        ema_decay=found.ema_decay,
     )
     return _Contents(
-        origin=f"the run {workdir} at step {step}",
+        origin=f"the run {workdir} {found}",
         state=flatten_dict(jax.device_get(variables["params"]), sep="/"),
         fields=fields,
         labels=class_names,
@@ -331,6 +333,23 @@ def _read_workdir(workdir, weights, step):
         problem_type=problem_type,
         licence=config.get("licence"),
     )
+
+
+def run_and_name(source: str | os.PathLike) -> tuple[str | os.PathLike, str | None]:
+    """Splits RUN@NAME into the workdir of a run and the name of its weights. A source that is
+    there, or is no run with a name, stays as it is, without a name."""
+    run, _, name = str(source).rpartition("@")
+    is_there = not run or os.path.exists(source)
+    is_run = not is_there and (Path(run).expanduser() / "checkpoints").is_dir()
+    return (run, name) if is_run else (source, None)
+
+
+def default_weights(source: str | os.PathLike) -> str | None:
+    """The weights that a tool takes where none are named: "best" of a run that was evaluated, None
+    of anything else."""
+    workdir = Path(source).expanduser()
+    is_scored = (workdir / "checkpoints").is_dir() and any(checkpoint.scores(workdir).values())
+    return "best" if is_scored else None
 
 
 def processor_of_run(config: Mapping[str, Any]) -> ImageProcessor:

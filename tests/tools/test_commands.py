@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -100,7 +101,8 @@ def test_predict_prints_no_commands_of_a_terminal(monkeypatch, capsys, images):
     def classify(images, **_):
         return [[{"label": "\x1b]0;x\x07 猫\n", "score": 0.5}]] * len(images)
 
-    monkeypatch.setattr(predict.Classifier, "from_pretrained", lambda *_, **__: classify)
+    monkeypatch.setattr(predict.Classifier, "of", lambda _: classify)
+    monkeypatch.setattr(predict.pretrained, "load", lambda *_, **__: SimpleNamespace(origin="x"))
     status, printed = run(monkeypatch, capsys, predict, images[0], "--model=x")
     assert (status, printed) == (0, f"{images[0]}\n    0.5000  \\x1b]0;x\\x07 猫\\n\n")
 
@@ -111,7 +113,8 @@ def test_convert_goes_through_every_format_and_back(monkeypatch, capsys, tmp_pat
     for name in ("timm", "transformers", "torchvision", "official"):
         out = tmp_path / name
         status, printed = run(monkeypatch, capsys, convert, source, out, f"--format={name}")
-        assert (status, printed) == (0, f"{out} holds {source} in the format of {name}\n")
+        origin = pretrained.load(source).origin
+        assert (status, printed) == (0, f"{out} holds {origin} in the format of {name}\n")
         source = out
     last = pretrained.load(source)
     assert last.model == first.model and last.labels == first.labels
