@@ -60,8 +60,8 @@ def test_the_logged_numbers_come_again_to_the_last_digit(finished_run, tmp_path)
     assert step["loss"] != ema["loss"]
     lines = done.stdout.splitlines()
     assert lines[:6] == [
-        f"ema: the run {finished_run} at step 44 (EMA 0.9, val_ema/top1 {last['val_ema/top1']:.4f}), "
-        "on digits",
+        f"ema: the run {finished_run} at step 44 (EMA 0.9, val_ema/top1 "
+        f"{last['val_ema/top1']:.4f}), on digits",
         f"16 px, crop_pct 1, bicubic; as {finished_run}/config.json says",
         f"loss  {last['val_ema/loss']!r}",
         f"top1  {last['val_ema/top1']!r}",
