@@ -147,25 +147,28 @@ def train(
         ):
             log.begin(description, task.class_names)
 
-            def evaluate(step, state):
-                """The scores after a step; None where the run stops before they are known."""
+            def evaluate(state):
+                """The totals of each of the weights; None where the run stops before they are
+                known."""
                 with log.paused("evaluation"):
                     weights, batches = update.weights(state), feed.evaluate(val_batches)
-                    totals = steps.evaluate(
+                    return steps.evaluate(
                         eval_step, evaluation, weights, batches, watch.interrupted
                     )
-                if step == num_steps and evaluation.report:
-                    log.print(f"{update.reported}: {evaluation.report(totals[update.reported])}")
-                return totals and steps.scores(evaluation, totals)
 
             # Where the run was stopped before an evaluation, this comes first.
             if first and is_evaluated(first) and not checkpoints.latest_has_scores:
-                if (scores := evaluate(first, state)) is None:
+                if (totals := evaluate(state)) is None:
                     log.stopped(first)
                     watch.leave()
+                scores = steps.scores(evaluation, totals)
                 log.add(scores)
                 log.flush()
                 checkpoints.add_scores(first, scores)
+
+            if log.has_waited(config.patience):
+                log.finished(task.commands)
+                return state
 
             batches = log.timed(feed.train(train_batches, start=first))
             train_step = profiling.traced(train_step, steps=profiled, folder=workdir / "profile")
@@ -178,17 +181,22 @@ def train(
                 scores = None
                 if is_evaluated(step):
                     if not stop:
-                        scores = evaluate(step, state)
+                        totals = evaluate(state)
+                        scores = totals and steps.scores(evaluation, totals)
                         stop = scores is None
                     log.add(scores or {})
-                if is_saved(step) or stop:
+                    is_last = is_last or log.has_waited(config.patience)
+                if is_last and scores and evaluation.report:
+                    log.print(f"{update.reported}: {evaluation.report(totals[update.reported])}")
+                if is_saved(step) or is_last or stop:
                     with log.paused("checkpoint"):
                         checkpoints.save(step, state, metrics=scores, before=log.to_disk)
                 if stop:
                     log.stopped(step)
                     break
-            else:
-                log.finished(task.commands)
+                if is_last:
+                    log.finished(task.commands)
+                    break
     watch.leave()
     return state
 

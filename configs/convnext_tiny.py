@@ -180,6 +180,8 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict(dict(data=-1, fsdp=1))  # devices; -1: all that fsdp leaves
     config.eval_every_epochs = 1  # between scores; they come after the last update, too
     config.eval_every_steps = config_dict.placeholder(int)  # None: by the epochs
+    # Evaluations without a better score after which a run ends; None: it never does so.
+    config.patience = config_dict.placeholder(int)
     config.checkpoint_every_epochs = 1  # between checkpoints, likewise
     config.checkpoint_every_steps = config_dict.placeholder(int)  # None: by the epochs
     config.keep_checkpoints = 3  # the latest, beside the best; 2 and more

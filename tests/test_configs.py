@@ -233,9 +233,7 @@ def test_every_section_is_the_keywords_of_one_function(name):
     inspect.signature(erasing.erase).bind(key, 0, **config.erase)
     inspect.signature(mixup.mix).bind(key, 0, 0, num_classes=0, **config.mix)
     inspect.signature(sharding.make_mesh).bind(**config.mesh)
-    inspect.signature(log.Log).bind(
-        "", start_step=0, num_steps=0, batch_size=0, config={}, best="", **config.log
-    )
+    inspect.signature(log.Log).bind("", 0, None, config={}, best="", **config.log)
     schedule = optimizer.schedule(2 * config.num_epochs, 2, **config.schedule)
     parts = ["stem_conv", *(f"stage_{stage}_block_0" for stage in range(4)), "head"]
     params = {part: {"kernel": jnp.ones(2)} for part in parts}

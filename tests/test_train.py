@@ -25,6 +25,7 @@ from convnext.errors import InputError, RunError
 from convnext.evaluation import evaluate as evaluation
 from convnext.runs import checkpoint, interruption
 from convnext.runs import log as logs
+from convnext.tasks import classification
 from convnext.training import erasing, mixup
 from convnext.weights import pretrained
 from tests.helpers.archives import write_flowers
@@ -142,6 +143,45 @@ def test_the_state_is_donated(wired):
 def test_the_best_by_the_average_is_kept(wired):
     steps = sorted(int(path.name) for path in (wired.workdir / "checkpoints").iterdir())
     assert steps == [2, 6, 8]
+
+
+def test_a_run_ends_where_evaluations_bring_nothing_better(tmp_path, monkeypatch, capsys):
+    """And stays ended, unless it is given more patience."""
+    scores = iter((0.5, 0.3, 0.4, 0.35, 0.2, 0.6))
+    made = []
+
+    def train_step(state, batch, **_):
+        zeros = {name: jnp.zeros(()) for name in ("loss", "grad_norm", "skipped_in_a_row")}
+        return state.replace(step=state.step + 1), zeros
+
+    def evaluate(*_):
+        made.append(next(scores))
+        return {"val": {"loss": made[-1], "top1": 1 - made[-1], "count": 1}}
+
+    monkeypatch.setattr(train_command.steps, "train_step", train_step)
+    monkeypatch.setattr(train_command.steps, "evaluate", evaluate)
+    monkeypatch.setattr(
+        train_command.steps, "scores", lambda _, totals: {"val/top1": totals["val"]["top1"]}
+    )
+    config = small(
+        batch_size=704, num_epochs=3, eval_every_steps=1, checkpoint_every_steps=100, ema_decays=(),
+        patience=2, **{"model.depths": (1,), "model.dims": (8,), "mix.group_size": 32},
+    )  # fmt: skip
+    monkeypatch.setattr(classification, "report", lambda *_, **__: "the matrix")
+    assert train_command.train(config, tmp_path).step == 4
+    said = capsys.readouterr().out
+    assert "fewer where 2 evaluations bring no better top1" in said
+    assert "val: the matrix" in said
+    ended = "ended      at step 4 of 6: 2 evaluations without a better score\n"
+    assert ended in said and "best       val/top1 0.7000 at step 2, 0.6500 at the last\n" in said
+    assert (tmp_path / "curves.png").is_file()
+
+    assert train_command.train(config, tmp_path).step == 4
+    assert ended in capsys.readouterr().out and len(made) == 4
+
+    config.patience = 3
+    assert train_command.train(config, tmp_path).step == 6
+    assert made[4:] == [0.2, 0.6]
 
 
 def test_the_log_is_on_the_disk_before_a_save(wired):

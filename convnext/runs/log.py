@@ -111,15 +111,22 @@ class Log:
         self.print(description)
         if self._last.step:
             self.print(f"resumes from step {self._last.step}")
-        place = programs.place()
-        kept = f"; the next run finds it in {place}" if place else ""
-        self.print(f"compiling  the training step{kept}")
-        self._began = time.monotonic()
+
+    def has_waited(self, patience: int | None) -> bool:
+        """Whether so many evaluations brought no better score. To be called by all processes."""
+        if patience is None:
+            return False
+        self.flush()
+        return hosts.agreed(self._score.waited) >= patience
 
     def finished(self, commands: Sequence[str]) -> None:
         """Prints the scores of the run, where its weights are, and what comes next."""
         self.flush()
         score, last = self._score, self._last.values.get(self._score.name)
+        if (step := self._last.step) < self.num_steps:
+            self.save_curves()
+            without = f"{score.waited} evaluations without a better score"
+            self.print(f"ended      at step {step:,} of {self.num_steps:,}: {without}")
         if score.best is not None:
             last = "" if last is None else f", {last:.4f} at the last"
             self.print(f"best       {score.name} {score.best:.4f} at step {score.step:,}{last}")
@@ -181,6 +188,9 @@ class Log:
         """Yields the batches. The share of the time in which the next one was waited for is logged
         as data/wait_fraction."""
         iterator = iter(batches)
+        place, self._began = programs.place(), time.monotonic()
+        kept = f"; the next run finds it in {place}" if place else ""
+        self.print(f"compiling  the training step{kept}")
         while True:
             begin = time.monotonic()
             self._is_fetching = True

@@ -39,6 +39,8 @@ def check(config: Mapping[str, Any], task: Task, mesh: jax.sharding.Mesh) -> Non
     """Raises InputError for what is out of range, as far as it is known before a run begins."""
     for name, least in dict(num_workers=0, max_bad_images=0, max_skipped=1).items():
         require(config[name] >= least, name, config[name], f"{least} and more")
+    if config.patience is not None:
+        require(config.patience >= 1, "patience", config.patience, "1 and more, or None")
     every_steps = config.log.every_steps
     require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
     checkpoint.check(config.keep_checkpoints, config.on_save_error)
@@ -76,6 +78,8 @@ def describe(
     length = f"{epochs.steps_per_epoch:,} per epoch, {epochs.num_epochs} epochs, {steps:,} in all"
     if config.num_steps is not None:
         length = f"{steps:,} in all, which is {passes:.4g} epochs"
+    if config.patience is not None:
+        length += f"; fewer where {config.patience} evaluations bring no better {task.best}"
     rates = (f"{schedule(step - 1):.4g} at step {step:,}" for step in _corners(config, epochs))
     return "\n".join(
         [

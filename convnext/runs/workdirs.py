@@ -23,7 +23,8 @@ from convnext.files import text
 FREE = (
     "checkpoint_every_epochs", "checkpoint_every_steps", "data.root", "eval_every_epochs",
     "eval_every_steps", "init_from", "keep_checkpoints", "log", "max_bad_images", "max_skipped",
-    "mesh", "model.kernels", "model.remat", "num_workers", "on_save_error", "published",
+    "mesh", "model.kernels", "model.remat", "num_workers", "on_save_error", "patience",
+    "published",
 )  # fmt: skip
 
 # What runs had before there was the field.

@@ -51,14 +51,17 @@ class Score:
         self.label = {"top1": "top-1", "loss": "val loss"}.get(self.metric, self.metric)
         self.best: float | None = None  # so far
         self.step = 0  # of the best
+        self.waited = 0  # evaluations since then
 
     def add(self, step: int, values: Mapping[str, float | None]) -> None:
         """Takes the values of a line."""
-        value = values.get(self.name)
-        if value is None or not math.isfinite(value):
+        if self.name not in values:
             return
-        if self.best is None or self._sign * value > self._sign * self.best:
-            self.best, self.step = value, step
+        value = values[self.name]
+        is_finite = value is not None and math.isfinite(value)
+        self.waited += 1
+        if is_finite and (self.best is None or self._sign * value > self._sign * self.best):
+            self.best, self.step, self.waited = value, step, 0
 
 
 COLUMNS = (
