@@ -78,7 +78,7 @@ class Log:
                 workdirs.keep_earlier(self.workdir)
             lines = read(path)
             text.replace(self.workdir / "config.json", _json(config))
-            text.replace(self.workdir / "environment.json", _json(environment.describe()))
+            self._note_environment(is_first=start_step == 0)
             self._lines = writers.Lines(path, lines, start_step, self._disk)
             for line in self._lines.before:
                 self._score.add(line["step"], line)
@@ -93,6 +93,16 @@ class Log:
             self._writers.append(
                 writers.WandB(wandb, wandb_project, self.workdir, config, start_step, last_step)
             )
+
+    def _note_environment(self, is_first):
+        path, now = self.workdir / "environment.json", environment.describe()
+        if path.exists() and not is_first:
+            before = text.read_json(path, dict, workdirs.ACCEPTED)
+            for change in environment.other_pixels(before, now):
+                self.print(
+                    f"changed since the run was last started: {change}; its pixels may be others"
+                )
+        text.replace(path, _json(now))
 
     def _is_of_another_run(self, config):
         lines, before = self.workdir / "metrics.jsonl", self.workdir / "config.json"

@@ -4,9 +4,12 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numba
 import numpy as np
+import PIL
 import pytest
 
+import convnext
 from convnext import hosts
 from convnext.data.epochs import Epochs
 from convnext.errors import InputError
@@ -49,14 +52,22 @@ def test_one_line_for_each_step_that_is_due_or_evaluated(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
-def test_a_run_says_what_it_was_last_started_on(tmp_path, monkeypatch):
+def test_a_run_says_what_it_was_last_started_on(tmp_path, monkeypatch, capsys):
     open_log(tmp_path).__exit__()
     said = json.loads((tmp_path / "environment.json").read_text())
     assert said["jax"] == jax.__version__ and said["python"] == platform.python_version()
+    assert (said["convnext-jax"], said["numba"]) == (convnext.__version__, numba.__version__)
     assert (said["device_kind"], said["device_count"], said["process_count"]) == ("cpu", 8, 1)
 
     monkeypatch.setattr(jax, "device_count", lambda: 16)
+    said["pillow"] = "1.0"
+    (tmp_path / "environment.json").write_text(json.dumps(said))
+    capsys.readouterr()
     open_log(tmp_path, start_step=2).__exit__()
+    assert capsys.readouterr().out == (
+        f"changed since the run was last started: pillow is {PIL.__version__} and was 1.0; its "
+        "pixels may be others\n"
+    )
     said = json.loads((tmp_path / "environment.json").read_text())
     assert said["device_count"] == 16
 
