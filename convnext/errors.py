@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,13 @@ def require(condition: Any, name: str, given: Any, accepted: Any) -> None:
         except (RecursionError, ValueError):  # deeply nested lists, or a number of many digits
             given = f"a {type(given).__name__} too large to print"
         raise InputError(f"{name} is {given}", f"{accepted}")
+
+
+def require_local(name: str, given: Any) -> None:
+    """Raises InputError for the address of a store, such as gs://bucket/folder: files are read and
+    written as those of a disk, which a store can be mounted as."""
+    is_local = not re.match(r"[a-zA-Z][\w+.-]+:/", str(given))
+    require(is_local, name, str(given), "a folder of a disk, or a store that is mounted as one")
 
 
 def require_range(name: str, given: Any, least: float, most: float) -> None:

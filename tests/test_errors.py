@@ -1,8 +1,9 @@
 import math
+from pathlib import Path
 
 import pytest
 
-from convnext.errors import InputError, printable, reported, require, require_range
+from convnext.errors import InputError, printable, reported, require, require_local, require_range
 
 
 def test_a_message_is_one_line_that_no_terminal_obeys():
@@ -36,3 +37,14 @@ def test_a_range_is_two_numbers_in_order(given):
 def test_a_command_ends_with_it():
     with pytest.raises(SystemExit, match="^error: a b$"), reported():
         raise InputError("a\nb")
+
+
+@pytest.mark.parametrize("given", ["gs://a/b", "s3:/a", Path("gs://a"), "file:///a"])
+def test_the_address_of_a_store_is_no_folder(given):
+    with pytest.raises(InputError, match=f"^x is '{given}'; accepted: a folder of a disk, or a"):
+        require_local("x", given)
+
+
+@pytest.mark.parametrize("given", ["a/b", "/a", "C:/a", "a:b", None, Path("gs")])
+def test_a_folder_is_local(given):
+    require_local("x", given)

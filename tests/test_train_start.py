@@ -23,7 +23,10 @@ def test_another_recipe_in_the_workdir_is_refused_and_nothing_is_touched(finishe
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     config = small(**{"model.dims": (8, 24), "num_epochs": 6, "num_workers": 1})
-    changes = r"model.dims is \[8, 24\] and was \[8, 16\], num_epochs is 6 and was 4; accepted"
+    changes = (
+        r"model.dims is \[8, 24\] and was \[8, 16\], num_epochs is 6 and was 4; accepted: .*; to "
+        f"train on from its weights another --workdir with --config.init_from={workdir}$"
+    )
     with pytest.raises(InputError, match=f"is of another recipe: {changes}"):
         train_command.train(config, workdir)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
@@ -37,6 +40,17 @@ def test_before_the_first_checkpoint_the_recipe_may_not_change_either(finished, 
             train_command.train(small(seed=7), tmp_path, dry_run=dry_run)
     train_command.train(small(seed=7), tmp_path, dry_run=True, start_anew=True)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_store_is_refused_in_a_line(tmp_path):
+    done = run(*command("train.py", "gs://bucket/run"))
+    assert done.returncode == 1 and done.stderr == (
+        "error: --workdir is 'gs://bucket/run'; accepted: a folder of a disk, or a store that is "
+        "mounted as one\n"
+    )
+    config = small(**{"data.name": "folder", "data.root": "gs://bucket/images"})
+    with pytest.raises(InputError, match="^data.root is 'gs://bucket/images'; accepted: a folder"):
+        train_command.train(config, tmp_path / "run")
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path):

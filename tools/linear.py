@@ -19,7 +19,7 @@ import optax
 from configs import finetune
 from convnext import sharding, tasks
 from convnext.data.epochs import Epochs
-from convnext.errors import InputError, reported
+from convnext.errors import InputError, reported, require_local
 from convnext.runs import checkpoint, plan, programs, workdirs
 from convnext.runs.log import Log
 from convnext.tasks import scoring
@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num_workers", type=int, default=0, help="(%(default)s)")
     args = parser.parse_args(argv)
     with reported(), programs.kept():
+        require_local("--workdir", args.workdir)
         config = recipe(**vars(args))
         scores = write(config, args.workdir.expanduser())
         count = scores.pop("count")

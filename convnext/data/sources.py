@@ -16,7 +16,7 @@ import numpy as np
 
 from convnext import hosts
 from convnext.data import archives, arrayrecord, folders, in_memory, prepared, tables
-from convnext.errors import InputError, require
+from convnext.errors import InputError, require, require_local
 from convnext.images import decode
 
 SAMPLED = 64  # examples, spread over a source, that `fingerprint` hashes; at most twice as many
@@ -35,6 +35,9 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns an example. Raises InputError with its name if the image cannot be read."""
         ...
+
+
+ON_DISK = ("folder", "arrayrecord", "parquet")  # TensorFlow Datasets reads stores, too
 
 
 def load(
@@ -64,6 +67,8 @@ def load(
     """
     check_val_fraction(val_fraction)
     root = None if root is None else os.path.expanduser(root)
+    if name in ON_DISK:
+        require_local("data.root", root)
     match name:
         case "digits":
             train, val = in_memory.digits()

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, FieldReference, config_flags
 
 from convnext import hosts
-from convnext.errors import InputError, RunError, reported
+from convnext.errors import InputError, RunError, reported, require_local
 from convnext.files import open_files
 from convnext.runs import config_fields, meant, programs, workdirs
 
@@ -81,6 +81,7 @@ def run(
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax says much
         hosts.connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        require_local("--workdir", WORKDIR.value)
         workdir = Path(WORKDIR.value) if WORKDIR.value else None
         if workdir is None and FLAGS["config"].present:
             path, _, variant = config_flags.get_config_filename(FLAGS["config"]).partition(":")

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import jax
 
 from convnext import hosts
 from convnext.data.epochs import Epochs
-from convnext.errors import RunError, require
+from convnext.errors import InputError, RunError, require
 from convnext.files import text
 from convnext.runs import environment, plots, programs, workdirs, writers
 
@@ -96,12 +96,10 @@ class Log:
 
     def _note_environment(self, is_first):
         path, now = self.workdir / "environment.json", environment.describe()
-        if path.exists() and not is_first:
-            before = text.read_json(path, dict, workdirs.ACCEPTED)
+        with suppress(InputError):  # what it was is not known
+            before = {} if is_first else text.read_json(path)
             for change in environment.other_pixels(before, now):
-                self.print(
-                    f"changed since the run was last started: {change}; its pixels may be others"
-                )
+                self.print(f"changed since the last start, and so may be pixels: {change}")
         text.replace(path, _json(now))
 
     def _is_of_another_run(self, config):

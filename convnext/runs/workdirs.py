@@ -152,10 +152,15 @@ def check_config(
         f"{name} is {now[name]!r} and was {before[name]!r}" for name in changed if name not in free
     ]
     if refused:
-        raise InputError(
-            f"{workdir} is of another recipe: {', '.join(refused)}",
-            f"the values of {path}, another --workdir, or where no checkpoint is left --start_anew",
+        accepted = (
+            f"the values of {path}, another --workdir, or where no checkpoint is left --start_anew"
         )
+        if {"num_epochs", "num_steps"} & set(changed):
+            accepted = (
+                f"the values of {path}; to train on from its weights another --workdir with "
+                f"--config.init_from={workdir}"
+            )
+        raise InputError(f"{workdir} is of another recipe: {', '.join(refused)}", accepted)
     other = [name for name in DATA if now.get(name) != before.get(name, now.get(name))]
     if other:
         listed = ", ".join(f"{name} is {now[name]!r} and was {before[name]!r}" for name in other)

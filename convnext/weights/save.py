@@ -113,10 +113,12 @@ def _write(folder, state, texts, with_torch):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         scratch = Path(scratch)
-        safetensors.numpy.save_file(state, scratch / "model.safetensors", {"format": "pt"})
+        tensors = scratch / "model.safetensors"
+        safetensors.numpy.save_file(state, tensors, {"format": "pt"})
         for name, value in texts.items():
             text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
             (scratch / name).write_text(text, encoding="utf-8")
+            tensors.chmod((scratch / name).stat().st_mode)  # save_file's is 600
         if with_torch and importlib.util.find_spec("torch"):
             import torch
 

@@ -65,8 +65,8 @@ def test_a_run_says_what_it_was_last_started_on(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     open_log(tmp_path, start_step=2).__exit__()
     assert capsys.readouterr().out == (
-        f"changed since the run was last started: pillow is {PIL.__version__} and was 1.0; its "
-        "pixels may be others\n"
+        "changed since the last start, and so may be pixels: "
+        f"pillow is {PIL.__version__} and was 1.0\n"
     )
     said = json.loads((tmp_path / "environment.json").read_text())
     assert said["device_count"] == 16

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -101,6 +102,16 @@ def test_the_names_of_timm_have_an_mlp_of_convolutions_where_timm_has(tmp_path):
         assert shape == [160, 40, 1, 1]
         assert file.get_slice("head.fc.weight").get_shape() == [1000, 320]
     assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "convnext_atto"
+
+
+def test_all_files_have_the_mode_that_the_user_gives(tmp_path):
+    found = pretrained.load(FOLDER / "official_v1.pth")
+    before = os.umask(0o027)
+    try:
+        convnext.save_pretrained(tmp_path, found.model, found.params, format="timm")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
