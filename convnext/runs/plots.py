@@ -18,22 +18,26 @@ def save_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike, sco
     }
     figure = Figure(figsize=(13, 3.6), layout="constrained")  # pyplot's would need a screen
     axes = figure.subplots(1, len(panels))
+    drawn: dict[str, list[float]] = {}
     for axis, (title, curves) in zip(axes, panels.items(), strict=True):
         for name in curves:
             points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
             if points:
-                axis.plot(*zip(*points, strict=True), label=name)
+                at, drawn[name] = zip(*points, strict=True)
+                axis.plot(at, drawn[name], label=name)
         axis.set_title("top-1" if title == "top1" else title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         if len(curves) > 1:
             axis.legend()
-    best = max((line.get(name) or 0 for line in lines for name in panels[score]), default=0)
     if score != "loss":
-        axes[1].set_ylim(share_range(best))
+        axes[1].set_ylim(share_range([drawn[name] for name in panels[score] if name in drawn]))
     figure.savefig(path, dpi=120)
 
 
-def share_range(best: float) -> tuple[float, float]:
-    """The part of [0, 1] that a plot of shares shows: the end is what one looks at."""
-    return max(0, min(0.9, 1 - 4 * (1 - best))), 1
+def share_range(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The part of [0, 1] that a plot of shares shows: the end is what one looks at, and that of
+    each curve is in it."""
+    ends = [curve[-1] for curve in curves]
+    best = max((max(curve) for curve in curves), default=0)
+    return max(0, min(0.9, 1 - 4 * (1 - best), *(end - 0.05 for end in ends))), 1

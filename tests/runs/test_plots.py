@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from convnext.runs import plots
@@ -33,3 +34,11 @@ def test_a_task_has_its_own_score_in_the_curves(tmp_path):
     assert middle["miou"] > 50 > middle["top1"] == 0
     halves = np.array_split(blue["loss"], 2, axis=1)
     assert all(half.sum() > 50 for half in halves)
+
+
+def test_a_plot_of_shares_shows_the_end_of_each_curve():
+    assert plots.share_range([[0.1, 0.5, 0.98]]) == (pytest.approx(0.9), 1)
+    assert plots.share_range([[0.1, 0.95, 0.9]])[0] == pytest.approx(0.8)
+    low, _ = plots.share_range([[0.1, 0.95], [0.1, 0.6]])
+    assert low == pytest.approx(0.55)
+    assert plots.share_range([[0.02]]) == plots.share_range([]) == (0, 1)

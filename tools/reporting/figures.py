@@ -94,7 +94,7 @@ def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Mark
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(4.9, 3.0), layout="constrained")
         axis = figure.subplots()
-        values = []
+        finite = []
         for number, curve in enumerate(drawn):
             colour, dash = STAND_INS[f"series-{curve.colour}"], DASHES[curve.dash]
             x, low, mean, high = stretches(curve.points)
@@ -102,11 +102,12 @@ def curves(name: str, drawn: Sequence[Curve], *, is_share: bool = False) -> Mark
             axis.plot(x, mean, color=colour, gid=f"data-{number}", **dash, **marker)
             if (low < high).any() and not curve.among_others:
                 axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-            values += mean[np.isfinite(mean)].tolist()
-        highest = max(values, default=0)
+            finite.append(mean[np.isfinite(mean)])
+        values = np.concatenate([*finite, []])
+        highest = values.max(initial=0)
         if is_share:
-            axis.set_ylim(share_range(highest))
-        elif values and min(values) > 0 and highest > 20 * np.median(values):
+            axis.set_ylim(share_range([curve for curve in finite if len(curve)]))
+        elif len(values) and values.min() > 0 and highest > 20 * np.median(values):
             # The gradients of a few updates have a hundred times the usual norm.
             axis.set_yscale("log")
         whole = FuncFormatter(lambda x, _: f"{x:,.0f}")
