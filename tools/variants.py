@@ -1,6 +1,6 @@
-"""Prints every variant with its size and its published figures.
+"""Prints every variant with its size and its published figures, or the published weights.
 
-    python -m tools.variants
+    python -m tools.variants [--weights]
 
 GMACs are computed: those of convolutions and linear layers in one image's forward pass. Published
 figures are from the README files of facebookresearch/ConvNeXt and ConvNeXt-V2 (base at 384: from
@@ -8,12 +8,15 @@ the paper; the README's 47.0 is wrong). For models that only timm has, they are 
 files.
 """
 
+import argparse
+
 from rich.console import Console
 from rich.table import Table
 
 from convnext import VARIANTS, ConvNeXt
 from convnext.models.convnext import abstract_params, macs
 from convnext.runs.plan import parameter_count
+from convnext.weights import published
 
 # GMACs at 224 and 384 pixels; top-1 on ImageNet-1k in percent, as "pixels: top-1" after the data
 # set of the pre-training, if there was one.
@@ -74,11 +77,42 @@ def rows() -> list[tuple[str, ...]]:
     return table
 
 
-def main() -> None:
+WEIGHTS = {"weights": "left", "default": "left", "classes": "right", "parameters": "right",
+           "pixels": "right", "top-1": "right", "licence": "left"}  # fmt: skip
+
+
+def weights() -> list[tuple[str, ...]]:
+    """Returns id, name without a tag where that means these, classes, parameters, pixels, top-1 on
+    ImageNet-1k at these, and licence, of all published weights."""
+    return [
+        (
+            each.id,
+            each.name.partition(".")[0] if each.is_default else "",
+            f"{each.classes:,}" if each.classes else "features",
+            f"{each.parameters:,}",
+            f"{each.pixels}",
+            "" if each.top1 is None else f"{each.top1:.1f}",
+            each.licence,
+        )
+        for each in published.weights()
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.variants",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--weights", action="store_true", help="published ones, for --model and --config.init_from"
+    )
+    is_of_weights = parser.parse_args(argv).weights
     table = Table(box=None, pad_edge=False)
-    for header, justify in COLUMNS.items():
+    for header, justify in (WEIGHTS if is_of_weights else COLUMNS).items():
         table.add_column(header, justify=justify, no_wrap=True)
-    for row in rows():
+    for row in weights() if is_of_weights else rows():
         table.add_row(*row)
     Console(width=190).print(table)
 

@@ -23,7 +23,7 @@ from convnext.task import Batch, Evaluation, Source, Task, Variables
 from convnext.tasks import linear as linear_classifier
 from convnext.tasks import recipe, scoring
 from convnext.training import augmentation, erasing, losses, metrics, mixup, steps
-from convnext.weights import pretrained
+from convnext.weights import pretrained, published
 from convnext.weights.pretrained import Pretrained
 
 PLACES = ("host", "device")  # where images are augmented
@@ -98,7 +98,13 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     reported = dict(class_names=train_source.class_names, baseline=config.linear.top1)
 
     def describe(params: Any) -> list[str]:
-        return [plan.model(model, params, size), plan.precision(model), *said, *found, *chosen]
+        weights = []
+        if config.init_from:
+            known = published.find(config.init_from)
+            licence = config.licence or (known and known.licence)
+            weights = [f"weights    {config.init_from}, {published.terms(licence)}"]
+        architecture = [plan.model(model, params, size), plan.precision(model)]
+        return [*architecture, *weights, *said, *found, *chosen]
 
     return Task(
         config=config,

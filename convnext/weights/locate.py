@@ -11,6 +11,7 @@ import safetensors.numpy
 
 from convnext.errors import InputError, require
 from convnext.files import text, torch_save
+from convnext.weights import published
 
 # Files of weights. Of those in a folder or repository, the first in this order is read.
 WEIGHT_FILES = (
@@ -30,7 +31,7 @@ MAX_TENSORS = 10_000  # every key is matched against the whole table; the larges
 
 def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
     """Returns a local file or folder, and downloads it first if source is the id of a Hugging Face
-    repository.
+    repository, or a name or an address that stands for one (published.find).
 
     Uses the cache, token and offline mode of huggingface_hub (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE).
     Raises InputError if there is nothing, or if it cannot be reached.
@@ -39,6 +40,12 @@ def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
     # os.path.exists returns False where Path.exists raises OSError: for a name too long for a file.
     if os.path.exists(path):
         return path
+    if known := published.find(str(source)):
+        source = known.id
+        path = Path(source)
+    elif re.match("https?://", str(source)):
+        accepted = "the file once it is here, or what python -m tools.variants --weights lists"
+        raise InputError(f"no weights are known at {str(source)[:200]}", accepted)
     is_id = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source))
     if not is_id or path.suffix in SUFFIXES or path.parent.is_dir():
         raise InputError(

@@ -26,7 +26,7 @@ from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import VARIANTS, ConvNeXt, abstract_params, smallest_image
 from convnext.runs import checkpoint, chosen
 from convnext.training import losses, metrics
-from convnext.weights import formats, locate, model_config
+from convnext.weights import formats, locate, model_config, published
 
 SLICED = (21841, 1000)  # a head of ImageNet-22k can be cut to the classes of ImageNet-1k
 
@@ -59,8 +59,9 @@ def from_pretrained(
     """Returns the model and its float32 parameters.
 
     source: a file of weights (.safetensors, or .pth, .pt, .bin by torch.save), a folder with one
-    and its config.json, the workdir of a run, or the id of a Hugging Face repository. The project
-    that wrote it is recognised by the keys, the variant by the shapes and the config.json.
+    and its config.json, the workdir of a run, the id of a Hugging Face repository, or a name such
+    as "convnext_tiny" or an official address that stands for one (published.csv). The project that
+    wrote it is recognised by the keys, the variant by the shapes and the config.json.
     "RUN@best" is the workdir RUN with weights="best", "RUN@1000" with weights="1000".
 
     dtype: what the model computes in. None: what the run computed in, else float32.
@@ -234,7 +235,7 @@ def _read(source, weights, revision=None, step=None):
         labels=declared.labels,
         processor=lambda: _processor(source, file, config),
         problem_type=declared.problem_type,
-        licence=locate.licence(file.parent) if file.name in locate.WEIGHT_FILES else None,
+        licence=_licence(str(source), file),
         is_fcmae=formats.is_autoencoder(state),
     )
     if contents.labels and contents.num_classes not in (0, len(contents.labels)):
@@ -244,6 +245,12 @@ def _read(source, weights, revision=None, step=None):
             "a name for each class of the head",
         )
     return contents
+
+
+def _licence(source, file):
+    stated = locate.licence(file.parent) if file.name in locate.WEIGHT_FILES else None
+    known = published.find(source)
+    return stated or (known and known.licence)
 
 
 def _architecture(state):
