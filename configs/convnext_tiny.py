@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
     # "single_label_classification", "multi_label_classification" or "regression"; None: by the
     # labels (losses.problem_type).
     config.problem_type = config_dict.placeholder(str)
+    # "balanced": the loss of a class weighs by 1 / its number of images; None: each image alike.
+    config.class_weights = config_dict.placeholder(str)
     # Weights to start from: whatever convnext.from_pretrained takes; None: random ones.
     config.init_from = config_dict.placeholder(str)
     # What decides the fields that are None: a rule of tasks/recipe.py, "finetune" or "scratch";

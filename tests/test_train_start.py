@@ -201,7 +201,7 @@ NONSENSE = {
     "optimizer.weight_decay": -1.0, "optimizer.weight_decay_end": NAN, "optimizer.b1": 1.0,
     "optimizer.b2": -1.0, "optimizer.eps": 0.0, "optimizer.clip_norm": 0.0,
     "optimizer.layer_decay": 2.0, "optimizer.layer_decay_type": "double",
-    "max_skipped": 0, "patience": 0, "frozen": "(", "ema_decays": ("a",),
+    "max_skipped": 0, "patience": 0, "class_weights": "x", "frozen": "(", "ema_decays": ("a",),
     "mesh.data": 3, "mesh.fsdp": 16,
     "eval_every_epochs": 0, "eval_every_steps": 0, "checkpoint_every_epochs": 0,
     "checkpoint_every_steps": 0, "keep_checkpoints": 1, "on_save_error": "hope",

@@ -97,6 +97,14 @@ def load(
     return Part(train, np.sort(order[count:])), Part(train, np.sort(order[:count]))
 
 
+def labels(source: Source) -> np.ndarray | None:
+    """The labels [N] or [N, K] of a source; None where they are only known once it is read."""
+    if isinstance(source, Part):
+        inner = labels(source.source)
+        return None if inner is None else inner[source.indices]
+    return getattr(source, "labels", None)
+
+
 def check_val_fraction(val_fraction: float | None) -> None:
     """Raises InputError for what `load` does not take, whatever the data."""
     accepted = "a number between 0 and 1, both excluded"

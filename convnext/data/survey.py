@@ -62,7 +62,7 @@ def _classes(train, val):
     if counts[most] >= UNBALANCED * max(counts[least], 1):
         yield (
             f"unbalanced {counts[most]:,} training images of {names[most]}, {counts[least]:,} of "
-            f"{names[least]}"
+            f"{names[least]}: --config.class_weights=balanced weighs the classes alike"
         )
     missing = [name for name, m in zip(names, asked, strict=True) if m == 0]
     if missing:

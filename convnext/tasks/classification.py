@@ -52,6 +52,9 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     start = cache(partial(recipe.starting_weights, config.init_from))
     config, chosen = recipe.decide(config, train_source, problem_type, mesh, start)
     num_classes = check_num_classes(train_source, label, config.model.num_classes, problem_type)
+    class_weights, weighed = _class_weights(
+        config.class_weights, train_source, num_classes, problem_type
+    )
     if problem_type == losses.SINGLE_LABEL:
         train_source = sources.Labelled(train_source, "training image")
         val_source = sources.Labelled(val_source, "evaluation image")
@@ -104,7 +107,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
             licence = config.licence or (known and known.licence)
             weights = [f"weights    {config.init_from}, {published.terms(licence)}"]
         architecture = [plan.model(model, params, size), plan.precision(model)]
-        return [*architecture, *weights, *said, *found, *chosen]
+        return [*architecture, *weights, *said, *found, *weighed, *chosen]
 
     return Task(
         config=config,
@@ -115,7 +118,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         train_transform=train_transform,
         example=example,
         prepare=partial(prepare, augmented=augmented, normalize=normalize, erase=erase, mix=mix),
-        loss=partial(loss, model=model, problem_type=problem_type),
+        loss=partial(loss, model=model, problem_type=problem_type, class_weights=class_weights),
         evaluation=Evaluation(
             source=val_source,
             transform=eval_transform,
@@ -138,6 +141,24 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
         is_stand_in=is_stand_in,
         activations=partial(activations, model, size),
     )
+
+
+def _class_weights(chosen, source, num_classes, problem_type):
+    """The weights of the classes in the loss, and lines about them."""
+    require(chosen in (None, "balanced"), "class_weights", chosen, "balanced or None")
+    if chosen is None:
+        return None, []
+    is_single = problem_type == losses.SINGLE_LABEL
+    require(is_single, "class_weights", chosen, f"None for a {problem_type}")
+    if isinstance(source, sources.Announced):
+        return None, ["weighing   classes by 1 / their number of images"]
+    labels = sources.labels(source)
+    known = "None, or images whose labels are known before they are read"
+    require(labels is not None, "class_weights", chosen, known)
+    weights = losses.balanced(labels, num_classes)
+    least, most = weights[weights > 0].min(), weights.max()
+    told = f"weighing   classes by 1 / their number of images, {least:.3g} to {most:.3g}"
+    return weights, [told]
 
 
 def _survey(train, val, is_ones_own):
@@ -209,13 +230,19 @@ def prepare(
 
 
 def loss(
-    variables: Variables, batch: Batch, key: jax.Array, *, model: ConvNeXt, problem_type: str
+    variables: Variables,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    model: ConvNeXt,
+    problem_type: str,
+    class_weights: np.ndarray | None = None,
 ) -> tuple[jax.Array, tuple[dict, dict]]:
     """Computes the mean loss of a part of a batch; no other variables change, nothing else is
     logged."""
     logits = model.apply(variables, batch["image"], train=True, rngs={"dropout": key})
-    each = losses.loss(logits, batch["target"], problem_type=problem_type)
-    return each.mean(), ({}, {})
+    options = dict(problem_type=problem_type, class_weights=class_weights)
+    return losses.loss(logits, batch["target"], **options).mean(), ({}, {})
 
 
 def measure(

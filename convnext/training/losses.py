@@ -51,11 +51,29 @@ def targets(
     return one_hot * (1 - label_smoothing) + label_smoothing / num_classes
 
 
-def loss(logits: jax.Array, targets: jax.Array, *, problem_type: str = SINGLE_LABEL) -> jax.Array:
-    """[N]: cross-entropy of one label; of several, binary, mean over classes; or mean square."""
+def balanced(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Weights of the classes, float32 [K], by which each has the same share of the loss: 1 / its
+    number of labels [N], and 1 in the mean over the labels; 0 of a class without any."""
+    counts = np.bincount(labels, minlength=num_classes)
+    shares = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.where(counts > 0, shares, 0).astype(np.float32)
+
+
+def loss(
+    logits: jax.Array,
+    targets: jax.Array,
+    *,
+    problem_type: str = SINGLE_LABEL,
+    class_weights: np.ndarray | None = None,
+) -> jax.Array:
+    """[N]: cross-entropy of one label; of several, binary, mean over classes; or mean square.
+
+    class_weights [K]: factors on the terms of the first, as in PyTorch's of class probabilities.
+    """
     require(problem_type in PROBLEM_TYPES, "problem_type", problem_type, ", ".join(PROBLEM_TYPES))
     if problem_type == MULTI_LABEL:
         return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
     if problem_type == REGRESSION:
         return jnp.square(logits - targets).mean(axis=-1)
-    return optax.softmax_cross_entropy(logits, targets)
+    weighted = targets if class_weights is None else targets * class_weights
+    return optax.softmax_cross_entropy(logits, weighted)

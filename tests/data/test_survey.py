@@ -30,7 +30,8 @@ def root(tmp_path):
 def test_each_class_is_counted_and_what_may_be_wrong_is_said(root):
     assert told(root) == [
         "classes    cat 30 + 2, dog 3 + 1, eel 4 + 0",
-        "unbalanced 30 training images of cat, 3 of dog",
+        "unbalanced 30 training images of cat, 3 of dog: --config.class_weights=balanced weighs "
+        "the classes alike",
         "not asked  no validation images of eel",
     ]
 

@@ -169,3 +169,44 @@ def test_of_files_only_what_a_crop_needs_is_decoded_on_the_host(crop, tmp_path):
 def test_what_is_out_of_range_is_refused_on_the_device_too():
     with pytest.raises(InputError, match="augment.flip_prob is 2.0; accepted: 0 to 1"):
         made(**{"augment.flip_prob": 2.0})
+
+
+def test_classes_of_few_images_may_weigh_more(monkeypatch):
+    config = digits.get_config()
+    config.class_weights = "balanced"
+    train, val = sources.load("digits")
+    some = np.flatnonzero((train.labels > 0) | (np.arange(len(train)) % 3 == 0))
+    monkeypatch.setattr(sources, "load", lambda **_: (sources.Part(train, some), val))
+    task = classification.make(config, sharding.make_mesh())
+    counts = np.bincount(train.labels[some])
+    weights = task.loss.keywords["class_weights"]
+    np.testing.assert_allclose(weights, len(some) / (10 * counts), rtol=1e-6)
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    told = f"{weights.min():.3g} to {weights.max():.3g}"
+    assert f"weighing   classes by 1 / their number of images, {told}" in task.describe(params)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (dict(class_weights="equal"), "class_weights is 'equal'; accepted: balanced or None"),
+        (
+            dict(class_weights="balanced", problem_type=losses.MULTI_LABEL),
+            "class_weights is 'balanced'; accepted: None for a multi_label_classification",
+        ),
+    ],
+)
+def test_weights_of_classes_are_for_one_label_each(given, message):
+    config = digits.get_config()
+    config.update(given)
+    refused(f"^{message}$", classification.make, config, sharding.make_mesh())
+
+
+def test_weights_of_classes_want_labels_that_are_known(monkeypatch):
+    train, val = sources.load("digits")
+    read = sources.Joined([train])
+    monkeypatch.setattr(sources, "load", lambda **_: (read, val))
+    config = digits.get_config()
+    config.class_weights = "balanced"
+    refused("accepted: None, or images whose labels are known before", classification.make, config,
+            sharding.make_mesh())  # fmt: skip

@@ -67,3 +67,19 @@ def test_a_regression_costs_the_mean_square():
 def test_smoothing_is_spread_over_all_classes():
     targets = losses.targets(jnp.array([1]), num_classes=4, label_smoothing=0.2)
     np.testing.assert_allclose(targets, [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
+
+
+def test_classes_may_weigh_alike():
+    weights = losses.balanced(np.array([0, 0, 0, 1, 3, 3]), 4)
+    np.testing.assert_allclose(weights, [6 / 9, 6 / 3, 0, 6 / 6])  # of three classes
+    assert weights[[0, 0, 0, 1, 3, 3]].mean() == pytest.approx(1)
+
+
+def test_weights_of_classes_are_factors_on_their_terms():
+    logits = np.array([[1.0, 2.0, 3.0], [0.0, 1.0, -1.0]], np.float32)
+    targets = np.array([[0.9, 0.1, 0.0], [0.0, 0.0, 1.0]], np.float32)
+    weights = np.array([2.0, 0.5, 4.0], np.float32)
+    log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -(weights * targets * log_shares).sum(axis=1)
+    found = losses.loss(jnp.asarray(logits), jnp.asarray(targets), class_weights=weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
