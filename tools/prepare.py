@@ -22,7 +22,6 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path, PurePath
 
-from array_record.python.array_record_module import ArrayRecordWriter
 from rich import progress
 
 from convnext.data import archives, arrayrecord, folders
@@ -177,6 +176,15 @@ def _with_name(names, entry):
     return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
+def _writer():
+    """The class of ArrayRecord's writer, which has no wheel for Windows."""
+    try:
+        from array_record.python.array_record_module import ArrayRecordWriter
+    except ImportError as error:
+        raise InputError(f"array_record cannot be imported ({error})", "Linux or macOS") from error
+    return ArrayRecordWriter
+
+
 class _Shard:
     """Shard that is being written. The file gets its name when it is whole."""
 
@@ -189,7 +197,7 @@ class _Shard:
         self.file = f"{split}-{number:05d}.array_record"
         self.unfinished = out / f"{self.file}.tmp"
         # One record a chunk, as records are read in any order; images are compressed already.
-        self.writer = ArrayRecordWriter(str(self.unfinished), "group_size:1,uncompressed")
+        self.writer = _writer()(str(self.unfinished), "group_size:1,uncompressed")
 
     def add(self, entry: archives.Entry, data: bytes, damage: str | None) -> None:
         self.read += 1
