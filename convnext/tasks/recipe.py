@@ -36,7 +36,8 @@ OF_THE_DATA = (
     "batch_size", "num_steps", "num_epochs", "schedule.peak_lr", "schedule.warmup_steps",
     "optimizer.layer_decay", "model.drop_path_rate", "model.dtype", "mix.mixup_alpha",
     "mix.cutmix_alpha", "erase.prob", "augment.crop_scale", "augment.randaugment.num_ops",
-    "ema_decays", "eval_every_steps", "checkpoint_every_steps", "log.every_steps", "num_workers",
+    "augment.randaugment.magnitude", "ema_decays", "eval_every_steps", "checkpoint_every_steps",
+    "log.every_steps", "num_workers",
 )  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def fine_tuning(
     )
     warmup(choose, steps)
     choose("optimizer.layer_decay", 1.0, "all layers move alike")
-    regularisation(choose, images, drop_path_rate=0.0 if images < FEW else 0.1)
+    regularisation(choose, images, operations=0)
     rest(choose, images, steps)
 
 
@@ -174,7 +175,12 @@ def from_scratch(
     devices: int,
     start: Callable[[], Pretrained],
 ) -> None:
-    """Chooses the recipe of a run from random weights."""
+    """Chooses the recipe of a run from random weights.
+
+    Few images: ImageNet's recipe keeps such a run at chance, mixing alone does, and so does
+    RandAugment at its strength. At half of it, and with nothing mixed or erased, runs on the drawn
+    symbols of dev.drawn_sets were the best (docs/own_data.md).
+    """
     images = len(source)
     side = int(np.median([min(_shape(source, i)) for i in _spread(images)]))
     choose("image_size", min(max(round(side / 32) * 32, 32), 128), f"images of {side} pixels")
@@ -186,7 +192,7 @@ def from_scratch(
     choose("schedule.peak_lr", 2e-3 * math.sqrt(batch / 64), "2e-3 at 64 images")
     warmup(choose, steps)
     choose("optimizer.layer_decay", 1.0, "nothing is learned yet")
-    regularisation(choose, images, drop_path_rate=0.0 if images < FEW else 0.1)
+    regularisation(choose, images, operations=2)
     rest(choose, images, steps)
 
 
@@ -229,15 +235,17 @@ def warmup(choose: Choices, steps: int) -> None:
         choose("schedule.warmup_steps", max(steps // 10, 1), "a tenth of the updates")
 
 
-def regularisation(choose: Choices, images: int, *, drop_path_rate: float) -> None:
-    """Mixing, erasing and RandAugment are for images enough to learn what they leave."""
+def regularisation(choose: Choices, images: int, *, operations: int) -> None:
+    """Mixing, erasing and all of RandAugment are for images enough to learn what they leave.
+    operations: RandAugment's with few images, at half its strength."""
     few = images < FEW
     reason = f"{'fewer' if few else 'more'} than {FEW:,} images"
-    choose("model.drop_path_rate", drop_path_rate, reason)
+    choose("model.drop_path_rate", 0.0 if few else 0.1, reason)
     choose("mix.mixup_alpha", 0.0 if few else 0.8, reason)
     choose("mix.cutmix_alpha", 0.0 if few else 1.0, reason)
     choose("erase.prob", 0.0 if few else 0.25, reason)
-    choose("augment.randaugment.num_ops", 0 if few else 2, reason)
+    choose("augment.randaugment.num_ops", operations if few else 2, reason)
+    choose("augment.randaugment.magnitude", 5.0 if few else 9.0, reason)
     choose("augment.crop_scale", (0.5, 1.0) if few else (0.25, 1.0), reason)
 
 
