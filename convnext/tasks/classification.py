@@ -242,7 +242,8 @@ def loss(
     logged."""
     logits = model.apply(variables, batch["image"], train=True, rngs={"dropout": key})
     options = dict(problem_type=problem_type, class_weights=class_weights)
-    return losses.loss(logits, batch["target"], **options).mean(), ({}, {})
+    each = losses.loss(logits, batch["target"], **options)
+    return each.mean(), ({}, {})
 
 
 def measure(
