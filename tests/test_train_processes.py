@@ -94,7 +94,7 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
     flags = [f"--config.{name}={value}" for name, value in MIXED.items()]
 
     with two_processes("train.py", workdir, *flags) as (first, second):
-        wait_for("step 20/44", first)
+        wait_for("   1.82       20 ", first)  # epoch and step
         second.send_signal(signal.SIGTERM)  # to one of them
         (said, errors), (silence, noted) = (
             process.communicate(timeout=300) for process in (first, second)
@@ -109,7 +109,7 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
     capsys.readouterr()
     train_command.train(small(**MIXED), workdir)  # on eight devices
     resumed = capsys.readouterr().out
-    assert f"resumes from step {step}\n" in resumed and "step 44/44" in resumed
+    assert f"resumes from step {step}\n" in resumed and "\n   4.00       44 " in resumed
     assert_same_lines(log_without_timing(workdir), expected)
 
     with two_processes("eval.py", workdir, "--weights=raw") as (first, second):
