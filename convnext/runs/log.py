@@ -46,11 +46,8 @@ class Log:
         wandb_project: str | None = None,
     ):
         require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
-        self.workdir, self.num_steps, self.every_steps = (
-            Path(workdir),
-            epochs.num_steps,
-            every_steps,
-        )
+        self.workdir, self.every_steps = Path(workdir), every_steps
+        self.num_steps = epochs.num_steps
         self.active, self._score = jax.process_index() == 0, writers.Score(best)
         self._clock, self._unmade = Clock(epochs.batch_size), hosts.Behind()
         self._last = Line(start_step)

@@ -194,6 +194,8 @@ class _Contents:
 
 def _read(source, weights, revision=None, step=None):
     source, named = run_and_name(source)
+    accepted = f"None, as {source}@{named} names them"
+    require(named is None or weights in (None, named), "weights", weights, accepted)
     weights = weights or named
     path = locate.locate(source, revision)
     if (path / "checkpoints").is_dir():

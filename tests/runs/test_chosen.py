@@ -67,6 +67,11 @@ def test_a_source_may_name_weights_of_a_run(workdir, tmp_path):
     assert pretrained.run_and_name(named) == (named, None)
 
 
+def test_weights_are_named_once(workdir):
+    refused("weights is 'raw'; accepted: None, as .*@best names them", pretrained.load,
+            f"{workdir}@best", weights="raw")  # fmt: skip
+
+
 def test_tools_take_the_best_of_a_run_that_was_evaluated(workdir, tmp_path):
     assert pretrained.default_weights(workdir) == "best"
     assert pretrained.default_weights(f"{workdir}@raw") is None
