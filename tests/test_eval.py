@@ -249,7 +249,7 @@ def test_weights_of_another_number_of_classes_are_refused(finished_run, exported
 def test_a_run_without_checkpoints_or_another_model_is_refused(finished_run, tmp_path):
     with pytest.raises(InputError, match="no checkpoint in"):
         evaluate(small(), tmp_path)
-    with pytest.raises(InputError, match="weights of the run .* is 'ema_0.7'; accepted: 'raw', "):
+    with pytest.raises(InputError, match="weights of the run .* is 'ema_0.7'; accepted: raw, "):
         evaluate(workdir=finished_run, weights=["ema_0.7"])
     with pytest.raises(InputError, match="the step of .* is 7; accepted: one of 22, 33, 44"):
         evaluate(workdir=finished_run, weights=["7"])

@@ -124,7 +124,7 @@ def test_two_processes_with_two_devices_do_what_one_with_four_does(tmp_path, mon
     assert before in (step, 33)
     with two_processes("train.py", workdir, *flags) as (first, second):
         wait_for(f"resumes from step {before}\n", first)
-        wait_for("step ", first)
+        wait_for("  epoch     step", first)
         second.kill()
         first.communicate(timeout=300)
         assert first.returncode not in (0, 75)

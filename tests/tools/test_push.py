@@ -85,9 +85,9 @@ def test_the_weights_are_the_best_of_the_run(run, written):
 
 @pytest.mark.slow
 def test_the_card_is_validated_before_anything_is_uploaded(run, hubs, capsys):
-    push.main([str(run), "jane/digits", "--private", "--format=timm"])
+    push.main([str(run), "jane/digits", "--private"])
     (first, card), created, uploaded = hubs
-    assert first == "validate" and card.data.library_name == "timm"
+    assert first == "validate" and card.data.model_name == "digits"
     assert created == ("create", "jane/digits", dict(private=True, exist_ok=True))
     assert uploaded == ("upload", "jane/digits", FILES)
     assert capsys.readouterr().out.endswith("https://huggingface.co/jane/digits\n")
