@@ -24,13 +24,13 @@ from convnext import save_pretrained
 from convnext.data import sources
 from convnext.errors import InputError, printable, reported, require
 from convnext.files import text
-from convnext.runs import environment, programs
+from convnext.runs import checkpoint, chosen, environment, programs
 from convnext.runs.plan import parameter_count
 from convnext.tasks import classification, scoring
 from convnext.training import losses, metrics
 from convnext.weights import pretrained, published
 from convnext.weights.pretrained import Pretrained
-from tools.reporting import runs, tables
+from tools.reporting import predictions, runs, tables
 from tools.reporting.runs import Run
 
 FORMATS = ("transformers", "timm")
@@ -95,9 +95,10 @@ def write(
     report = workdir / "report.html"
     accepted = f"a run with a {report}, of tools.report"
     require(report.is_file() or not with_images, "--with_images", with_images, accepted)
-    found = pretrained.load(workdir, weights=weights or pretrained.default_weights(workdir))
+    weights = weights or pretrained.default_weights(workdir)
+    found = pretrained.load(workdir, weights=weights)
     print(f"weights    {found.origin}", flush=True)
-    scores, matrix = _evaluated(run, found, data_root)
+    scores, matrix = _evaluated(run, found, weights, data_root)
     folder.mkdir(parents=True, exist_ok=True)
     save_pretrained(
         folder,
@@ -117,31 +118,33 @@ def write(
         print(f"  {path.stat().st_size:>12,} bytes  {path.name}")
 
 
-def _evaluated(run: Run, found: Pretrained, data_root: str | None):
+def _evaluated(run: Run, found: Pretrained, weights: str | None, data_root: str | None):
     """The scores on the validation images, and the confusions in words. Where the images are not
-    at hand, the scores that the run logged."""
+    at hand, the scores that the run had of these weights."""
     try:
         _, source = sources.load_of_run(run.config["data"], data_root, str(run.workdir))
     except InputError as error:
-        print(f"no confusions, and the last scores of the log: {error}")
-        last = {name: run.series(f"{run.reported}/{name}")[-1:] for name in TITLES}
-        return {name: points[0][1] for name, points in last.items() if points}, None
-    options = dict(batch_size=run.config["batch_size"], num_workers=run.config["num_workers"])
-    weights = {"": {"params": found.params}}
-    evaluation = classification.evaluation(found, source)
-    scores = evaluation.scores(scoring.totals(evaluation, weights, show="scores", **options)[""])
+        print(f"no confusions, and the scores that the run had: {error}")
+        of = chosen.find(
+            run.workdir,
+            weights,
+            ema_decays=run.config["ema_decays"],
+            best=metrics.best_score(run.problem_type),
+        )
+        had = checkpoint.scores(run.workdir).get(of.step, {})
+        names = {name: f"{of.prefix}/{name}" for name in TITLES}
+        return {name: had[full] for name, full in names.items() if full in had}, None
+    options = {name: run.config[name] for name in ("batch_size", "num_workers", "max_bad_images")}
+    evaluation, variables = classification.evaluation(found, source), {"params": found.params}
+    totals = scoring.totals(evaluation, {"": variables}, show="scores", **options)
+    scores = evaluation.scores(totals[""])
     matrix = None
     if run.problem_type == losses.SINGLE_LABEL:
-        outputs = scoring.rows(found, source, _outputs)
-        rows = outputs.scores(scoring.totals(outputs, weights, show="confusions", **options)[""])
+        rows = predictions.of_each(found, source, show="confusions", **options)
         counts = np.zeros((len(found.labels),) * 2, int)
         np.add.at(counts, (rows["label"], rows["prediction"]), 1)
         matrix = metrics.confusion_table(counts, found.labels)
     return {name: scores[name] for name in TITLES if name in scores}, matrix
-
-
-def _outputs(logits, batch):
-    return metrics.outputs(logits, batch["label"], batch["mask"])
 
 
 def card(

@@ -23,6 +23,7 @@ class Chosen:
 
     step: int
     ema_decay: float | None  # None: the raw weights
+    prefix: str  # of their scores: "val_ema"
     score: str  # such as "val_ema/top1 0.8123"; empty where that was not evaluated
 
     def __str__(self) -> str:
@@ -54,25 +55,27 @@ def find(
     accepted = ", ".join([*names, "a step"])
     require(is_known, f"weights of the run {workdir}", name, accepted)
     reported = f"{metrics.reported_prefix(ema_decays)}/{best.removeprefix('-')}"
+    scores = checkpoint.scores(workdir)
     if is_step or name in BEST:
         given = f"{name} of the run {workdir} with step"
         require(step is None, given, step, "one of the two")
-        step = int(name) if is_step else best_step(workdir, reported, best.startswith("-"))
+        is_lowest = best.startswith("-")
+        step = int(name) if is_step else _best_step(workdir, scores, reported, is_lowest)
     step = checkpoint.sound_step(workdir, step)
     is_raw = name in ("raw", "best_raw")
     decay = None if is_raw else averages.get(name, averages.get("ema"))
     prefixes = dict(zip([None, *ema_decays], metrics.prefixes(ema_decays), strict=True))
     score = f"{prefixes[decay]}/{best.removeprefix('-')}"
-    value = checkpoint.scores(workdir).get(step, {}).get(score)
-    return Chosen(step, decay, "" if value is None else f"{score} {value:.4f}")
+    value = scores.get(step, {}).get(score)
+    return Chosen(step, decay, prefixes[decay], "" if value is None else f"{score} {value:.4f}")
 
 
-def best_step(workdir: str | os.PathLike, score: str, is_lowest: bool = False) -> int:
+def _best_step(workdir, scores, score, is_lowest):
     """The step of the checkpoint with the best score. Raises InputError where none has it."""
     scored = {
-        step: -scores[score] if is_lowest else scores[score]
-        for step, scores in checkpoint.scores(workdir).items()
-        if math.isfinite(scores.get(score, math.nan))
+        step: -values[score] if is_lowest else values[score]
+        for step, values in scores.items()
+        if math.isfinite(values.get(score, math.nan))
     }
     if not scored:
         raise InputError(

@@ -121,10 +121,13 @@ def test_without_its_images_a_run_has_the_scores_of_its_log(run, tmp_path, capsy
     config["data"].update(name="folder", root="/data/secret/flowers")
     (moved / "config.json").write_text(json.dumps(config))
     push.main([str(moved), "jane/flowers", "--dry_run"])
-    assert "no confusions, and the last scores of the log: the data of" in capsys.readouterr().out
+    assert "no confusions, and the scores that the run had: the data of" in capsys.readouterr().out
     card = hub.ModelCard.load(moved / "hub" / "README.md")
     (result,) = card.data.eval_results
     assert (result.dataset_name, result.dataset_type) == ("flowers", "imagefolder")
+    config = json.loads((run / "config.json").read_text())
+    best = chosen.find(run, "best", ema_decays=config["ema_decays"], best="top1")
+    assert best.score == f"val_ema/top1 {result.metric_value:.4f}"
     assert 0 < result.metric_value < 1 and "secret" not in str(card) and "```text" not in card.text
 
 

@@ -15,9 +15,11 @@ from convnext.data import sources
 from convnext.errors import InputError, require
 from convnext.evaluation import activation
 from convnext.runs import checkpoint
+from convnext.task import Source
 from convnext.tasks import classification, scoring
 from convnext.training import losses, metrics
 from convnext.weights import pretrained
+from convnext.weights.pretrained import Pretrained
 from tools.reporting.runs import Run
 
 MISTAKES = 24  # in the gallery
@@ -77,9 +79,7 @@ def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int |
     totals = scoring.totals(details, weights, **options)
     rows, mistakes = {}, ()
     if run.problem_type == losses.SINGLE_LABEL:
-        outputs = scoring.rows(reported, source, _outputs)
-        weights = {"": {"params": reported.params}}
-        rows = outputs.scores(scoring.totals(outputs, weights, **options)[""])
+        rows = of_each(reported, source, **options)
         mistakes = _mistakes(rows, source, reported)
     return Findings(
         step=step,
@@ -90,6 +90,13 @@ def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int |
         predictions=rows.get("prediction"),
         mistakes=mistakes,
     )
+
+
+def of_each(found: Pretrained, source: Source, **options: Any) -> dict[str, np.ndarray]:
+    """Prediction, confidence and label of each image. options: of scoring.totals."""
+    outputs = scoring.rows(found, source, _outputs)
+    weights = {"": {"params": found.params}}
+    return outputs.scores(scoring.totals(outputs, weights, **options)[""])
 
 
 def _outputs(logits, batch):
