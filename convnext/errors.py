@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from convnext.commands import typed
+
 
 class InputError(ValueError):
     """Input that cannot be used: the problem, and what is accepted. The message is one line.
@@ -81,4 +83,4 @@ def reported() -> Iterator[None]:
     try:
         yield
     except (InputError, RunError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(typed(f"error: {error}"))

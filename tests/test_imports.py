@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Each may import those of the lines before it, and itself.
 ORDER = """
+commands
 errors
 task
 kernels images files sharding
@@ -18,7 +19,7 @@ runs
 weights
 tasks
 evaluation classifier export
-train eval tools dev
+train eval tools __main__ dev
 """
 RANKS = {room: rank for rank, line in enumerate(ORDER.split("\n")) for room in line.split()}
 MODULES = [

@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import convnext
+from convnext.__main__ import TRAIN_EXTRA
 
 ROOT = Path(__file__).parent.parent
 # The last version with an advisory.
@@ -40,9 +41,22 @@ def test_github_runs_what_ci_runs_and_the_suite_on_every_other_python_that_is_pr
     assert workflow["permissions"] == {"contents": "read"}
 
 
+def test_the_package_with_what_trains_asks_for_all_that_the_requirements_have():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]["train"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert sorted(map(str, map(Requirement, [*project["dependencies"], *extra]))) == sorted(
+        map(str, map(Requirement, lines))
+    )
+    modules = {"scikit-learn": "sklearn", "tensorflow-datasets": "tensorflow_datasets"}
+    names = [Requirement(line).name for line in extra]
+    assert {modules.get(name, name) for name in names} == TRAIN_EXTRA
+
+
 def test_a_library_is_asked_for_alike_in_every_file_and_constrained_to_what_is_asked_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [line for lines in project["optional-dependencies"].values() for line in lines]
+    lines += project["dependencies"]
     for path in ROOT.glob("requirements*.txt"):
         lines += [line for line in path.read_text().splitlines() if not line.startswith("-r")]
     asked = {}

@@ -6,19 +6,14 @@ SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, 
 run, or a Hugging Face id. OUT is a folder.
 """
 
-import argparse
-
-from convnext import save_pretrained
+from convnext import commands, save_pretrained
 from convnext.errors import reported
 from convnext.weights import pretrained
 from convnext.weights.save import EXPORT_FORMATS
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Converts weights from one project's format into another's.",
-        prog="python -m tools.convert",
-    )
+def main(argv: list[str] | None = None) -> None:
+    parser = commands.parser("convert", __doc__)
     parser.add_argument("source", metavar="SOURCE", help="weights, see docs/weights.md")
     parser.add_argument("out", metavar="OUT", help="a folder")
     parser.add_argument("--format", required=True, choices=EXPORT_FORMATS)
@@ -27,7 +22,7 @@ def main() -> None:
         "--num_classes", type=int, help="of a new head; 0: no head; default: keep the head"
     )
     parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face repository")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with reported():
         source = pretrained.load(
             args.source,

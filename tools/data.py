@@ -9,12 +9,12 @@ What was found is kept in the cache, and runs on the same images print it, too. 
 with pictures of each class.
 """
 
-import argparse
 from pathlib import Path
 
 from rich import progress
 from rich.console import Console
 
+from convnext import commands
 from convnext.data import contents, sources, survey
 from convnext.errors import reported
 from tools.reporting import sheet
@@ -23,12 +23,7 @@ VAL_FRACTION = 0.2  # as in configs/finetune.py
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("data", __doc__)
     parser.add_argument("images", metavar="IMAGES", help="a folder of classes, or a table")
     parser.add_argument(
         "--val_fraction", type=float, default=VAL_FRACTION, help="if there are none (%(default)s)"

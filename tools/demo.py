@@ -8,7 +8,6 @@ unless --host is given, and only by an address or a name of this computer. Ctrl-
 the command and deletes the images.
 """
 
-import argparse
 import dataclasses
 import html
 import importlib.util
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convnext import Classifier
+from convnext import Classifier, commands
 from convnext.errors import InputError, reported, require
 from convnext.evaluation import activation
 from convnext.images import decode
@@ -37,12 +36,7 @@ WHERE = "Where the model sees it"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("demo", __doc__)
     parser.add_argument(
         "--model", required=True, metavar="SOURCE", help="weights, see docs/weights.md"
     )

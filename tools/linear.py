@@ -8,7 +8,6 @@ for configs/finetune.py (docs/own_data.md), SOURCE whatever convnext.from_pretra
 workdir is that of a run: tools.predict, tools.report, tools.convert and --config.init_from take it.
 """
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import jax
 import optax
 
 from configs import finetune
-from convnext import sharding, tasks
+from convnext import commands, sharding, tasks
 from convnext.data.epochs import Epochs
 from convnext.errors import InputError, reported, require_local
 from convnext.runs import checkpoint, plan, programs, workdirs
@@ -27,12 +26,7 @@ from convnext.training import steps
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.linear",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("linear", __doc__)
     default = finetune.get_config()
     parser.add_argument("images", metavar="IMAGES", help="a folder of classes, or a table")
     parser.add_argument(
@@ -53,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         count = scores.pop("count")
         told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         print(f"on {count:,} validation images: {told}")
-        print(f"try it: python -m tools.predict IMAGE --model={args.workdir}")
+        print(commands.typed(f"try it: python -m tools.predict IMAGE --model={args.workdir}"))
 
 
 def recipe(

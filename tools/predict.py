@@ -8,7 +8,6 @@ the workdir of a run, RUN@best, RUN@1000, or a Hugging Face id. An image that ca
 named at the end, and the others are predicted.
 """
 
-import argparse
 import csv
 import io
 import itertools
@@ -17,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from convnext import Classifier
+from convnext import Classifier, commands
 from convnext.classifier import FUNCTIONS
 from convnext.data import listing
 from convnext.errors import InputError, printable, reported, require
@@ -28,12 +27,7 @@ from tools import named_images
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("predict", __doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument(
         "--model", required=True, metavar="SOURCE", help="weights, see docs/weights.md"

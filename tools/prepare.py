@@ -12,7 +12,6 @@ Every image is decoded once to check it. Damaged images are reported and skipped
 command again to resume after the last whole shard.
 """
 
-import argparse
 import hashlib
 import os
 from collections import deque
@@ -24,6 +23,7 @@ from pathlib import Path, PurePath
 
 from rich import progress
 
+from convnext import commands
 from convnext.data import archives, arrayrecord, folders
 from convnext.errors import InputError, reported, require
 from convnext.files import open_files
@@ -31,12 +31,7 @@ from convnext.images import decode
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("prepare", __doc__)
     parser.add_argument("--source", type=Path, required=True, metavar="FOLDER_OR_TAR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--val_fraction", type=float, help="of each class, if there is no val")

@@ -8,7 +8,6 @@ recipe, and the licence and name of the weights that the run started from. --dry
 would be uploaded into DIR, RUN/hub by default, and uploads nothing. Log in by `hf auth login`.
 """
 
-import argparse
 import re
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ import huggingface_hub as hub
 import jinja2
 import numpy as np
 
-from convnext import save_pretrained
+from convnext import commands, save_pretrained
 from convnext.data import sources
 from convnext.errors import InputError, printable, reported, require
 from convnext.files import text
@@ -46,12 +45,7 @@ LISTED = 200  # classes
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.push",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("push", __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the workdir of a run")
     parser.add_argument("repository", metavar="USER/NAME", help="of the Hub; made if need be")
     parser.add_argument("--format", default="transformers", choices=FORMATS)

@@ -7,11 +7,11 @@ those of the newest checkpoint on the run's validation images, so an unfinished 
 too. --compare adds the curves and scores that other runs logged.
 """
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from convnext import commands
 from convnext.errors import InputError, reported, require
 from convnext.files import text
 from convnext.runs import programs
@@ -19,12 +19,7 @@ from tools.reporting import figures, page, predictions, runs
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("report", __doc__)
     parser.add_argument("--workdir", type=Path, required=True, metavar="RUN")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/report.html")
     others, size = "workdirs of other runs", "images, over all devices (128)"

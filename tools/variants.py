@@ -8,12 +8,10 @@ the paper; the README's 47.0 is wrong). For models that only timm has, they are 
 files.
 """
 
-import argparse
-
 from rich.console import Console
 from rich.table import Table
 
-from convnext import VARIANTS, ConvNeXt
+from convnext import VARIANTS, ConvNeXt, commands
 from convnext.models.convnext import abstract_params, macs
 from convnext.runs.plan import parameter_count
 from convnext.weights import published
@@ -99,12 +97,7 @@ def weights() -> list[tuple[str, ...]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.variants",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("variants", __doc__)
     parser.add_argument(
         "--weights", action="store_true", help="published ones, for --model and --config.init_from"
     )

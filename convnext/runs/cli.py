@@ -15,13 +15,14 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, FieldReference, config_flags
 
 from convnext import hosts
+from convnext.commands import typed
 from convnext.errors import InputError, RunError, reported, require_local
 from convnext.files import open_files
 from convnext.runs import config_fields, meant, programs, workdirs
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, such as configs/convnext_tiny.py.", lock_config=True
+    "config", None, "Config file, such as configs/convnext_tiny.py, or its name.", lock_config=True
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; runs/<config>, or runs/<config>_<variant>, by default."
@@ -99,7 +100,7 @@ def run(
                 if jax.process_count() == 1:
                     raise
                 if isinstance(error, InputError | RunError):
-                    print(f"error: {error}", file=sys.stderr)
+                    print(typed(f"error: {error}"), file=sys.stderr)
                 else:
                     traceback.print_exc()
                 hosts.leave()
@@ -107,6 +108,8 @@ def run(
     open_files.raise_limit()
     for flag in FLAGS.get_key_flags_for_module(__name__):  # so that --help has them, too
         FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    script = sys.modules["__main__"]
+    script.__doc__ = script.__doc__ and typed(script.__doc__)
     with reported():
         app.run(main, flags_parser=partial(parse, needs_config=needs_config))
 
@@ -118,7 +121,8 @@ def parse(argv: Sequence[str], needs_config: bool = True) -> list[str]:
     """
     given = None
     try:
-        given = _given(argv)
+        args, given = _with_recipe(FLAGS.read_flags_from_files(argv[1:], force_gnu=False))
+        argv = [argv[0], *args]
         if given is not None:
             _check_config_file(given)
         rest = FLAGS(argv)
@@ -159,14 +163,27 @@ def _help(given):
     print(f"\nfields of {given}:\n{config_fields.listing(recipe(str(given)), said)}")
 
 
-def _given(argv):
-    """What --config is, or None, before it is parsed."""
-    args = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
-    for arg, following in zip(args, [*args[1:], None], strict=False):
-        name, equals, value = arg.partition("=")
-        if name in ("-config", "--config"):
-            return value if equals else following
-    return None
+def _with_recipe(args):
+    """The arguments, with the file of a recipe in place of its name, and what --config is."""
+    args, given = list(args), None
+    for at, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if flag not in ("-config", "--config"):
+            continue
+        if equals:
+            given = _file(value)
+            args[at] = f"{flag}={given}"
+        elif at + 1 < len(args):
+            given = args[at + 1] = _file(args[at + 1])
+        break
+    return args, given
+
+
+def _file(given):
+    name, colon, variant = given.partition(":")
+    file = _configs() / f"{name}.py"
+    is_name = name.isidentifier() and file.is_file() and not Path(name).is_file()
+    return f"{file}{colon}{variant}" if is_name else given
 
 
 def _check_config_file(given):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from convnext import hosts
+from convnext.commands import typed
 from convnext.data.epochs import Epochs
 from convnext.errors import InputError, RunError, require
 from convnext.files import text
@@ -138,7 +139,7 @@ class Log:
         self.print(f"weights    {self.workdir / 'checkpoints'}")
         for number, command in enumerate(commands):
             title = "" if number else "next"
-            self.print(f"{title:11}{command.format(workdir=self.workdir)}")
+            self.print(f"{title:11}{typed(command).format(workdir=self.workdir)}")
 
     def stopped(self, step: int) -> None:
         """Prints that the run stops after a step, and how it resumes."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from convnext import sharding
+from convnext import commands, sharding
 from convnext.data.epochs import Epochs
 from convnext.errors import require
 from convnext.kernels import outline
@@ -81,18 +81,17 @@ def describe(
     if config.patience is not None:
         length += f"; fewer where {config.patience} evaluations bring no better {task.best}"
     rates = (f"{schedule(step - 1):.4g} at step {step:,}" for step in _corners(config, epochs))
-    return "\n".join(
-        [
-            f"devices    {jax.device_count()} {jax.default_backend()}, mesh {axes}",
-            *task.describe(state.params),
-            f"data       {len(task.train_source):,} training images, "
-            f"{len(task.evaluation.source):,} validation images",
-            f"batch      {config.batch_size:,} images: devices {mesh.size} x parts "
-            f"{config.accumulation_steps} x images {rows:,}",
-            f"steps      {length}",
-            f"rate       {', '.join(rates)}",
-        ]
-    )
+    lines = [
+        f"devices    {jax.device_count()} {jax.default_backend()}, mesh {axes}",
+        *task.describe(state.params),
+        f"data       {len(task.train_source):,} training images, "
+        f"{len(task.evaluation.source):,} validation images",
+        f"batch      {config.batch_size:,} images: devices {mesh.size} x parts "
+        f"{config.accumulation_steps} x images {rows:,}",
+        f"steps      {length}",
+        f"rate       {', '.join(rates)}",
+    ]
+    return commands.typed("\n".join(lines))
 
 
 def _corners(config, epochs):

@@ -169,7 +169,11 @@ def _survey(train, val, is_ones_own):
         return said
     learned, asked = train.paths(), val.paths()
     paths = [*learned, *asked]
-    looked = contents.look(paths) if len(paths) <= LOOKED_INTO else contents.recall(paths)
+    if len(paths) > LOOKED_INTO:
+        looked = contents.recall(paths)
+    else:
+        print(f"reading    {len(paths):,} images", flush=True)
+        looked = contents.look(paths)
     if looked is None:
         return [*said, f"near       not looked for: python -m tools.data {train.root} does"]
     return [*said, *contents.lines(looked, learned, asked)]

@@ -1,5 +1,6 @@
 """The distributions in dist/, of `make package`: installed and used away from this repository."""
 
+import json
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import convnext
+from convnext.__main__ import TRAIN_EXTRA
+from convnext.commands import TOOLS
 
 ROOT = Path(__file__).parents[2]
 NAME = f"convnext_jax-{convnext.__version__}"
@@ -53,8 +56,50 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+def convnext_of(python, *arguments, cwd, status=0):
+    command = [python.with_name("convnext"), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
 def test_the_wheel_runs_where_the_repository_is_not(python, tmp_path):
     subprocess.run([python, "-I", "-c", USE], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("command", ["train", "eval", *TOOLS])
+def test_the_command_of_the_wheel_says_how_one_types_it(command, python, tmp_path):
+    said = convnext_of(python, command, "--help", cwd=tmp_path).stdout
+    assert f"convnext {command} " in said
+    assert "python -m" not in said and "python train.py" not in said, said
+
+
+def test_the_wheel_trains_and_evaluates_by_the_names_of_recipes(python, tmp_path):
+    small = ("--config.num_epochs=1", "--config.num_workers=2", "--config.eval_every_epochs=1")
+    said = convnext_of(python, "train", "--config=digits", *small, cwd=tmp_path).stdout
+    assert "  convnext predict IMAGE --model=runs/digits\n" in said
+    scores = json.loads((tmp_path / "runs/digits/metrics.jsonl").read_text().splitlines()[-1])
+    said = convnext_of(python, "eval", "--workdir=runs/digits", cwd=tmp_path).stdout
+    assert f"top1  {scores['val_ema/top1']!r}\n" in said
+    failed = convnext_of(python, "train", "--config=digitz", cwd=tmp_path, status=1)
+    assert failed.stderr == "error: no config file digitz; accepted: --config=digits\n"
+
+
+def test_without_the_training_extra_one_line_says_what_installs_it(python, tmp_path):
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({sorted(TRAIN_EXTRA)}))"
+    run = "; import convnext.__main__ as command; command.main()"
+    for command in "train", "report":
+        done = subprocess.run(
+            [python, "-I", "-c", blocked + run, command, "--help"],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        needs = f"error: convnext {command} needs "
+        assert done.stderr.startswith(needs) and done.returncode == 1, done.stderr
+        assert done.stderr.endswith('; accepted: after pip install "convnext-jax[train]"\n')
+    for command in "predict", "convert", "variants":
+        done = [python, "-I", "-c", blocked + run, command, "--help"]
+        subprocess.run(done, cwd=tmp_path, check=True)
+    subprocess.run([python, "-I", "-c", f"{blocked}\n{USE}"], check=True, cwd=tmp_path)
 
 
 def test_a_type_checker_knows_what_the_package_exports(python, tmp_path):
@@ -67,8 +112,14 @@ def test_a_type_checker_knows_what_the_package_exports(python, tmp_path):
 
 def test_the_wheel_has_the_package_and_its_licence_and_nothing_else():
     info = f"{NAME}.dist-info"
-    metadata = ("METADATA", "WHEEL", "top_level.txt", "RECORD", "licenses/LICENSE")
-    expected = {*tracked("convnext"), *(f"{info}/{name}" for name in metadata)}
+    metadata = (
+        "METADATA", "WHEEL", "top_level.txt", "RECORD", "entry_points.txt", "licenses/LICENSE"
+    )  # fmt: skip
+    scripts = (
+        name for what in ("train.py", "eval.py", "configs", "tools") for name in tracked(what)
+    )
+    expected = {*tracked("convnext"), *(f"convnext/scripts/{name}" for name in scripts)}
+    expected |= {f"{info}/{name}" for name in metadata}
     assert set(zipfile.ZipFile(WHEEL).namelist()) == expected
 
 

@@ -40,7 +40,7 @@ def parse(monkeypatch):
         # Of a config file that is not there.
         (["--config=configs/foldr.py", "--config.data.root=x"],
          "no config file configs/foldr.py; accepted: --config=configs/folder.py"),
-        (["--config", "folder"], "no config file folder; accepted: --config=configs/folder.py"),
+        (["--config", "foldr"], "no config file foldr; accepted: --config=configs/folder.py"),
         (["-config=configs/convnextv2:base"],
          "no config file configs/convnextv2; accepted: --config=configs/convnextv2.py:base"),
         (["--config=configs"], "no config file configs; accepted: --config=configs/digits.py, or"),
@@ -120,7 +120,7 @@ def test_what_is_mistyped_is_told_with_what_was_meant(parse, arguments, message)
     [
         (["configs/digits.py"],
          "unexpected argument 'configs/digits.py'; accepted: --config=configs/digits.py"),
-        (["--config=digits"], "no config file digits; accepted: --config=configs/digits.py"),
+        (["--config=digit"], "no config file digit; accepted: --config=configs/digits.py"),
         (["--config.seed=3"], "--config is not given; accepted: --config=configs/digits.py, or"),
         (["--size=32"], "no flag --size; accepted: --image_size=32"),
         ([DIGITS, "--data_dir=x"], "no flag --data_dir; accepted: --data_root=x"),
@@ -219,6 +219,17 @@ def test_help_is_no_failure(parse, capsys, command, flag):
     names = re.findall(r"^  --config\.([\w.]+)=", fields, re.MULTILINE)
     assert sorted(names) == sorted(workdirs.fields(convnext_tiny.get_config().to_dict()))
     assert "  --config.image_size=224                     pixels\n" in fields
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--config=folder:nano"], ["-config", "folder:nano"], ["--flagfile={file}"]]
+)
+def test_a_recipe_is_known_by_its_name(parse, arguments, tmp_path):
+    file = tmp_path / "flags"
+    file.write_text("--config=folder:nano\n")
+    named = parse(*(argument.format(file=file) for argument in arguments))
+    assert named == parse("--config=configs/folder.py:nano")
+    assert named.model.depths == (2, 2, 8, 2)
 
 
 def test_help_has_the_values_of_the_config_that_is_given(parse, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from convnext.commands import typed
 from convnext.runs import environment
 from convnext.training.metrics import EMA, RAW
 from tools.reporting import curves, figures, tables
@@ -31,6 +32,7 @@ def render(run: Run, findings: Findings, others: Sequence[Run] = ()) -> str:
     return templates.get_template("report.html.jinja").render(
         css=Markup((FOLDER / "report.css").read_text()),
         run=run,
+        command=typed("python -m tools.report"),
         findings=findings,
         score_names=curves.SCORES,
         scores=tables.scores(findings.totals, run.weights()),
