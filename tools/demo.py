@@ -28,6 +28,7 @@ from convnext import Classifier, commands
 from convnext.errors import InputError, reported, require
 from convnext.evaluation import activation
 from convnext.images import decode
+from convnext.runs import programs
 from convnext.training import losses
 from convnext.weights import pretrained
 
@@ -40,12 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--model", required=True, metavar="SOURCE", help="weights, see docs/weights.md"
     )
-    parser.add_argument("--weights", help="of a run, ema or raw; default: the EMA")
+    parser.add_argument("--weights", help="of a run: best (default), best_raw, ema, raw or a step")
     parser.add_argument("--top_k", type=int, default=5, help="classes to show (5)")
     parser.add_argument("--image_size", type=int, help="pixels; default: the model's")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (127.0.0.1)")
     parser.add_argument("--port", type=int, help="default: the first from 7860 up that is free")
-    with reported():
+    with reported(), programs.kept():
         serve(**vars(parser.parse_args(argv)))
 
 
@@ -64,7 +65,9 @@ def serve(
             'after pip install gradio, or pip install -e ".[demo]"',
         )
     require(port is None or 0 < port < 65536, "--port", port, "1 to 65535")
-    viewer = Viewer(pretrained.load(model, weights=weights), top_k=top_k, image_size=image_size)
+    loaded = pretrained.load(model, weights=weights or pretrained.default_weights(model))
+    print(f"weights    {loaded.origin}", flush=True)
+    viewer = Viewer(loaded, top_k=top_k, image_size=image_size)
     blank = np.zeros((64, 64, 3), np.uint8)
     best = next(iter(viewer.scores(blank)))
     viewer.overlay(blank, best)  # compiles, so that the first visitor does not wait

@@ -13,6 +13,7 @@ INVERSE_PENALTIES = tuple(10.0**power for power in range(-5, 3))  # sklearn's C,
 FOLDS = 5
 CROSS_VALIDATED = 2000  # images up to which there are as many folds; of more one part is held out
 WITHOUT_FOLDS = 0.01  # where no image can be held out
+LESS_LIKELY = 20  # is a label that is likely wrong
 MAX_ITERATIONS = 300  # of L-BFGS
 TOLERANCE = 1e-3  # of its gradients
 
@@ -42,9 +43,7 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Linear:
     """
     present = np.unique(labels)
     require(len(present) > 1, "the number of classes with an image", len(present), "2 and more")
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(scale > 0, scale, 1)
-    x = ((features - mean) / scale).astype(np.float64)
+    x, mean, scale = _standardized(features)
     # The products are small: with two threads they took five times as long.
     with threadpoolctl.threadpool_limits(1):
         best = _best_penalty(x, labels)
@@ -58,6 +57,38 @@ def fit(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Linear:
     kernel[:, present] = (coefficients / scale).T
     bias[present] = intercepts - coefficients @ (mean / scale)
     return Linear(kernel.astype(np.float32), bias.astype(np.float32), INVERSE_PENALTIES[best])
+
+
+def held_out(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """The probabilities [N, K] that images have by a classifier that did not learn them: FOLDS of
+    them are fitted, each to the images of the other parts, with the penalty that `fit` finds."""
+    x, _, _ = _standardized(features)
+    folds, probabilities = _folds(labels), np.zeros((len(labels), num_classes))
+    with threadpoolctl.threadpool_limits(1):
+        penalties = INVERSE_PENALTIES[: _best_penalty(x, labels) + 1]
+        for fold in range(FOLDS):
+            learned, asked = folds != fold, folds == fold
+            if asked.any() and len(np.unique(labels[learned])) > 1:
+                *_, classifier = _path(x[learned], labels[learned], penalties)
+                places = np.ix_(asked, classifier.classes_)
+                probabilities[places] = classifier.predict_proba(x[asked])
+    return probabilities
+
+
+def doubtful(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The images for which another class is more than LESS_LIKELY times as likely as their label,
+    the likeliest to be wrong first. probabilities: of `held_out`."""
+    of_label = probabilities[np.arange(len(labels)), labels]
+    largest = probabilities.max(axis=1)
+    order = np.argsort(of_label / np.maximum(largest, np.finfo(float).tiny), kind="stable")
+    return order[of_label[order] * LESS_LIKELY < largest[order]]
+
+
+def _standardized(features):
+    """Features of unit variance, with their mean and scale."""
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(scale > 0, scale, 1)
+    return ((features - mean) / scale).astype(np.float64), mean, scale
 
 
 def _best_penalty(x, labels):

@@ -42,9 +42,10 @@ def url(errors):
             cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=stderr,
         ) as process,
     ):  # fmt: skip
-        line = process.stdout.readline()
+        lines = [process.stdout.readline() for _ in range(2)]
         address = f"http://127.0.0.1:{port}/"
-        assert line == f"{SOURCE} is at {address}, until Ctrl-C\n", errors.read_text()
+        assert lines[0].startswith("weights    "), errors.read_text()
+        assert lines[1] == f"{SOURCE} is at {address}, until Ctrl-C\n", errors.read_text()
         yield address
         process.terminate()
 

@@ -59,11 +59,20 @@ def findings(num_classes, seed=0):
     wrong = np.flatnonzero(~right)[:24]
     mistakes = [
         Mistake(
-            int(at), int(label[at]), int(prediction[at]), 0.99 - 0.01 * i, _image(at), _image(i)
+            int(at),
+            f"image {at:,}",
+            int(label[at]),
+            int(prediction[at]),
+            0.99 - 0.01 * i,
+            _image(at),
+            _image(i),
         )
         for i, at in enumerate(wrong)
     ]
-    return Findings(93600, 28_589_128, names, totals, label, prediction, tuple(mistakes))
+    images = tuple(f"image {at:,}" for at in range(len(label)))
+    return Findings(
+        93600, 28_589_128, names, totals, label, prediction, confidence, images, tuple(mistakes)
+    )
 
 
 def _totals(label, prediction, confidence, num_classes):

@@ -66,3 +66,30 @@ def test_a_feature_that_never_changes_does_no_harm():
 def test_one_class_alone_is_refused():
     features, _ = clouds(10, 3)
     refused("the number of classes with an image is 1", linear.fit, features, np.zeros(10, int), 3)
+
+
+def test_what_was_held_out_is_judged_by_a_classifier_that_did_not_learn_it():
+    features, labels = clouds(200, 4, width=300, spread=2.0)
+    wrong = np.array([3, 50, 120])
+    given = labels.copy()
+    given[wrong] = (labels[wrong] + 1) % 4
+    probabilities = linear.held_out(features, given, 4)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-9)
+    # What learned them is led astray by their labels; what did not is not.
+    assert linear.fit(features, given, 4).top1(features[wrong], given[wrong]) == 1
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), labels)
+    assert sorted(linear.doubtful(probabilities, given)) == wrong.tolist()
+
+
+def test_a_class_whose_images_are_all_held_out_has_no_probability():
+    features, labels = clouds(60, 3, spread=0.3)
+    alone = np.flatnonzero(labels == 2)[0]
+    keep = (labels != 2) | (np.arange(60) == alone)
+    probabilities = linear.held_out(features[keep], labels[keep], 3)
+    row = np.flatnonzero(np.flatnonzero(keep) == alone)[0]
+    assert probabilities[row, 2] == 0 and probabilities[row].sum() == pytest.approx(1)
+
+
+def test_the_likeliest_to_be_wrong_come_first():
+    probabilities = np.array([[0.9, 0.1], [0.04, 0.96], [0.05, 0.95], [0.0, 1.0], [0.0, 0.0]])
+    assert linear.doubtful(probabilities, np.array([0, 0, 0, 0, 1])).tolist() == [3, 1]

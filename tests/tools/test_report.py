@@ -132,12 +132,16 @@ def test_the_matrix_and_the_lists_are_of_the_reported_weights(shown, by_hand):
     share = off.max() / confusion[label].sum()
     assert first == [str(label), str(prediction), str(off.max()), f"{share:.3f}"]
 
-    _, *rows = shown.tables["Worst classes"]
-    accuracy = confusion.diagonal() / confusion.sum(axis=1)
-    assert [row[2] for row in rows] == [f"{a:.4f}" for a in np.sort(accuracy)]
-    worst = accuracy.argmin()
-    assert rows[0] == [str(worst), str(confusion[worst].sum()), f"{accuracy.min():.4f}",
-                       str(off[worst].argmax()), str(off[worst].max())]  # fmt: skip
+    _, *rows = shown.tables["Classes"]
+    recall = confusion.diagonal() / confusion.sum(axis=1)
+    assert [row[2] for row in rows] == [f"{a:.4f}" for a in np.sort(recall)]
+    worst = recall.argmin()
+    assert rows[0] == [str(worst), str(confusion[worst].sum()), f"{recall.min():.4f}", "",
+                       "0.0000", str(off[worst].argmax()), str(off[worst].max())]  # fmt: skip
+    best = recall.argmax()
+    precision = confusion[best, best] / confusion[:, best].sum()
+    f1 = 2 / (1 / precision + 1 / recall[best])
+    assert rows[-1][3:5] == [f"{precision:.4f}", f"{f1:.4f}"]
 
 
 def test_the_gallery_has_the_most_confident_mistakes_and_a_map_of_each(shown, by_hand):
@@ -146,7 +150,7 @@ def test_the_gallery_has_the_most_confident_mistakes_and_a_map_of_each(shown, by
     wrong = each.argmax(axis=1) != labels
     worst = np.argsort(-np.where(wrong, each.max(axis=1), 0), kind="stable")[: predictions.MISTAKES]
     alts = [alt for _, alt in shown.images]
-    assert alts[::2] == [f"Validation image {i}, of {labels[i]}" for i in worst]
+    assert alts[::2] == [f"image {i}, of {labels[i]}" for i in worst]
     taken_for = each.argmax(axis=1)[worst]
     assert alts[1::2] == [f"The same image, bright where it speaks for {k}" for k in taken_for]
     pictures = [source for source, _ in shown.images]
@@ -233,9 +237,12 @@ def test_the_same_run_has_the_same_page(workdir, tmp_path, text, capsys):
     out = tmp_path / "page.html"
     report_command.main([f"--workdir={workdir}", f"--out={out}", "--batch_size=128"])
     assert out.read_text(encoding="utf-8") == text
-    said = f"{out}: {out.stat().st_size:,} bytes, of step 44 of {workdir}\n"
-    assert capsys.readouterr().out == said
-    assert list(tmp_path.iterdir()) == [out]
+    assert capsys.readouterr().out == (
+        f"{out}: {out.stat().st_size:,} bytes, of step 44 of {workdir}\n"
+        f"{tmp_path / 'page_predictions.csv'}: 360 images\n"
+        "likely wrong labels: not looked for, the images of this run are no files of their own\n"
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page_predictions.csv"}
 
 
 def test_names_from_elsewhere_are_escaped(tmp_path):
@@ -332,12 +339,16 @@ def test_what_is_confused_and_what_is_worst_by_hand():
         {"label": 0, "cells": [(1, 1 / 3, True), (0, 0.0, False)], "others": 2},
         {"label": 2, "cells": [(1, 1 / 3, False), (0, 0.0, True)], "others": 2},
     ]
-    of_class = {"count": np.array([3, 2, 3, 0]), "hits": np.array([1, 1, 0, 0])}
-    assert tables.worst_classes(of_class, mistakes) == [
-        {"label": 2, "count": 3, "times": 2, "accuracy": 0.0, "taken_for": 1},
-        {"label": 0, "count": 3, "times": 2, "accuracy": 1 / 3, "taken_for": 1},
-        {"label": 1, "count": 2, "times": 1, "accuracy": 0.5, "taken_for": 2},
+    rows = tables.of_classes(labels, predictions, 4, mistakes)
+    assert rows == [
+        dict(label=2, count=3, precision=0.0, recall=0.0, f1=0.0, taken_for=1, times=2),
+        dict(label=0, count=3, precision=0.5, recall=1 / 3, f1=0.4, taken_for=1, times=2),
+        dict(label=1, count=2, precision=0.2, recall=0.5, f1=2 / 7, taken_for=2, times=1),
     ]
+    means = tables.macro(rows)
+    assert means == pytest.approx({"precision": 0.7 / 3, "recall": 5 / 18, "f1": 24 / 105})
+    (alone,) = tables.of_classes(np.array([1]), np.array([0]), 2, [(1, 0, 1)])
+    assert alone["precision"] is None and tables.macro([alone])["precision"] == 0
     assert tables.confused_classes(100, [(7, 3, 9), (50, 7, 8)]) == [3, 7, 50]
 
 

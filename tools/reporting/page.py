@@ -12,20 +12,25 @@ from PIL import Image
 
 from convnext.commands import typed
 from convnext.runs import environment
+from convnext.tasks import linear
 from convnext.training.metrics import EMA, RAW
 from tools.reporting import curves, figures, tables
+from tools.reporting.doubts import Doubts
 from tools.reporting.predictions import Findings
 from tools.reporting.runs import Run, names
 
 FOLDER = Path(__file__).parent
+NOT_ASKED_FOR = Doubts()
 PICTURE = 256  # pixels, side of a picture, at most
 
 
-def render(run: Run, findings: Findings, others: Sequence[Run] = ()) -> str:
+def render(
+    run: Run, findings: Findings, others: Sequence[Run] = (), doubts: Doubts = NOT_ASKED_FOR
+) -> str:
     """Returns the page of a run, with the curves of others in the same plots. The others must have
     the same problem type."""
     templates = environment_of_pages()
-    templates.filters |= {"text": tables.text, "picture": picture}
+    templates.filters |= {"text": tables.text, "picture": picture, "short": short}
     mistakes = None
     if findings.labels is not None:
         mistakes = tables.confusions(findings.labels, findings.predictions)
@@ -34,6 +39,8 @@ def render(run: Run, findings: Findings, others: Sequence[Run] = ()) -> str:
         run=run,
         command=typed("python -m tools.report"),
         findings=findings,
+        doubts=doubts,
+        less_likely=linear.LESS_LIKELY,
         score_names=curves.SCORES,
         scores=tables.scores(findings.totals, run.weights()),
         recipe=tables.recipe(run),
@@ -56,6 +63,11 @@ def environment_of_pages() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def short(path: str) -> str:
+    """Returns the file of an image with the folder that it lies in."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def picture(image: np.ndarray, side: int = PICTURE) -> str:
@@ -93,7 +105,7 @@ def _classes(run, findings, mistakes):
     if num_classes > len(shown):
         overview, step = figures.overview("overview", labels, predictions, num_classes)
     counts = np.bincount(labels, minlength=num_classes)
-    of_class = findings.totals[run.reported]["of_class"]
+    rows = tables.of_classes(labels, predictions, num_classes, mistakes)
     return {
         "overview": overview,
         "overview_step": step,
@@ -102,7 +114,9 @@ def _classes(run, findings, mistakes):
         "mistakes": [(*m, m[2] / counts[m[0]]) for m in mistakes[: tables.LISTED]],
         "num_wrong": sum(count for *_, count in mistakes),
         "num_kinds": len(mistakes),
-        "worst": tables.worst_classes(of_class, mistakes),
+        "worst": rows[: tables.LISTED],
+        "others": rows[tables.LISTED :],
+        "macro": tables.macro(rows),
         "num_empty": int((counts == 0).sum()),
     }
 

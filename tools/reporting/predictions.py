@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from convnext.data import sources
+from convnext.data.folders import Files
 from convnext.errors import InputError, require
 from convnext.evaluation import activation
 from convnext.runs import checkpoint
@@ -31,6 +32,7 @@ class Mistake:
     """An image that was taken for another class."""
 
     index: int  # among the validation images
+    name: str  # of its file, or its number
     label: int
     prediction: int
     confidence: float  # probability of the prediction
@@ -46,17 +48,19 @@ class Findings:
     num_params: int
     class_names: tuple[str, ...]
     totals: Mapping[str, Mapping[str, Any]]  # sums of metrics.details, by prefix ("val", ...)
-    # int [N], of the weights that are reported; None if images have no single label.
+    # Of the weights that are reported, [N]; None if images have no single label.
     labels: np.ndarray | None
     predictions: np.ndarray | None
+    confidences: np.ndarray | None
+    images: tuple[str, ...]  # their files, or their numbers
     mistakes: tuple[Mistake, ...]  # the most confident first
 
 
-def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int | None) -> Findings:
+def find(run: Run, data_root: str | None, **options: Any) -> Findings:
     """Evaluates the newest checkpoint of a run, raw and EMA, on its validation images.
 
-    data_root and num_workers: None takes the run's. Raises InputError if there is no checkpoint, or
-    if the data cannot be found or has other classes.
+    data_root: None takes the run's. options: of scoring.totals. Raises InputError if there is no
+    checkpoint, or if the data cannot be found or has other classes.
     """
     step = checkpoint.latest_step(run.workdir)
     if not step:
@@ -69,11 +73,6 @@ def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int |
         models[prefix] = load(weights=f"ema_{decay}")
     reported = models[run.reported]
 
-    options = dict(
-        batch_size=batch_size,
-        num_workers=run.config["num_workers"] if num_workers is None else num_workers,
-        max_bad_images=run.config["max_bad_images"],
-    )
     weights = {prefix: {"params": each.params} for prefix, each in models.items()}
     details = classification.evaluation(reported, source)
     totals = scoring.totals(details, weights, **options)
@@ -88,8 +87,15 @@ def find(run: Run, *, data_root: str | None, batch_size: int, num_workers: int |
         totals=totals,
         labels=rows.get("label"),
         predictions=rows.get("prediction"),
+        confidences=rows.get("confidence"),
+        images=tuple(image_name(source, index) for index in rows.get("index", ())),
         mistakes=mistakes,
     )
+
+
+def image_name(source: Source, index: int) -> str:
+    """The file of an image, or its number in a source that has no files."""
+    return str(source.path(index)) if isinstance(source, Files) else f"image {index:,}"
 
 
 def of_each(found: Pretrained, source: Source, **options: Any) -> dict[str, np.ndarray]:
@@ -141,6 +147,7 @@ def _mistakes(rows, source, reported):
     return tuple(
         Mistake(
             index=int(rows["index"][row]),
+            name=image_name(source, rows["index"][row]),
             label=int(rows["label"][row]),
             prediction=int(rows["prediction"][row]),
             confidence=float(rows["confidence"][row]),

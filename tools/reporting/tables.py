@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from convnext.training import metrics
+from tools.reporting.doubts import Doubts
+from tools.reporting.predictions import Findings
 from tools.reporting.runs import Run
 
 LARGEST = 30  # classes, up to which a confusion matrix is written out
@@ -179,24 +181,70 @@ def matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[int]) 
     return rows
 
 
-def worst_classes(
-    of_class: Mapping[str, np.ndarray], mistakes: Sequence[tuple[int, int, int]]
+def of_classes(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    num_classes: int,
+    mistakes: Sequence[tuple[int, int, int]],
 ) -> list[dict]:
-    """Returns {"label", "count", "accuracy", "taken_for", "times"} of the LISTED classes with the
-    lowest accuracy. taken_for is the most frequent mistake, or None."""
-    accuracy = metrics.class_accuracy(of_class)
+    """Returns {"label", "count", "precision", "recall", "f1", "taken_for", "times"} of each class
+    with images, the lowest recall, which is its accuracy, first. taken_for is the most frequent
+    mistake, or None; precision is None where nothing was taken for the class."""
+    counts, taken = (np.bincount(each, minlength=num_classes) for each in (labels, predictions))
+    hits = np.bincount(labels[labels == predictions], minlength=num_classes)
     most_frequent = {label: (prediction, n) for label, prediction, n in reversed(mistakes)}
-    order = [k for k in np.argsort(accuracy, kind="stable").tolist() if of_class["count"][k]]
+    recall = hits / np.maximum(counts, 1)
     rows = []
-    for label in order[:LISTED]:
+    for label in np.argsort(recall, kind="stable").tolist():
+        if not counts[label]:
+            continue
         taken_for, times = most_frequent.get(label, (None, 0))
         rows.append(
             {
                 "label": label,
-                "count": int(of_class["count"][label]),
-                "times": times,
-                "accuracy": float(accuracy[label]),
+                "count": int(counts[label]),
+                "precision": float(hits[label] / taken[label]) if taken[label] else None,
+                "recall": float(recall[label]),
+                "f1": float(2 * hits[label] / (counts[label] + taken[label])),
                 "taken_for": taken_for,
+                "times": times,
             }
         )
     return rows
+
+
+def macro(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the means over the classes of `of_classes`; a precision that is None counts as 0."""
+    names = ("precision", "recall", "f1")
+    return {name: float(np.mean([row[name] or 0.0 for row in rows])) for name in names}
+
+
+def predicted(findings: Findings) -> list[tuple]:
+    """Returns (image, label, prediction, confidence) of each validation image, after a header."""
+    names = findings.class_names
+    columns = findings.images, findings.labels, findings.predictions, findings.confidences
+    return [
+        ("image", "label", "prediction", "confidence"),
+        *(
+            (image, names[label], names[prediction], f"{confidence:.4f}")
+            for image, label, prediction, confidence in zip(*columns, strict=True)
+        ),
+    ]
+
+
+def doubted(doubts: Doubts, names: Sequence[str]) -> list[tuple]:
+    """Returns the images whose label is likely wrong, after a header."""
+    header = ("image", "part", "label", "likeliest", "of_label", "of_likeliest")
+    return [
+        header,
+        *(
+            (
+                each.path,
+                each.part,
+                names[each.label],
+                names[each.likeliest],
+                *(f"{value:.4f}" for value in each.probabilities),
+            )
+            for each in doubts.images
+        ),
+    ]
