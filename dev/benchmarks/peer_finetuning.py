@@ -3,8 +3,8 @@
     python -m dev.benchmarks.peer_finetuning '{"weights": ..., "root": ..., ...}'
 
 AdamW, a cosine after a warm-up of a tenth, timm's own augmentation and an EMA. The rate is the one
-of `rates` that does best on a fifth of the training images, which is held out for that. Prints a
-JSON object: the rate, and the top-1 of the EMA on the validation images.
+of `rates` that does best on a fifth of the training images, which is held out for that; or the only
+one. Prints a JSON object: the rate, and the top-1 of the EMA on the validation images.
 """
 
 import json
@@ -27,9 +27,10 @@ def main(request):
     count = len(ImageDataset(str(Path(request["root"]) / "train")))
     order = np.random.default_rng(request["seed"]).permutation(count)
     held, kept = order[::HELD], np.setdiff1d(order, order[::HELD])
-    rates = request["rates"]
-    scores = [tuned(request, rate, kept, ("train", held)) for rate in rates]
-    best = rates[int(np.argmax(scores))]
+    rates, scores = request["rates"], []
+    if len(rates) > 1:
+        scores = [tuned(request, rate, kept, ("train", held)) for rate in rates]
+    best = rates[int(np.argmax(scores))] if scores else rates[0]
     top1 = tuned(request, best, order, ("val", None))
     print(json.dumps({"rate": best, "held": scores, "top1": top1}))
 

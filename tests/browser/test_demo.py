@@ -118,6 +118,7 @@ def test_images_are_deleted_when_the_command_is_ended(files, tmp_path):
         [sys.executable, "-m", "tools.demo", f"--model={SOURCE}", "--image_size=64"],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
     ) as process:  # fmt: skip
+        assert process.stdout.readline().startswith("weights    ")
         address = process.stdout.readline().partition(" is at ")[2].partition(",")[0]
         client = gradio_client.Client(address, verbose=False)
         client.predict(gradio_client.handle_file(files[0]), api_name="/look")

@@ -20,8 +20,8 @@ def test_a_cell_is_the_mean_over_the_seeds_with_its_deviation():
     assert [column.header for column in table.columns] == ["set", "linear", "finetune"]
     cells = [list(column.cells) for column in table.columns]
     assert cells[0] == ["shapes:30", "letters:100"]
-    assert cells[1] == ["0.600 ± 0.100, 11 s", "0.500, 10 s"]
-    assert cells[2] == ["0.800 ± 0.000, 11 s", ""]
+    assert cells[1] == ["0.600 ± 0.100, 10 s", "0.500, 10 s"]
+    assert cells[2] == ["0.800 ± 0.000, 10 s", ""]
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path):
@@ -37,7 +37,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
 def test_timm_gets_the_length_of_our_run(tmp_path, label, flip_prob):
     """And letters are mirrored by nobody."""
     workdir = tmp_path / "runs" / "timm_x"
-    arguments = (Path("weights"), tmp_path, workdir, 1, label)
+    arguments = (Path("weights"), tmp_path, workdir, 1, label, [3e-4])
     refused("no .*finetune_x/config.json; accepted: the method finetune", small_sets.of_timm,
             *arguments)  # fmt: skip
     ours = workdir.parent / "finetune_x"
@@ -49,6 +49,16 @@ def test_timm_gets_the_length_of_our_run(tmp_path, label, flip_prob):
         name: config[name] for name in ("num_steps", "batch_size", "image_size")
     }
     assert (request["ema_decay"], request["flip_prob"]) == (0.93, flip_prob)
+    assert request["rates"] == [3e-4]
+
+
+def test_timm_chooses_its_rate_once_a_set(tmp_path):
+    path = tmp_path / "results.jsonl"
+    assert small_sets.timms_rates(path, "shapes:30") == small_sets.RATES
+    timm = {**RESULTS[0], "method": "timm", "rate": 1e-3}
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*RESULTS, timm]))
+    assert small_sets.timms_rates(path, "shapes:30") == [1e-3]
+    assert small_sets.timms_rates(path, "shapes:10") == small_sets.RATES
 
 
 def test_what_is_not_of_this_project_is_run_by_its_own_interpreter(tmp_path):
