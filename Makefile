@@ -74,7 +74,7 @@ browser: .venv-browser/installed
 
 notebook: .venv-browser/installed
 	.venv-browser/bin/python -m nbconvert --to notebook --execute examples/finetune.ipynb \
-		--output-dir=build --output=finetune.ipynb
+		--ExecutePreprocessor.record_timing=False --output-dir=build --output=finetune.ipynb
 
 mutants: .venv/test.installed
 	.venv/bin/python -m dev.mutants --jobs=2 $(NAMES)

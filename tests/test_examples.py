@@ -81,9 +81,14 @@ def test_a_linear_probe_leaves_all_but_the_head(weights):
     assert is_same == {name: name != "head" for name in found.params}
 
 
-def test_the_notebook_is_committed_without_outputs():
+def test_the_notebook_is_committed_with_its_outputs_and_nothing_of_a_computer():
     text = (ROOT / "examples" / "finetune.ipynb").read_text(encoding="utf-8")
-    cells = json.loads(text)["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    code = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "display_data"}
+    assert {output["name"] for output in outputs if "name" in output} == {"stdout"}
+    said = "".join("".join(output.get("text", ())) for output in outputs)
+    assert "best       val_ema/top1" in said
+    assert sum("image/png" in output.get("data", ()) for output in outputs) == 2
     assert not re.search(r"/home/|/root/|/tmp/", text)

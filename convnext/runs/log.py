@@ -16,7 +16,7 @@ from convnext.commands import typed
 from convnext.data.epochs import Epochs
 from convnext.errors import InputError, RunError, require
 from convnext.files import text
-from convnext.runs import environment, plots, programs, workdirs, writers
+from convnext.runs import console, environment, plots, programs, workdirs, writers
 
 BAD_IMAGES = "bad_images.json"
 
@@ -49,7 +49,7 @@ class Log:
         require(every_steps >= 1, "log.every_steps", every_steps, "1 and more")
         self.workdir, self.every_steps = Path(workdir), every_steps
         self.num_steps = epochs.num_steps
-        self.active, self._score = jax.process_index() == 0, writers.Score(best)
+        self.active, self._score = jax.process_index() == 0, console.Score(best)
         self._clock, self._unmade = Clock(epochs.batch_size), hosts.Behind()
         self._last = Line(start_step)
         self._pending: Line | None = None  # due, and not written yet
@@ -57,7 +57,7 @@ class Log:
         self._began: float | None = None  # when the step began to be compiled
         # What is wrong with each, and the step that met it: known to all processes.
         self.bad_images: dict[str, int] = self._met_before(start_step)
-        self._console = writers.Console(
+        self._console = console.Console(
             self.num_steps, start_step, epochs.batches_per_epoch, self._score, quiet=not self.active
         )
         self._disk = writers.Disk(self.print)

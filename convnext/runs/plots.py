@@ -37,7 +37,8 @@ def save_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike, sco
 
 def share_range(curves: Sequence[Sequence[float]]) -> tuple[float, float]:
     """The part of [0, 1] that a plot of shares shows: the end is what one looks at, and that of
-    each curve is in it."""
+    each curve is in it. A curve at 1 lies below the frame."""
     ends = [curve[-1] for curve in curves]
     best = max((max(curve) for curve in curves), default=0)
-    return max(0, min(0.9, 1 - 4 * (1 - best), *(end - 0.05 for end in ends))), 1
+    low = max(0, min(0.9, 1 - 4 * (1 - best), *(end - 0.05 for end in ends)))
+    return low, 1 + 0.02 * (1 - low)

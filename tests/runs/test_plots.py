@@ -37,8 +37,8 @@ def test_a_task_has_its_own_score_in_the_curves(tmp_path):
 
 
 def test_a_plot_of_shares_shows_the_end_of_each_curve():
-    assert plots.share_range([[0.1, 0.5, 0.98]]) == (pytest.approx(0.9), 1)
+    assert plots.share_range([[0.1, 0.5, 0.98]]) == pytest.approx((0.9, 1.002))
     assert plots.share_range([[0.1, 0.95, 0.9]])[0] == pytest.approx(0.8)
     low, _ = plots.share_range([[0.1, 0.95], [0.1, 0.6]])
     assert low == pytest.approx(0.55)
-    assert plots.share_range([[0.02]]) == plots.share_range([]) == (0, 1)
+    assert plots.share_range([[0.02]]) == plots.share_range([]) == (0, 1.02)
