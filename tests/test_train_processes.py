@@ -62,6 +62,7 @@ def test_signals_to_a_run_save_it_and_it_ends_as_if_they_had_not_come(
     assert "SIGTERM: the run saves and stops; a second one stops it at once\n" in signalled.stderr
     assert "stopped after step 22; run the same command again to resume\n" in signalled.stdout
     assert "val/top1" not in signalled.stdout
+    assert "resource_tracker" not in signalled.stderr  # batches that are left in shared memory
 
     log_step = logs.Log.step
 
