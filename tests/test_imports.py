@@ -19,6 +19,7 @@ runs
 weights
 tasks
 evaluation classifier export
+transformers
 train eval tools __main__ dev
 """
 RANKS = {room: rank for rank, line in enumerate(ORDER.split("\n")) for room in line.split()}

@@ -260,7 +260,7 @@ class ConvNeXt(Trunk):
     head_init_scale: float = 1.0  # factor on the head's initial weights
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        return self._logits_and_features(x, train)[0]
+        return self.logits_and_features(x, train)[0]
 
     def features(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """Returns what the model computes on the way, for `model.apply(..., method="features")`.
@@ -269,7 +269,7 @@ class ConvNeXt(Trunk):
         [N, h, w, C of the stage], of map_dtype; "last_hidden_state", the last of them, before any
         norm; "pooler_output" [N, dims[-1]], float32, after pooling and norm.
         """
-        return self._logits_and_features(x, train)[1]
+        return self.logits_and_features(x, train)[1]
 
     @nn.nowrap
     def backbone(self, **options: Any) -> Backbone:
@@ -291,7 +291,10 @@ class ConvNeXt(Trunk):
         require(0 <= scale < math.inf, "model.head_init_scale", scale, "0 and more")
 
     @nn.compact
-    def _logits_and_features(self, x, train):
+    def logits_and_features(
+        self, x: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns what a call and what `features` returns, of one pass."""
         with self._precision(train):
             maps = self._maps(x, train)
             norm_name = "norm_pre" if self.head_norm_first else "norm"

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,29 @@ def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
     # os.path.exists returns False where Path.exists raises OSError: for a name too long for a file.
     if os.path.exists(path):
         return path
+    with _reported(source):
+        return _download(_repository(source), revision)
+
+
+def beside(source: str | os.PathLike, name: str, revision: str | None = None) -> Path | None:
+    """Returns a file that lies beside weights, in a folder or a Hugging Face repository, of which
+    only this file is downloaded; None where the source is a folder or file without one.
+
+    Raises InputError as `locate` does, and where the repository has no such file.
+    """
+    import huggingface_hub as hub
+
+    path = Path(source).expanduser()
+    if os.path.exists(path):
+        file = (path if path.is_dir() else path.parent) / name
+        return file if file.is_file() else None
+    with _reported(source):
+        return Path(hub.hf_hub_download(_repository(source), name, revision=revision))
+
+
+def _repository(source):
+    """The id that is meant by an id, a name or an address. Raises InputError."""
+    path = Path(source)
     if known := published.find(str(source)):
         source = known.id
         path = Path(source)
@@ -53,8 +77,14 @@ def locate(source: str | os.PathLike, revision: str | None = None) -> Path:
             "a file of weights, a folder with one, the workdir of a run, or a Hugging Face id such "
             "as facebook/convnext-tiny-224",
         )
+    return str(source)
+
+
+@contextmanager
+def _reported(source):
+    """Makes an InputError of what huggingface_hub raises."""
     try:
-        return _download(str(source), revision)
+        yield
     except InputError:
         raise
     except Exception as error:  # from whichever library huggingface_hub calls
