@@ -14,6 +14,8 @@
 #                its path, by default that of `chromium`
 # make notebook  executes examples/finetune.ipynb into build/. CONVNEXT_MODEL names weights other
 #                than published ones: whatever convnext.from_pretrained takes
+# make tensorflow  writes models for TensorFlow and Keras and loads them there, with .venv-tensorflow:
+#                1.5 GB, Python 3.12 (PYTHON312)
 # make gpu-compile  compiles training and inference for an H100 that need not be there, with .venv-gpu:
 #                5 GB; see docs/performance.md
 # make package   builds the distributions into dist/, installs the wheel elsewhere and tests it
@@ -30,6 +32,7 @@
 # Where uv is on the PATH it installs what train and test need, in a fifth of pip's time.
 
 PYTHON ?= python3
+PYTHON312 ?= python3.12
 CONFIG ?= configs/digits.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 FLAGS ?=
@@ -44,7 +47,7 @@ UV := $(shell command -v uv)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python=.venv/bin/python $(CONSTRAINT),.venv/bin/python $(PIP_INSTALL))
 
 .PHONY: train eval report test test-slow test-all parity browser notebook mutants bench gpu-compile \
-	lint package api audit clean
+	tensorflow lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -83,6 +86,10 @@ gpu-compile: .venv-gpu/installed
 	JAX_PLATFORMS=cpu .venv-gpu/bin/python -m dev.benchmark gpu --variant=$(VARIANT) --batch_size=256 \
 		--dtype=bfloat16
 
+tensorflow: .venv/test.installed .venv-tensorflow/installed
+	.venv/bin/python -m dev.tensorflow_folders build/tensorflow
+	.venv-tensorflow/bin/python dev/tensorflow_peer.py build/tensorflow
+
 BENCH = -m dev.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
 bench: .venv-parity/installed
 	.venv-parity/bin/python $(BENCH) --mode inference training --batch_size 8
@@ -114,7 +121,7 @@ build/floors.txt: requirements.txt requirements-dev.txt requirements-browser.txt
 		--output-file=$@ requirements-browser.txt
 
 clean:
-	rm -rf .venv .venv-parity .venv-browser .venv-gpu
+	rm -rf .venv .venv-parity .venv-browser .venv-gpu .venv-tensorflow
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -155,6 +162,12 @@ clean:
 		| .venv-browser/bin/python
 	$(call SAY_INSTALL,requirements-browser.txt)
 	.venv-browser/bin/python $(PIP_INSTALL) -r requirements-browser.txt
+	@touch $@
+
+.venv-tensorflow/installed: dev/tensorflow_requirements.txt
+	$(PYTHON312) -m venv .venv-tensorflow
+	$(call SAY_INSTALL,$<)
+	.venv-tensorflow/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 .venv-gpu/installed:

@@ -69,6 +69,11 @@ _MODULES = {
 if not TYPE_CHECKING:  # to which a module with this function has every name
 
     def __getattr__(name: str):
+        if name.startswith("TFConvNext"):
+            raise ImportError(
+                f"{name} is a class of TensorFlow in transformers 4.x, up to 4.57; "
+                'convnext.save_pretrained(..., format="tensorflow") writes what it loads'
+            )
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = importlib.import_module(f"convnext.{_MODULES[name]}")

@@ -11,7 +11,10 @@ from pathlib import Path
 _INSIDE = Path(__file__).parent / "scripts"
 IS_WHEEL = _INSIDE.is_dir()
 SCRIPTS = _INSIDE if IS_WHEEL else _INSIDE.parents[1]  # has train.py, eval.py, configs/ and tools/
-TOOLS = ("data", "linear", "predict", "report", "push", "convert", "variants", "prepare", "demo")
+TOOLS = (
+    "data", "linear", "predict", "report", "push", "convert", "export", "variants", "prepare",
+    "demo",
+)  # fmt: skip
 
 _NAMED_ELSEWHERE = {  # as in a clone, and what it is in a wheel
     rf"(?:--config=)?(?:{re.escape(str(SCRIPTS))}/|(?<![\w/]))configs/(\w+)\.py": r"--config=\1",

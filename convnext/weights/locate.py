@@ -158,6 +158,9 @@ def read_tensors(path: Path, weights: str | None = None) -> dict[str, np.ndarray
 
 
 def _read_tensors(path, weights):
+    if path.suffix in (".h5", ".keras"):
+        accepted = "safetensors, which transformers' TensorFlow models save, or PyTorch's formats"
+        raise InputError(f"{path} is a file of Keras or TensorFlow", accepted)
     if path.suffix != ".safetensors":
         state = unwrap(torch_save.read(path), weights)
         # A small file may hold any number of tensors that are views of one storage.

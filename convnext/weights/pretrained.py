@@ -1,7 +1,8 @@
 """Reads weights of facebookresearch/ConvNeXt (with the isotropic models), ConvNeXt-V2 (fine-tuned
 and FCMAE), timm, transformers, torchvision, and of this project's runs.
 
-formats.py has the keys, model_config.py the config.json, save.py writes weights for others.
+formats.py and tensorflow.py have the keys, model_config.py the config.json, and save.py writes
+weights for others.
 """
 
 import json
@@ -26,7 +27,7 @@ from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import VARIANTS, ConvNeXt, abstract_params, smallest_image
 from convnext.runs import checkpoint, chosen
 from convnext.training import losses, metrics
-from convnext.weights import formats, locate, model_config, published
+from convnext.weights import formats, locate, model_config, published, tensorflow
 
 SLICED = (21841, 1000)  # a head of ImageNet-22k can be cut to the classes of ImageNet-1k
 
@@ -192,6 +193,13 @@ class _Contents:
         return np.size(self.state.get("head/bias", ()))
 
 
+def _to_ours(state):
+    """The name of the format, and the state in our names."""
+    if tensorflow.is_of(state):
+        return "tensorflow", tensorflow.to_ours(state)
+    return formats.to_ours(state)
+
+
 def _read(source, weights, revision=None, step=None):
     source, named = run_and_name(source)
     accepted = f"None, as {source}@{named} names them"
@@ -212,7 +220,7 @@ def _read(source, weights, revision=None, step=None):
             )
         file = present[0]
     try:
-        name, state = formats.to_ours(locate.read_tensors(file, weights))
+        name, state = _to_ours(locate.read_tensors(file, weights))
         config = {}
         if file.name in locate.WEIGHT_FILES and (file.parent / "config.json").is_file():
             config = text.read_json(file.parent / "config.json")
@@ -228,7 +236,7 @@ def _read(source, weights, revision=None, step=None):
     except InputError as error:
         where = "" if str(source) in str(error) else f"{source}: "
         raise InputError(f"{where}{error.problem}", error.accepted) from error
-    if name == "transformers" and not config:
+    if name in ("transformers", "tensorflow") and not config:
         fields["final_norm_eps"] = 1e-12
     contents = _Contents(
         origin=f"{source} ({name})",

@@ -20,9 +20,11 @@ from convnext.errors import InputError, require
 from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import ConvNeXt, abstract_params
 from convnext.training import losses
-from convnext.weights import formats, model_config
+from convnext.weights import formats, keras, model_config, tensorflow
 
-EXPORT_FORMATS = ("transformers", "timm", "official", "torchvision")
+EXPORT_FORMATS = ("transformers", "timm", "official", "torchvision", "tensorflow", "keras")
+OF_TRANSFORMERS = ("transformers", "tensorflow")  # whose config.json and processor they have
+OTHERS = {"tensorflow": tensorflow, "keras": keras}  # whose names are not of PyTorch
 
 
 def save_pretrained(
@@ -38,9 +40,12 @@ def save_pretrained(
     """Writes model.safetensors, config.json and preprocessor_config.json.
 
     format "transformers" is for AutoModelForImageClassification.from_pretrained(folder) and
-    pipeline("image-classification"). "timm" is for timm.create_model(`"local-dir:<folder>"`,
-    pretrained=True). "official" has the keys of facebookresearch/ConvNeXt and ConvNeXt-V2, and if
-    torch is installed also a model.pth for their scripts. "torchvision" is for load_state_dict.
+    pipeline("image-classification"). "tensorflow" is for TFConvNextModel,
+    TFConvNextForImageClassification and their V2 of transformers 4.x. "timm" is for
+    timm.create_model(`"local-dir:<folder>"`, pretrained=True). "official" has the keys of
+    facebookresearch/ConvNeXt and ConvNeXt-V2, and if torch is installed also a model.pth for their
+    scripts. "torchvision" is for load_state_dict. "keras" writes no safetensors, but a
+    model.weights.h5 for ConvNeXt of keras.applications, which needs h5py.
     labels: of the classes. None: ImageNet's, if the number fits.
     processor: how images are prepared. None: ImageProcessor(). In the format of transformers crop
     offsets are rounded down, as transformers does.
@@ -53,34 +58,36 @@ def save_pretrained(
     accepted = (None, *losses.PROBLEM_TYPES)
     require(problem_type in accepted, "problem_type", problem_type, accepted)
     name = "isotropic" if format == "official" and not model.stem_norm else format
+    # Whose models, if not whose names, they have.
+    name = {"tensorflow": "transformers", "keras": "torchvision"}.get(format, name)
     if reason := formats.unsupported(model, name):
         raise InputError(f"the format {format} has no models with {reason}", "another format")
     processor = ImageProcessor() if processor is None else processor
-    if format == "transformers":  # which knows no other
+    if format in OF_TRANSFORMERS:  # which knows no other
         processor = dataclasses.replace(processor, crop_rounding="floor")
     names = _checked_labels(labels, model)
     prefix = ""
     if format == "transformers" and model.num_classes:
         prefix = "convnextv2." if model.use_grn else "convnext."
-    state = formats.from_ours(
-        _checked_params(params, model),
-        name,
-        prefix=prefix,
-        conv_mlp=format == "timm" and model_config.variant_of(model) in model_config.CONV_MLP,
-    )
+    state = _checked_params(params, model)
+    if format in OTHERS:
+        state = OTHERS[format].from_ours(state)
+    else:
+        is_conv = format == "timm" and model_config.variant_of(model) in model_config.CONV_MLP
+        state = formats.from_ours(state, name, prefix=prefix, conv_mlp=is_conv)
     state = {key: np.ascontiguousarray(array) for key, array in state.items()}
-    if format == "transformers":
+    if format in OF_TRANSFORMERS:
         config = model_config.transformers_config(model, names, processor.size, problem_type)
     else:
         config = model_config.timm_config(model, names, processor, problem_type)
-    texts = {"config.json": config}
+    texts = {} if format == "keras" else {"config.json": config}
     try:
         texts["preprocessor_config.json"] = processor.to_config()
     except InputError:  # a crop that transformers lacks; timm's config.json has it, too
-        if format == "transformers":
+        if format in OF_TRANSFORMERS:
             raise
     try:
-        _write(Path(folder), state, texts, with_torch=format == "official")
+        _write(Path(folder), state, texts, format)
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot write to {folder}: {reason}", "another folder") from error
@@ -108,18 +115,23 @@ def _checked_params(params, model):
     return {key: np.asarray(value, np.float32) for key, value in state.items()}
 
 
-def _write(folder, state, texts, with_torch):
+def _write(folder, state, texts, format):  # noqa: A002
     """Writes all files or none, and removes those of an earlier export that this one lacks."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         scratch = Path(scratch)
-        tensors = scratch / "model.safetensors"
-        safetensors.numpy.save_file(state, tensors, {"format": "pt"})
         for name, value in texts.items():
             text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
             (scratch / name).write_text(text, encoding="utf-8")
-            tensors.chmod((scratch / name).stat().st_mode)  # save_file's is 600
-        if with_torch and importlib.util.find_spec("torch"):
+        if format == "keras":
+            keras.write(scratch / "model.weights.h5", state)
+        else:
+            # transformers asks for it: which of its frameworks has these names.
+            framework = "tf" if format == "tensorflow" else "pt"
+            tensors = scratch / "model.safetensors"
+            safetensors.numpy.save_file(state, tensors, {"format": framework})
+            tensors.chmod((scratch / "config.json").stat().st_mode)  # save_file's is 600
+        if format == "official" and importlib.util.find_spec("torch"):
             import torch
 
             tensors = {key: torch.tensor(value) for key, value in state.items()}

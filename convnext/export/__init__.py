@@ -1,0 +1,1 @@
+"""Programs of models for other runtimes."""

@@ -1,0 +1,66 @@
+"""Writes weights for ConvNeXt of keras.applications: a file that `weights="model.weights.h5"` or
+load_weights takes.
+
+Keras finds a layer by its class and by which of that class it is, in the order of the model:
+layers/dense_3 is the fourth. Its layouts are ours.
+"""
+
+import importlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from convnext.errors import InputError
+from convnext.weights.formats import State
+
+# Their classes, by our layers, and the order of a layer's parameters.
+CLASSES = {"dwconv": "conv2d", "norm": "layer_normalization", "pwconv1": "dense",
+           "pwconv2": "dense", "head": "dense"}  # fmt: skip
+LEAVES = ("kernel", "scale", "bias", "gamma")
+
+
+def from_ours(state: Mapping[str, np.ndarray]) -> State:
+    """Returns our state in these names: "stage_0_block_1/pwconv1/kernel" is
+    "layers/dense_2/vars/0"."""
+    found, counts = {}, Counter()
+    for layer, place in _places(state):
+        name = f"{place}_{counts[place]}" if counts[place] else place
+        counts[place] += 1
+        parts = {"": layer} if not isinstance(layer, dict) else layer
+        for inner, each in parts.items():
+            leaves = [leaf for leaf in LEAVES if f"{each}/{leaf}" in state]
+            for number, leaf in enumerate(leaves):
+                path = f"layers/{name}/{inner}vars/{number}"
+                found[path] = state[f"{each}/{leaf}"]
+    return found
+
+
+def _places(state) -> Iterator[tuple[str | dict[str, str], str]]:
+    """Our layers in the order of the model, with the class of theirs; of a sequence of layers, by
+    their names inside."""
+    stages = sorted({int(key.split("_")[1]) for key in state if key.startswith("stage_")})
+    for stage in stages:
+        ours = f"downsample_{stage}" if stage else "stem"
+        inside = {"conv2d": f"{ours}_conv", "layer_normalization": f"{ours}_norm"}
+        yield {f"layers/{name}/": layer for name, layer in inside.items()}, "sequential"
+        blocks = {key.split("/")[0] for key in state if key.startswith(f"stage_{stage}_block_")}
+        for block in sorted(blocks, key=lambda name: int(name.rpartition("_")[2])):
+            for part in ("dwconv", "norm", "pwconv1", "pwconv2"):
+                yield f"{block}/{part}", CLASSES[part]
+            yield block, "layer_scale"
+    for layer in ("norm", "head"):
+        if any(key.startswith(f"{layer}/") for key in state):
+            yield layer, CLASSES[layer]
+
+
+def write(path: Path, state: State) -> None:
+    """Writes a state of these names. Raises InputError where h5py is not installed."""
+    try:
+        h5py = importlib.import_module("h5py")
+    except ModuleNotFoundError as error:
+        raise InputError("the format keras needs h5py", "after pip install h5py") from error
+    with h5py.File(path, "w") as file:
+        for name, array in state.items():
+            file.create_dataset(name, data=array)

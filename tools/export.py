@@ -1,0 +1,104 @@
+"""Writes a model as a program that other runtimes execute, without JAX and this project.
+
+    python -m tools.export SOURCE OUT --format=onnx [--image_size=224] [--batch_size=1]
+        [--dtype=float16] [--quantize=int8] [--normalize]
+
+SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
+run, or a Hugging Face id. OUT is a folder, laid out as transformers.js and optimum expect it:
+config.json, preprocessor_config.json, onnx/model.onnx; model_fp16.onnx and model_quantized.onnx
+beside that. Batch and sides are free, where they are not given. What was written is run by
+onnxruntime beside the model, and the difference printed. tools.convert writes weights.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from convnext import commands
+from convnext.errors import InputError, reported, require
+from convnext.files import text
+from convnext.weights import model_config, pretrained
+from convnext.weights.save import EXPORT_FORMATS
+
+FORMATS = ("onnx",)
+NAMES = {"float32": "model", "float16": "model_fp16", "int8": "model_quantized"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = commands.parser("export", __doc__)
+    parser.add_argument("source", metavar="SOURCE", help="weights, see docs/weights.md")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder")
+    parser.add_argument("--format", required=True, help="onnx")
+    parser.add_argument("--weights", help="of a run: best (default), best_raw, ema, raw or a step")
+    parser.add_argument("--image_size", type=int, help="pixels; default: any")
+    parser.add_argument("--batch_size", type=int, help="images; default: any")
+    parser.add_argument("--dtype", default="float32", help="float32 or float16 (%(default)s)")
+    parser.add_argument("--quantize", choices=["int8"], help="the weights of linear layers")
+    parser.add_argument("--normalize", action="store_true", help="takes pixels from 0 to 255")
+    args = parser.parse_args(argv)
+    with reported():
+        if args.format in EXPORT_FORMATS:
+            of_weights = f"python -m tools.convert writes {args.format}'s weights"
+            accepted = f"{', '.join(FORMATS)}; {of_weights}"
+            raise InputError(f"--format is {args.format!r}", accepted)
+        require(args.format in FORMATS, "--format", args.format, ", ".join(FORMATS))
+        is_one = args.quantize is None or args.dtype == "float32"
+        require(is_one, "--quantize with --dtype", args.dtype, "one of the two")
+        write(args)
+
+
+def write(args) -> None:
+    """Writes the folder, and prints what it holds."""
+    try:
+        from convnext.export import onnx as export
+    except ModuleNotFoundError as error:
+        raise InputError(f"no {error.name}", "after pip install onnx onnxruntime") from error
+    import onnx
+
+    weights = args.weights or pretrained.default_weights(args.source)
+    found = pretrained.load(args.source, weights=weights)
+    processor = dataclasses.replace(found.processor, crop_rounding="floor")
+    if args.image_size:
+        processor = dataclasses.replace(processor, size=args.image_size)
+    texts = {
+        "config.json": model_config.transformers_config(
+            found.model, found.labels or None, processor.size, found.problem_type
+        ),
+        "preprocessor_config.json": dataclasses.replace(
+            processor, do_normalize=not args.normalize, do_rescale=not args.normalize
+        ).to_config(),
+    }
+    _check_folder(args.out, texts)
+    mean_and_std = (processor.image_mean, processor.image_std) if args.normalize else None
+    proto = export.model_proto(
+        found.model,
+        found.params,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        dtype=args.dtype,
+        normalize=mean_and_std,
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    if args.quantize:
+        proto = export.quantized(proto)
+    path = args.out / "onnx" / f"{NAMES[args.quantize or args.dtype]}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name, values in texts.items():
+        text.replace(args.out / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    temporary = path.with_suffix(".tmp")
+    onnx.save(proto, temporary)
+    temporary.replace(path)
+    print(f"{path} holds {found.origin}: {path.stat().st_size:,} bytes, opset {export.OPSET}")
+    apart = export.difference(proto, found.model, found.params, mean_and_std)
+    print(f"by onnxruntime its outputs differ from those here by {apart:.1e} of the largest")
+
+
+def _check_folder(out, texts):
+    """Refuses a folder of another export."""
+    for name, values in texts.items():
+        if (out / name).exists() and text.read_json(out / name) != json.loads(json.dumps(values)):
+            raise InputError(f"{out} holds another export: its {name} differs", "a new folder")
+
+
+if __name__ == "__main__":
+    main()
