@@ -303,8 +303,10 @@ def pipeline(
     model: Any = None,
     image_processor: ConvNextImageProcessor | None = None,
 ) -> Callable[..., Any]:
-    """Returns what names images: `pipeline("image-classification", model=...)(image, top_k=5)`
-    gives [{"label", "score"}, ...], and of a list of images a list of these.
+    """Returns a function that names what is in images.
+
+    `pipeline("image-classification", model=...)(image, top_k=5)` gives [{"label", "score"}, ...],
+    and of a list of images a list of these.
 
     model: whatever `convnext.from_pretrained` reads, or a ConvNextForImageClassification. Raises
     InputError for other tasks.
