@@ -1,17 +1,18 @@
-"""Writes a model as a program that other runtimes execute, without JAX and this project.
+"""Writes a model as a program that runs without this project: ONNX, or StableHLO for JAX.
 
-    python -m tools.export SOURCE OUT --format=onnx [--image_size=224] [--batch_size=1]
+    python -m tools.export SOURCE OUT --format=onnx|stablehlo [--image_size=224] [--batch_size=1]
         [--dtype=float16] [--quantize=int8] [--normalize]
 
 SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
 run, or a Hugging Face id. OUT is a folder, laid out as transformers.js and optimum expect it:
 config.json, preprocessor_config.json, onnx/model.onnx; model_fp16.onnx and model_quantized.onnx
-beside that. Batch and sides are free, where they are not given. What was written is run by
-onnxruntime beside the model, and the difference printed. tools.convert writes weights.
+beside that; or stablehlo/model.bin. Batch and sides are free, where they are not given. What was
+written is run beside the model, and the difference printed. tools.convert writes weights.
 """
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 from convnext import commands
@@ -20,7 +21,7 @@ from convnext.files import text
 from convnext.weights import model_config, pretrained
 from convnext.weights.save import EXPORT_FORMATS
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "stablehlo")
 NAMES = {"float32": "model", "float16": "model_fp16", "int8": "model_quantized"}
 
 
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = commands.parser("export", __doc__)
     parser.add_argument("source", metavar="SOURCE", help="weights, see docs/weights.md")
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder")
-    parser.add_argument("--format", required=True, help="onnx")
+    parser.add_argument("--format", required=True, help="onnx or stablehlo")
     parser.add_argument("--weights", help="of a run: best (default), best_raw, ema, raw or a step")
     parser.add_argument("--image_size", type=int, help="pixels; default: any")
     parser.add_argument("--batch_size", type=int, help="images; default: any")
@@ -49,26 +50,42 @@ def main(argv: list[str] | None = None) -> None:
 
 def write(args) -> None:
     """Writes the folder, and prints what it holds."""
+    weights = args.weights or pretrained.default_weights(args.source)
+    found = pretrained.load(args.source, weights=weights)
+    processor = dataclasses.replace(found.processor, crop_rounding="floor")
+    if args.image_size:
+        processor = dataclasses.replace(processor, size=args.image_size)
+    normalizes = args.normalize
+    prepared = dataclasses.replace(
+        processor, do_normalize=not normalizes, do_rescale=not normalizes
+    )
+    texts = {
+        "config.json": model_config.transformers_config(
+            found.model, found.labels or None, processor.size, found.problem_type
+        ),
+        "preprocessor_config.json": prepared.to_config(),
+    }
+    _check_folder(args.out, texts)
+    contents, check = WRITERS[args.format](args, found, processor)
+    path = args.out / _name(args)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name, values in texts.items():
+        text.replace(args.out / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(contents)
+    temporary.replace(path)
+    print(f"{path} holds {found.origin}: {len(contents):,} bytes")
+    print(f"its outputs differ from those here by {check():.1e} of the largest")
+
+
+def _onnx(args, found, processor):
+    """The bytes of the file, and what compares it."""
     try:
         from convnext.export import onnx as export
     except ModuleNotFoundError as error:
         raise InputError(f"no {error.name}", "after pip install onnx onnxruntime") from error
     import onnx
 
-    weights = args.weights or pretrained.default_weights(args.source)
-    found = pretrained.load(args.source, weights=weights)
-    processor = dataclasses.replace(found.processor, crop_rounding="floor")
-    if args.image_size:
-        processor = dataclasses.replace(processor, size=args.image_size)
-    texts = {
-        "config.json": model_config.transformers_config(
-            found.model, found.labels or None, processor.size, found.problem_type
-        ),
-        "preprocessor_config.json": dataclasses.replace(
-            processor, do_normalize=not args.normalize, do_rescale=not args.normalize
-        ).to_config(),
-    }
-    _check_folder(args.out, texts)
     mean_and_std = (processor.image_mean, processor.image_std) if args.normalize else None
     proto = export.model_proto(
         found.model,
@@ -81,16 +98,30 @@ def write(args) -> None:
     onnx.checker.check_model(proto, full_check=True)
     if args.quantize:
         proto = export.quantized(proto)
-    path = args.out / "onnx" / f"{NAMES[args.quantize or args.dtype]}.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for name, values in texts.items():
-        text.replace(args.out / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    temporary = path.with_suffix(".tmp")
-    onnx.save(proto, temporary)
-    temporary.replace(path)
-    print(f"{path} holds {found.origin}: {path.stat().st_size:,} bytes, opset {export.OPSET}")
-    apart = export.difference(proto, found.model, found.params, mean_and_std)
-    print(f"by onnxruntime its outputs differ from those here by {apart:.1e} of the largest")
+    check = partial(export.difference, proto, found.model, found.params, mean_and_std)
+    return proto.SerializeToString(), check
+
+
+def _stablehlo(args, found, processor):
+    for name in ("dtype", "quantize", "normalize"):
+        given = getattr(args, name)
+        accepted = "what --format=onnx has"
+        require(given in ("float32", None, False), f"--{name} of stablehlo", given, accepted)
+    from convnext.export import stablehlo
+
+    sizes = dict(batch_size=args.batch_size, image_size=args.image_size)
+    program = stablehlo.program(found.model, found.params, **sizes)
+    contents = stablehlo.serialized(program)
+    return contents, partial(stablehlo.difference, contents, found.model, found.params, **sizes)
+
+
+WRITERS = {"onnx": _onnx, "stablehlo": _stablehlo}
+
+
+def _name(args):
+    if args.format == "onnx":
+        return f"onnx/{NAMES[args.quantize or args.dtype]}.onnx"
+    return f"{args.format}/model.bin"
 
 
 def _check_folder(out, texts):

@@ -22,8 +22,15 @@ FOR_CPU = {
 }
 
 
+def portable() -> Any:
+    """Context of a program for several platforms, or for sizes that are not known: what is traced
+    inside takes no kernel and no call of one platform."""
+    return compiling_for("portable")
+
+
 def platform() -> str:
-    """Returns where computations run unless told otherwise: "cpu", "cuda", "rocm" or "tpu"."""
+    """Returns where computations run unless told otherwise: "cpu", "cuda", "rocm" or "tpu", or
+    "portable"."""
     if compiling_for.value is not None:
         return compiling_for.value
     device = jax.config.jax_default_device or jax.local_devices()[0]

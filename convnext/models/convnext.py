@@ -180,7 +180,7 @@ class Trunk(nn.Module):
             raise InputError(
                 f"images are {list(x.shape)}", f"[N, H, W, {self.in_chans}], channels last"
             )
-        if min(x.shape[1:3]) < stride:
+        if any(side < stride for side in x.shape[1:3]):  # each alone: a side may be a symbol
             raise InputError(
                 f"image is {x.shape[1]}x{x.shape[2]} pixels",
                 f"sides of at least {stride}, "

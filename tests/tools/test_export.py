@@ -63,6 +63,17 @@ def test_smaller_ones_lie_beside_it(weights, tmp_path):
     assert 1e-6 < np.abs(probabilities(int8, pixels) - expected).max() < 0.05
 
 
+def test_stablehlo_runs_in_jax_alone(weights, tmp_path, capsys):
+    export.main([str(weights), str(tmp_path), "--format=stablehlo"])
+    assert "its outputs differ from those here by" in capsys.readouterr().out
+    contents = (tmp_path / "stablehlo/model.bin").read_bytes()
+    image = np.random.default_rng(0).integers(0, 256, (50, 73, 3), dtype=np.uint8)
+    pixels = ImageProcessor.from_pretrained(tmp_path).preprocess(image)
+    (found,) = jax.nn.softmax(jax.export.deserialize(bytearray(contents)).call(pixels))
+    ((best, *_),) = Classifier.from_pretrained(weights)(image)
+    assert best["score"] == pytest.approx(float(found.max()), abs=1e-6)
+
+
 def test_pixels_are_normalised_inside_where_that_is_asked_for(weights, tmp_path):
     exported(weights, tmp_path, "--normalize", "--image_size=40", "--batch_size=1")
     written = json.loads((tmp_path / "preprocessor_config.json").read_text())
@@ -75,10 +86,12 @@ def test_pixels_are_normalised_inside_where_that_is_asked_for(weights, tmp_path)
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--format=timm"], "--format is .timm.; accepted: onnx; python -m tools.convert writes t"),
-        (["--format=tflite"], "--format is .tflite.; accepted: onnx$"),
+        (["--format=timm"], "--format is .timm.; accepted: onnx, stablehlo; python -m tool"),
+        (["--format=tflite"], "--format is .tflite.; accepted: onnx, stablehlo$"),
         (["--format=onnx", "--dtype=float16", "--quantize=int8"],
          "--quantize with --dtype is .float16.; accepted: one of the two"),
+        (["--format=stablehlo", "--dtype=float16"],
+         "--dtype of stablehlo is .float16.; accepted: what --format=onnx has"),
         (["--format=onnx", "--image_size=4"], "image_size is 4; accepted: 8 and more"),
         (["--format=onnx", "--batch_size=-1"], "batch_size is -1; accepted: 1 and more"),
     ],
@@ -86,7 +99,7 @@ def test_pixels_are_normalised_inside_where_that_is_asked_for(weights, tmp_path)
 def test_what_cannot_be_written_is_said_in_a_line(weights, tmp_path, flags, message):
     with pytest.raises(SystemExit, match=f"^error: {message}"):
         export.main([str(weights), str(tmp_path), *flags])
-    assert not list(tmp_path.rglob("*.onnx"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_another_export_is_left_alone(weights, tmp_path):
