@@ -27,7 +27,7 @@ from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import VARIANTS, ConvNeXt, abstract_params, smallest_image
 from convnext.runs import checkpoint, chosen
 from convnext.training import losses, metrics
-from convnext.weights import formats, locate, model_config, published, tensorflow
+from convnext.weights import formats, locate, model_config, onnx_graph, published, tensorflow
 
 SLICED = (21841, 1000)  # a head of ImageNet-22k can be cut to the classes of ImageNet-1k
 
@@ -93,7 +93,9 @@ def from_pretrained(
 
 def load(source: str | os.PathLike, **options: Any) -> Pretrained:
     """Reads what `from_pretrained` reads, and labels, image processor and problem type. options are
-    the keywords of `from_pretrained`."""
+    the keywords of `from_pretrained`. Also reads an exported ONNX graph, which has no options."""
+    if path := onnx_graph.find(source):
+        return _graph(path, options)
     contents, model, params = _loaded(source, **options)
     processor, processor_origin = contents.processor()
     return Pretrained(
@@ -105,6 +107,25 @@ def load(source: str | os.PathLike, **options: Any) -> Pretrained:
         contents.origin,
         processor_origin,
         contents.licence,
+    )
+
+
+def _graph(path, options):
+    for name, given in options.items():
+        is_none = given is None or (name == "dtype" and jnp.dtype(given) == jnp.float32)
+        require(is_none, f"{name} of the exported {path}", given, "None: it is as it was written")
+    graph, folder = onnx_graph.Graph(path), path.parent
+    folder = folder if (folder / "config.json").is_file() else folder.parent
+    declared = model_config.read(text.read_json(folder / "config.json"))
+    labels = declared.labels or tuple(f"LABEL_{i}" for i in range(graph.num_classes))
+    return Pretrained(
+        graph,
+        {},
+        labels,
+        ImageProcessor.from_pretrained(folder),
+        declared.problem_type,
+        f"{path} (onnxruntime)",
+        str(folder),
     )
 
 
