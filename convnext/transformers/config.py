@@ -106,7 +106,7 @@ class ConvNextConfig:
         given, known = config.get("model_type", cls.model_type), CLASSES.get
         accepted = cls.model_type if known(given) is None else f"{known(given).__name__} for it"
         require(given == cls.model_type, f"the model_type of a {cls.__name__}", given, accepted)
-        if "num_labels" in changes:
+        if {"num_labels", "id2label"} & changes.keys():  # the others follow from it
             config = {name: v for name, v in config.items() if name not in ("id2label", "label2id")}
         return cls(**{**config, **changes})
 

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -124,13 +125,13 @@ class _Pretrained:
         """
         if config is None:
             config = cls.config_class.from_dict(configs.read(source, revision), **changes)
-        count = config.num_labels if cls.has_head else 0
-        loaded = pretrained.load(source, revision=revision)
-        found = loaded.model.num_classes or 0
-        if count != found:
+        load = partial(pretrained.load, source, revision=revision)
+        loaded = load(num_classes=None if cls.has_head else 0)
+        count, found = config.num_labels, loaded.model.num_classes or 0
+        if cls.has_head and count != found:
             accepted = f"{found}, as the weights have, or ignore_mismatched_sizes=True"
             require(count == 0 or ignore_mismatched_sizes, "num_labels", count, accepted)
-            loaded = pretrained.load(source, revision=revision, num_classes=count)
+            loaded = load(num_classes=count)
         return cls(config, dtype=dtype, params=loaded.params, processor=loaded.processor)
 
     def save_pretrained(
@@ -326,7 +327,7 @@ def pipeline(
     def name(images: Any = None, *, inputs: Any = None, **options: Any) -> list:
         images = inputs if images is None else images
         named = classifier(images, **options)
-        is_several = isinstance(images, list | tuple) or np.ndim(images) == 4
+        is_several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
         return named if is_several else named[0]
 
     return name

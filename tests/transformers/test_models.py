@@ -128,6 +128,7 @@ def test_another_number_of_labels_makes_a_new_head_where_that_is_asked_for(model
             read, tmp_path, num_labels=3)  # fmt: skip
     other = read(tmp_path, id2label={0: "a", 1: "b", 2: "c"}, ignore_mismatched_sizes=True)
     assert other.params["head"]["kernel"].shape == (16, 3) and other.config.id2label[2] == "c"
+    assert other.config.label2id == {"a": 0, "b": 1, "c": 2}
     np.testing.assert_array_equal(other.params["norm"]["scale"], model.params["norm"]["scale"])
 
 
