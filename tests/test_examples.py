@@ -1,8 +1,12 @@
 """The scripts in examples/, in their smallest form; the notebook is run by make notebook."""
 
 import ast
+import io
 import json
 import re
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import jax
@@ -10,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext import ImageProcessor, save_pretrained
+from convnext import Classifier, ImageProcessor, save_pretrained
 from convnext.errors import InputError
 from convnext.weights import pretrained
-from examples import features, transfer_digits
+from examples import features, serve, transfer_digits
 from tests.helpers.inputs import noise
+from tools import export
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,3 +97,29 @@ def test_the_notebook_is_committed_with_its_outputs_and_nothing_of_a_computer():
     assert "best       val_ema/top1" in said
     assert sum("image/png" in output.get("data", ()) for output in outputs) == 2
     assert not re.search(r"/home/|/root/|/tmp/", text)
+
+
+def test_a_server_answers_an_image_with_its_labels(weights, tmp_path):
+    export.main([str(weights), str(tmp_path / "out"), "--format=onnx"])
+    classifier = Classifier.from_pretrained(tmp_path / "out")
+    serving = serve.server(classifier, port=0)
+    thread = threading.Thread(target=serving.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{serving.server_port}"
+    image = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(image, "PNG")
+    try:
+        with urllib.request.urlopen(address, image.getvalue()) as answer:
+            named = json.load(answer)
+        assert named == [
+            {"label": each["label"], "score": pytest.approx(each["score"], abs=1e-6)}
+            for each in classifier(pixels)[0]
+        ]
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            urllib.request.urlopen(address, b"no image")
+        assert "cannot use the image (bytes of 8)" in json.load(refused.value)["error"]
+    finally:
+        serving.shutdown()
+        thread.join()
+        serving.server_close()
