@@ -47,7 +47,7 @@ UV := $(shell command -v uv)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python=.venv/bin/python $(CONSTRAINT),.venv/bin/python $(PIP_INSTALL))
 
 .PHONY: train eval report test test-slow test-all parity browser notebook mutants bench gpu-compile \
-	tensorflow lint package api audit clean
+	tensorflow litert lint package api audit clean
 
 train: .venv/train.installed
 	.venv/bin/python train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
@@ -90,6 +90,9 @@ tensorflow: .venv/test.installed .venv-tensorflow/installed
 	.venv/bin/python -m dev.tensorflow_folders build/tensorflow
 	.venv-tensorflow/bin/python dev/tensorflow_peer.py build/tensorflow
 
+litert: .venv-litert/installed
+	.venv-litert/bin/python -m dev.litert_check
+
 BENCH = -m dev.benchmark model --variant=tiny --peer=timm --rounds=3 --page=docs/performance.md
 bench: .venv-parity/installed
 	.venv-parity/bin/python $(BENCH) --mode inference training --batch_size 8
@@ -121,7 +124,7 @@ build/floors.txt: requirements.txt requirements-dev.txt requirements-browser.txt
 		--output-file=$@ requirements-browser.txt
 
 clean:
-	rm -rf .venv .venv-parity .venv-browser .venv-gpu .venv-tensorflow
+	rm -rf .venv .venv-parity .venv-browser .venv-gpu .venv-tensorflow .venv-litert
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -168,6 +171,12 @@ clean:
 	$(PYTHON312) -m venv .venv-tensorflow
 	$(call SAY_INSTALL,$<)
 	.venv-tensorflow/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv-litert/installed: dev/litert_requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-litert
+	$(call SAY_INSTALL,$<)
+	.venv-litert/bin/python -m pip install --quiet --disable-pip-version-check -r $< .
 	@touch $@
 
 .venv-gpu/installed:

@@ -1,13 +1,15 @@
-"""Writes a model as a program that runs without this project: ONNX, or StableHLO for JAX.
+"""Writes a model as a program that runs without this project: ONNX, StableHLO for JAX, or LiteRT.
 
-    python -m tools.export SOURCE OUT --format=onnx|stablehlo [--image_size=224] [--batch_size=1]
+    python -m tools.export SOURCE OUT --format=onnx|stablehlo|litert
+        [--image_size=224|dynamic] [--batch_size=1|dynamic]
         [--dtype=float16] [--quantize=int8] [--normalize]
 
 SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
 run, or a Hugging Face id. OUT is a folder, laid out as transformers.js and optimum expect it:
 config.json, preprocessor_config.json, onnx/model.onnx; model_fp16.onnx and model_quantized.onnx
-beside that; or stablehlo/model.bin. Batch and sides are free, where they are not given. What was
-written is run beside the model, and the difference printed. tools.convert writes weights.
+beside that; or stablehlo/model.bin; or litert/model_1x224.tflite. Batch and sides are free, where
+they are not given; LiteRT has one of each. What was written is run beside the model, and the
+difference printed. tools.convert writes weights.
 """
 
 import dataclasses
@@ -21,7 +23,8 @@ from convnext.files import text
 from convnext.weights import model_config, pretrained
 from convnext.weights.save import EXPORT_FORMATS
 
-FORMATS = ("onnx", "stablehlo")
+FORMATS = ("onnx", "stablehlo", "litert")
+DYNAMIC = "dynamic"
 NAMES = {"float32": "model", "float16": "model_fp16", "int8": "model_quantized"}
 
 
@@ -29,10 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = commands.parser("export", __doc__)
     parser.add_argument("source", metavar="SOURCE", help="weights, see docs/weights.md")
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder")
-    parser.add_argument("--format", required=True, help="onnx or stablehlo")
+    parser.add_argument("--format", required=True, help=", ".join(FORMATS))
     parser.add_argument("--weights", help="of a run: best (default), best_raw, ema, raw or a step")
-    parser.add_argument("--image_size", type=int, help="pixels; default: any")
-    parser.add_argument("--batch_size", type=int, help="images; default: any")
+    parser.add_argument("--image_size", type=_size, help="pixels; default: dynamic, any")
+    parser.add_argument("--batch_size", type=_size, help="images; default: dynamic, any")
     parser.add_argument("--dtype", default="float32", help="float32 or float16 (%(default)s)")
     parser.add_argument("--quantize", choices=["int8"], help="the weights of linear layers")
     parser.add_argument("--normalize", action="store_true", help="takes pixels from 0 to 255")
@@ -48,12 +51,18 @@ def main(argv: list[str] | None = None) -> None:
         write(args)
 
 
+def _size(text):
+    return text if text == DYNAMIC else int(text)
+
+
 def write(args) -> None:
     """Writes the folder, and prints what it holds."""
     weights = args.weights or pretrained.default_weights(args.source)
     found = pretrained.load(args.source, weights=weights)
     processor = dataclasses.replace(found.processor, crop_rounding="floor")
-    if args.image_size:
+    if args.format == "litert":
+        args.batch_size, args.image_size = args.batch_size or 1, args.image_size or processor.size
+    if args.image_size not in (None, DYNAMIC):
         processor = dataclasses.replace(processor, size=args.image_size)
     normalizes = args.normalize
     prepared = dataclasses.replace(
@@ -90,8 +99,7 @@ def _onnx(args, found, processor):
     proto = export.model_proto(
         found.model,
         found.params,
-        batch_size=args.batch_size,
-        image_size=args.image_size,
+        **_sizes(args),
         dtype=args.dtype,
         normalize=mean_and_std,
     )
@@ -103,25 +111,45 @@ def _onnx(args, found, processor):
 
 
 def _stablehlo(args, found, processor):
-    for name in ("dtype", "quantize", "normalize"):
-        given = getattr(args, name)
-        accepted = "what --format=onnx has"
-        require(given in ("float32", None, False), f"--{name} of stablehlo", given, accepted)
+    _refuse_what_onnx_has(args)
     from convnext.export import stablehlo
 
-    sizes = dict(batch_size=args.batch_size, image_size=args.image_size)
-    program = stablehlo.program(found.model, found.params, **sizes)
+    program = stablehlo.program(found.model, found.params, **_sizes(args))
     contents = stablehlo.serialized(program)
-    return contents, partial(stablehlo.difference, contents, found.model, found.params, **sizes)
+    check = partial(stablehlo.difference, contents, found.model, found.params, **_sizes(args))
+    return contents, check
 
 
-WRITERS = {"onnx": _onnx, "stablehlo": _stablehlo}
+def _litert(args, found, processor):
+    _refuse_what_onnx_has(args)
+    from convnext.export import litert
+
+    contents = litert.flatbuffer(found.model, found.params, **_sizes(args))
+    return contents, partial(litert.difference, contents, found.model, found.params, **_sizes(args))
+
+
+WRITERS = {"onnx": _onnx, "stablehlo": _stablehlo, "litert": _litert}
+
+
+def _sizes(args):
+    """Of the writers, to which None is any."""
+    asked = dict(batch_size=args.batch_size, image_size=args.image_size)
+    return {name: None if size == DYNAMIC else size for name, size in asked.items()}
+
+
+def _refuse_what_onnx_has(args):
+    for name in ("dtype", "quantize", "normalize"):
+        given = getattr(args, name)
+        is_plain = given in ("float32", None, False)
+        require(is_plain, f"--{name} of {args.format}", given, "--format=onnx, which has it")
 
 
 def _name(args):
     if args.format == "onnx":
         return f"onnx/{NAMES[args.quantize or args.dtype]}.onnx"
-    return f"{args.format}/model.bin"
+    if args.format == "litert":
+        return f"litert/model_{args.batch_size}x{args.image_size}.tflite"
+    return "stablehlo/model.bin"
 
 
 def _check_folder(out, texts):

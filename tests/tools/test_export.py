@@ -1,4 +1,5 @@
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -86,12 +87,15 @@ def test_pixels_are_normalised_inside_where_that_is_asked_for(weights, tmp_path)
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--format=timm"], "--format is .timm.; accepted: onnx, stablehlo; python -m tool"),
-        (["--format=tflite"], "--format is .tflite.; accepted: onnx, stablehlo$"),
+        (["--format=timm"], "--format is .timm.; accepted: onnx, stablehlo, litert; py"),
+        (["--format=tflite"], "--format is .tflite.; accepted: onnx, stablehlo, litert$"),
         (["--format=onnx", "--dtype=float16", "--quantize=int8"],
          "--quantize with --dtype is .float16.; accepted: one of the two"),
         (["--format=stablehlo", "--dtype=float16"],
-         "--dtype of stablehlo is .float16.; accepted: what --format=onnx has"),
+         "--dtype of stablehlo is .float16.; accepted: --format=onnx, which has it"),
+        (["--format=litert", "--batch_size=dynamic"],
+         "batch_size is None; accepted: a number: a LiteRT file has one size"),
+        (["--format=litert", "--normalize"], "--normalize of litert is True; accepted: --for"),
         (["--format=onnx", "--image_size=4"], "image_size is 4; accepted: 8 and more"),
         (["--format=onnx", "--batch_size=-1"], "batch_size is -1; accepted: 1 and more"),
     ],
@@ -100,6 +104,13 @@ def test_what_cannot_be_written_is_said_in_a_line(weights, tmp_path, flags, mess
     with pytest.raises(SystemExit, match=f"^error: {message}"):
         export.main([str(weights), str(tmp_path), *flags])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_converter_of_litert_is_not_in_this_environment(weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litert_converter", None)
+    told = "^error: no litert_converter; accepted: after pip install litert-converter ai-edge-lit"
+    with pytest.raises(SystemExit, match=told):
+        export.main([str(weights), str(tmp_path), "--format=litert"])
 
 
 def test_a_folder_of_another_export_is_left_alone(weights, tmp_path):
