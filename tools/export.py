@@ -102,6 +102,7 @@ def _onnx(args, found, processor):
         **_sizes(args),
         dtype=args.dtype,
         normalize=mean_and_std,
+        conv_mlp=not args.quantize,
     )
     onnx.checker.check_model(proto, full_check=True)
     if args.quantize:

@@ -44,6 +44,7 @@ def model_proto(
     image_size: int | None = None,
     dtype: str = "float32",
     normalize: Normalization | None = None,
+    conv_mlp: bool = True,
 ) -> onnx.ModelProto:
     """Returns the graph from pixel_values, float32 [batch_size, C, height, width], to "logits"
     [batch_size, K]; of a model without a head to "last_hidden_state" and "pooler_output", of a
@@ -52,6 +53,9 @@ def model_proto(
     batch_size, image_size: None leaves them free. dtype "float16": of the weights and the
     computation, but for the statistics of norms and for GRN. normalize: for pixels from 0
     to 255; None: the pixels are normalised.
+
+    conv_mlp: the linear layers of a block are convolutions of 1x1, with which onnxruntime takes
+    less time on a CPU (docs/export.md); `quantized` wants them as matrix products.
 
     Raises InputError for a model with a field that the graph does not know, and for sizes that the
     model does not take.
@@ -63,7 +67,7 @@ def model_proto(
     least = smallest_side(model)
     is_size = image_size is None or image_size >= least
     require(is_size, "image_size", image_size, f"{least} and more, or None")
-    graph = _Graph(flatten_dict(jax.device_get(params), sep="/"), DTYPES[dtype])
+    graph = _Graph(flatten_dict(jax.device_get(params), sep="/"), DTYPES[dtype], conv_mlp)
     outputs = graph.outputs(model, normalize)
     sides = (HEIGHT, WIDTH) if image_size is None else (image_size, image_size)
     batch = BATCH if batch_size is None else batch_size
@@ -154,8 +158,8 @@ def quantized(proto: onnx.ModelProto) -> onnx.ModelProto:
 class _Graph:
     """Nodes and weights, as they are added. Maps are [N, C, H, W] between the blocks."""
 
-    def __init__(self, state: Mapping[str, np.ndarray], dtype: type):
-        self.state, self.dtype = state, dtype
+    def __init__(self, state: Mapping[str, np.ndarray], dtype: type, conv_mlp: bool):
+        self.state, self.dtype, self.conv_mlp = state, dtype, conv_mlp
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._constants: dict[Any, str] = {}
@@ -194,19 +198,27 @@ class _Graph:
         dim = self.state[f"{name}/norm/scale"].size
         y = self.conv(x, f"{name}/dwconv", group=dim, pads=[3, 3, 3, 3])
         y = self.norm(self.add("Transpose", y, perm=[0, 2, 3, 1]), f"{name}/norm", model.norm_eps)
-        y = self.gelu(self.linear(y, f"{name}/pwconv1"))
+        linear = self.linear
+        if self.conv_mlp:
+            y, linear = self.add("Transpose", y, perm=[0, 3, 1, 2]), self.conv_1x1
+        y = self.gelu(linear(y, f"{name}/pwconv1"))
         if model.use_grn:
             y = self.grn(y, f"{name}/grn")
-        y = self.linear(y, f"{name}/pwconv2", self.state.get(f"{name}/gamma"))
-        return self.add("Add", x, self.add("Transpose", y, perm=[0, 3, 1, 2]))
+        y = linear(y, f"{name}/pwconv2", self.state.get(f"{name}/gamma"))
+        if not self.conv_mlp:
+            y = self.add("Transpose", y, perm=[0, 3, 1, 2])
+        return self.add("Add", x, y)
 
     def grn(self, x, name):
         """In float32, whose range the squares need."""
         gamma, beta = (self.state[f"{name}/{leaf}"] for leaf in ("gamma", "beta"))
+        sides, channels = np.int64([1, 2]), np.int64([-1])
+        if self.conv_mlp:
+            gamma, beta = gamma[:, None, None], beta[:, None, None]
+            sides, channels = np.int64([2, 3]), np.int64([1])
         x = self.cast(x, np.float32)
-        axes, last = self.constant(np.int64([1, 2])), self.constant(np.int64([-1]))
-        norms = self.add("ReduceL2", x, axes, keepdims=1)
-        mean = self.add("ReduceMean", norms, last, keepdims=1)
+        norms = self.add("ReduceL2", x, self.constant(sides), keepdims=1)
+        mean = self.add("ReduceMean", norms, self.constant(channels), keepdims=1)
         response = self.add("Div", norms, self.add("Add", mean, self.constant(np.float32(1e-6))))
         factor = self.add("Mul", response, self.constant(gamma, np.float32))
         factor = self.add("Add", factor, self.constant(np.float32(1)))
@@ -261,6 +273,16 @@ class _Graph:
             kernel, bias = kernel * gamma, bias * gamma
         x = self.add("MatMul", x, self.constant(kernel, self.dtype))
         return self.add("Add", x, self.constant(bias, self.dtype))
+
+    def conv_1x1(self, x, name, gamma=None):
+        """The same of maps [N, C, H, W]."""
+        kernel, bias = (self.state[f"{name}/{leaf}"] for leaf in ("kernel", "bias"))
+        if gamma is not None:
+            kernel, bias = kernel * gamma, bias * gamma
+        kernel = kernel.T[:, :, None, None]
+        return self.add(
+            "Conv", x, self.constant(kernel, self.dtype), self.constant(bias, self.dtype)
+        )
 
     def gemm(self, x, name):
         kernel, bias = (self.state[f"{name}/{leaf}"] for leaf in ("kernel", "bias"))

@@ -35,9 +35,10 @@ def made(variant, num_classes=5, seed=0):
     "variant",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
 )
-def test_every_variant_computes_there_what_it_computes_here(variant):
+@pytest.mark.parametrize("conv_mlp", [False, True])
+def test_every_variant_computes_there_what_it_computes_here(variant, conv_mlp):
     model, params = made(variant)
-    proto = export.model_proto(model, params)
+    proto = export.model_proto(model, params, conv_mlp=conv_mlp)
     onnx.checker.check_model(proto, full_check=True)
     assert export.difference(proto, model, params) < 2e-6
     assert (proto.opset_import[0].version, proto.ir_version) == (18, 9)
@@ -74,14 +75,15 @@ def test_of_float16_the_weights_take_half_the_bytes(variant):
     assert 1e-5 < export.difference(half, model, params) < 5e-3
 
 
-def test_grn_keeps_its_range_in_float16():
+@pytest.mark.parametrize("conv_mlp", [False, True])
+def test_grn_keeps_its_range_in_float16(conv_mlp):
     """Squares of 300 are above what float16 holds."""
     import onnxruntime
 
     model, params = made("v2_atto")
     block = params["stage_0_block_0"]
     block["pwconv1"]["bias"] = np.full_like(block["pwconv1"]["bias"], 300)
-    half = export.model_proto(model, params, dtype="float16")
+    half = export.model_proto(model, params, dtype="float16", conv_mlp=conv_mlp)
     session = onnxruntime.InferenceSession(half.SerializeToString())
     images = np.zeros((1, 3, 40, 40), np.float32)
     assert np.isfinite(session.run(None, {"pixel_values": images})[0]).all()
