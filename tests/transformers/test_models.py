@@ -23,6 +23,7 @@ from convnext import (
 )
 from tests.helpers.inputs import refused
 
+ROOT = Path(__file__).parents[2]
 SMALL = dict(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2, num_labels=5, image_size=32)
 
 
@@ -177,3 +178,21 @@ def test_it_uploads_what_it_saves(model, monkeypatch):
 def test_saving_to_the_hub_needs_a_name(model, tmp_path):
     refused("repo_id is None; accepted: USER/NAME", model.save_pretrained, tmp_path,
             push_to_hub=True)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_run(tmp_path, capsys):
+    """On a model of the page's widths, in place of the published one."""
+    config = ConvNextConfig(depths=[1, 1, 1, 1], num_labels=4, layer_scale_init_value=0.1)
+    ConvNextForImageClassification(config).save_pretrained(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (300, 280, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "cat.png")
+    blocks = (ROOT / "docs" / "transformers.md").read_text().split("```python\n")[1:3]
+    code = "".join(block.partition("```")[0] for block in blocks)
+    places = {"facebook/convnext-tiny-224": tmp_path, "cat.jpg": tmp_path / "cat.png"}
+    for there, here in places.items():
+        assert there in code
+        code = code.replace(there, str(here))
+    exec(code, {})
+    named = pipeline("image-classification", model=tmp_path)(image)
+    assert capsys.readouterr().out == f"{named[0]['label']}\n[1, 768, 7, 7]\n"
