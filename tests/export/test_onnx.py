@@ -56,7 +56,7 @@ def test_a_model_without_a_head_gives_its_map_and_features(variant):
     assert export.difference(proto, model, params) < 2e-6
 
 
-@pytest.mark.parametrize("out_norms", [False, True])
+@pytest.mark.parametrize("out_norms", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_backbone_gives_its_maps(out_norms):
     model, params = made("atto")
     backbone = model.backbone(out_features=("stem", "stage2", "stage4"), out_norms=out_norms)

@@ -32,7 +32,7 @@ def assert_close(found, expected):
     assert np.abs(found - expected).max() < 3e-6 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("variant", ["atto", "v2_atto"])
+@pytest.mark.parametrize("variant", ["atto", pytest.param("v2_atto", marks=pytest.mark.slow)])
 def test_one_program_takes_any_batch_and_size_on_every_platform(variant):
     model, params = made(variant)
     program = stablehlo.program(model, params)
@@ -45,6 +45,7 @@ def test_one_program_takes_any_batch_and_size_on_every_platform(variant):
         again.call(images(1, 31, 40, 3))
 
 
+@pytest.mark.slow
 def test_the_weights_may_lie_beside_it():
     model, params = made()
     whole = stablehlo.serialized(stablehlo.program(model, params))
@@ -67,6 +68,7 @@ def test_of_a_fixed_size_for_a_cpu_it_is_what_is_compiled_here():
     assert "inlineable" not in stablehlo.program(model, params).mlir_module()
 
 
+@pytest.mark.slow
 def test_gradients_are_in_it_where_they_are_asked_for():
     model, params = made()
     x = images(2, 40, 40, 3)

@@ -49,6 +49,7 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
     assert str(locate.locate("convnext_tiny")) == "convnext_tiny"
 
 
+@pytest.mark.slow
 def test_each_has_the_parameters_of_its_variant_and_one_default():
     found = published.weights()
     assert len({each.id for each in found}) == len(found) == 77

@@ -157,8 +157,8 @@ def test_params_or_labels_of_another_model_are_refused(tmp_path):
         )
     with pytest.raises(InputError, match="4 labels for 5 classes"):
         convnext.save_pretrained(tmp_path / "out", found.model, found.params, labels="abcd")
-    with pytest.raises(InputError, match="format is 'keras'; accepted: transformers, timm"):
-        convnext.save_pretrained(tmp_path / "out", found.model, found.params, format="keras")
+    with pytest.raises(InputError, match="format is 'coreml'; accepted: transformers, timm"):
+        convnext.save_pretrained(tmp_path / "out", found.model, found.params, format="coreml")
     assert not (tmp_path / "out").exists()
 
 
