@@ -25,34 +25,32 @@ def from_ours(state: Mapping[str, np.ndarray]) -> State:
     """Returns our state in these names: "stage_0_block_1/pwconv1/kernel" is
     "layers/dense_2/vars/0"."""
     found, counts = {}, Counter()
-    for layer, place in _places(state):
-        name = f"{place}_{counts[place]}" if counts[place] else place
-        counts[place] += 1
-        parts = {"": layer} if not isinstance(layer, dict) else layer
-        for inner, each in parts.items():
-            leaves = [leaf for leaf in LEAVES if f"{each}/{leaf}" in state]
+    for kind, layers in _layers(state):
+        name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+        counts[kind] += 1
+        for inside, layer in layers.items():
+            leaves = [leaf for leaf in LEAVES if f"{layer}/{leaf}" in state]
             for number, leaf in enumerate(leaves):
-                path = f"layers/{name}/{inner}vars/{number}"
-                found[path] = state[f"{each}/{leaf}"]
+                found[f"layers/{name}/{inside}vars/{number}"] = state[f"{layer}/{leaf}"]
     return found
 
 
-def _places(state) -> Iterator[tuple[str | dict[str, str], str]]:
-    """Our layers in the order of the model, with the class of theirs; of a sequence of layers, by
-    their names inside."""
+def _layers(state) -> Iterator[tuple[str, dict[str, str]]]:
+    """The class of each of their layers, in the order of the model, with our layers by where they
+    are inside of it."""
     stages = sorted({int(key.split("_")[1]) for key in state if key.startswith("stage_")})
     for stage in stages:
         ours = f"downsample_{stage}" if stage else "stem"
         inside = {"conv2d": f"{ours}_conv", "layer_normalization": f"{ours}_norm"}
-        yield {f"layers/{name}/": layer for name, layer in inside.items()}, "sequential"
+        yield "sequential", {f"layers/{name}/": layer for name, layer in inside.items()}
         blocks = {key.split("/")[0] for key in state if key.startswith(f"stage_{stage}_block_")}
         for block in sorted(blocks, key=lambda name: int(name.rpartition("_")[2])):
             for part in ("dwconv", "norm", "pwconv1", "pwconv2"):
-                yield f"{block}/{part}", CLASSES[part]
-            yield block, "layer_scale"
+                yield CLASSES[part], {"": f"{block}/{part}"}
+            yield "layer_scale", {"": block}
     for layer in ("norm", "head"):
-        if any(key.startswith(f"{layer}/") for key in state):
-            yield layer, CLASSES[layer]
+        if f"{layer}/bias" in state:
+            yield CLASSES[layer], {"": layer}
 
 
 def write(path: Path, state: State) -> None:
