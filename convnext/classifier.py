@@ -49,7 +49,7 @@ class Classifier:
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike, **options: Any) -> "Classifier":
         """Reads a classifier from any source and with any option of `convnext.from_pretrained`."""
-        return cls.of(pretrained.load(source, **options))
+        return cls.of(pretrained.load_runnable(source, **options))
 
     @classmethod
     def of(cls, loaded: Pretrained) -> "Classifier":

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         if skipped:
             _say(f"skipped    {listing.what_is_skipped(skipped)}")
         weights = args.weights or pretrained.default_weights(args.model)
-        loaded = pretrained.load(args.model, weights=weights, dtype=args.dtype)
+        loaded = pretrained.load_runnable(args.model, weights=weights, dtype=args.dtype)
         _say(f"weights    {loaded.origin}")
         options = dict(top_k=args.top_k, function_to_apply=args.function_to_apply)
         if args.image_size is not None:

@@ -273,7 +273,8 @@ def load(request: Request, name: str, workdir: Path | None) -> tuple[Pretrained,
     """Loads one of request.weights; also returns how its results are named."""
     is_of_run = chosen.may_name(name)
     if not is_of_run:
-        found = pretrained.load(name, dtype=request.dtype)
+        load = pretrained.load if request.probe else pretrained.load_runnable
+        found = load(name, dtype=request.dtype)
         return found, dict(model=name.removeprefix("timm/"), weights="")
     require(workdir, "--workdir", workdir, f"the run that --weights={name} is of, or --config")
     if not (workdir / "checkpoints").is_dir():

@@ -93,9 +93,7 @@ def from_pretrained(
 
 def load(source: str | os.PathLike, **options: Any) -> Pretrained:
     """Reads what `from_pretrained` reads, and labels, image processor and problem type. options are
-    the keywords of `from_pretrained`. Also reads an exported ONNX graph, which has no options."""
-    if path := onnx_graph.find(source):
-        return _graph(path, options)
+    the keywords of `from_pretrained`."""
     contents, model, params = _loaded(source, **options)
     processor, processor_origin = contents.processor()
     return Pretrained(
@@ -108,6 +106,13 @@ def load(source: str | os.PathLike, **options: Any) -> Pretrained:
         processor_origin,
         contents.licence,
     )
+
+
+def load_runnable(source: str | os.PathLike, **options: Any) -> Pretrained:
+    """Reads what `load` reads, or an exported ONNX graph, which has no options, and of which there
+    is no more than `apply` and `num_classes`: for what names images, and evaluates."""
+    path = onnx_graph.find(source)
+    return load(source, **options) if path is None else _graph(path, options)
 
 
 def _graph(path, options):

@@ -6,10 +6,11 @@ import pytest
 from convnext import Classifier, ConvNeXt, ImageProcessor, save_pretrained
 from convnext.weights import pretrained
 from tests.helpers.inputs import refused
-from tools import export, predict
+from tools import convert, export, predict
 
 pytest.importorskip("onnxruntime")
 
+FORMAT_OF = {convert.main: "timm", export.main: "onnx"}
 MODEL = ConvNeXt((1, 1), (8, 16), 3, layer_scale_init_value=0.1)
 
 
@@ -62,16 +63,28 @@ def test_predict_takes_it(places, images, tmp_path, capsys):
 
 
 def test_what_is_no_classifier_and_what_it_cannot_do_is_said(places, tmp_path):
+    load = pretrained.load_runnable
     (tmp_path / "x.onnx").write_bytes(b"x")
-    refused("x.onnx: .*; accepted: an ONNX file", pretrained.load, tmp_path / "x.onnx")
-    refused("the graph is .*none.onnx.; accepted: a file", pretrained.load, tmp_path / "none.onnx")
-    refused("num_classes of the exported .* is 2; accepted: None", pretrained.load, places[1],
+    refused("x.onnx: .*; accepted: an ONNX file", load, tmp_path / "x.onnx")
+    refused(
+        "the graph is .*none.onnx.; accepted: a file",
+        load,
+        tmp_path / "none.onnx",
+    )
+    refused("num_classes of the exported .* is 2; accepted: None", load, places[1],
             num_classes=2)  # fmt: skip
-    refused("dtype of the exported .* is .*bfloat16", pretrained.load, places[1],
+    refused("dtype of the exported .* is .*bfloat16", load, places[1],
             dtype=jnp.bfloat16)  # fmt: skip
     headless = tmp_path / "headless"
     params = pretrained.load(places[0], num_classes=0).params
     save_pretrained(tmp_path / "w", MODEL.clone(num_classes=None), params)
     export.main([str(tmp_path / "w"), str(headless), "--format=onnx"])
     refused("what goes in and out of .*headless.* is .'pixel_values', 'last_hidden_state'",
-            pretrained.load, headless)  # fmt: skip
+            load, headless)  # fmt: skip
+
+
+def test_what_needs_more_than_logits_refuses_it_in_a_line(places, tmp_path):
+    refused("no weights in the folder", pretrained.load, places[1])
+    for command in convert.main, export.main:
+        with pytest.raises(SystemExit, match="^error: no weights in the folder"):
+            command([str(places[1]), str(tmp_path), "--format=" + FORMAT_OF[command]])
