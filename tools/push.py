@@ -27,7 +27,7 @@ from convnext.runs import checkpoint, chosen, environment, programs
 from convnext.runs.plan import parameter_count
 from convnext.tasks import classification, scoring
 from convnext.training import losses, metrics
-from convnext.weights import pretrained, published
+from convnext.weights import pretrained, published, save
 from convnext.weights.pretrained import Pretrained
 from tools.reporting import predictions, runs, tables
 from tools.reporting.runs import Run
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), args.run, args.repository, args.format, **options)
-            print(upload(Path(folder), args.repository, private=args.private))
+            print(save.upload(folder, args.repository, private=args.private))
 
 
 def write(
@@ -227,24 +227,6 @@ def _dataset(data: Mapping[str, Any]) -> str:
     """The name of a data set: of files, that of their folder."""
     of_files = data["name"] in sources.ON_DISK and data["root"]
     return Path(data["root"]).name if of_files else data["name"]
-
-
-def upload(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Uploads a folder, with the token of the Hub's own login; its address. Raises InputError for
-    what the Hub refuses, the card first of all."""
-    api = hub.HfApi()
-    try:
-        hub.ModelCard.load(folder / "README.md").validate()
-        api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Upload by convnext-jax"
-        )
-    except Exception as error:  # of the network, the login, or what the Hub answers
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"cannot push to {repository}: {reason}", "a repository of yours, after hf auth login"
-        ) from error
-    return f"https://huggingface.co/{repository}"
 
 
 if __name__ == "__main__":

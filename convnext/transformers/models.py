@@ -158,14 +158,14 @@ class _Pretrained:
         configs.write(folder, configs.NAME, fields)
         if push_to_hub:
             require(repo_id, "repo_id", repo_id, "USER/NAME, of the Hugging Face Hub")
-            _upload(folder, repo_id)
+            save.upload(folder, repo_id)
 
     def push_to_hub(self, repo_id: str, params: Any = None, *, private: bool = False) -> None:
         """Uploads what `save_pretrained` writes to USER/NAME of the Hugging Face Hub, which is made
         if need be, with the login of `hf auth login`."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, params)
-            _upload(folder, repo_id, private=private)
+            save.upload(folder, repo_id, private=private)
 
     def _outputs(self, pixel_values, params, dropout_rng, train):
         """Logits and features."""
@@ -335,11 +335,3 @@ def pipeline(
 
 def _channels_first(maps):
     return jnp.moveaxis(maps, -1, 1)
-
-
-def _upload(folder, repository, private=None):
-    import huggingface_hub as hub
-
-    api = hub.HfApi()
-    api.create_repo(repository, private=private, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=str(folder))

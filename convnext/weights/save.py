@@ -93,6 +93,28 @@ def save_pretrained(
         raise InputError(f"cannot write to {folder}: {reason}", "another folder") from error
 
 
+def upload(folder: str | os.PathLike, repository: str, *, private: bool | None = None) -> str:
+    """Uploads a folder to USER/NAME of the Hugging Face Hub, which is made if need be, with the
+    token of the Hub's own login; its address. Raises InputError for what the Hub refuses, first of
+    all the model card, if there is one."""
+    import huggingface_hub as hub
+
+    api, card = hub.HfApi(), Path(folder) / "README.md"
+    try:
+        if card.is_file():
+            hub.ModelCard.load(card).validate()
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Upload by convnext-jax"
+        )
+    except Exception as error:  # of the network, the login, or what the Hub answers
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"cannot push to {repository}: {reason}", "a repository of yours, after hf auth login"
+        ) from error
+    return f"https://huggingface.co/{repository}"
+
+
 def _checked_labels(names, model):
     count = model.num_classes or 0
     if names is None:

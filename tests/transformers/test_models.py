@@ -165,7 +165,7 @@ def test_it_uploads_what_it_saves(model, monkeypatch):
         def create_repo(self, repository, **given):
             asked.append(("create", repository, given))
 
-        def upload_folder(self, *, repo_id, folder_path):
+        def upload_folder(self, *, repo_id, folder_path, **_):
             asked.append(("upload", repo_id, {path.name for path in Path(folder_path).iterdir()}))
 
     monkeypatch.setattr(hub, "HfApi", Api)
@@ -173,6 +173,16 @@ def test_it_uploads_what_it_saves(model, monkeypatch):
     files = {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert asked == [("create", "jane/flowers", {"private": True, "exist_ok": True}),
                      ("upload", "jane/flowers", files)]  # fmt: skip
+
+
+def test_what_the_hub_refuses_is_a_line(model, monkeypatch):
+    class Api:
+        def create_repo(self, *_, **__):
+            raise ConnectionError("no login")
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    refused("cannot push to jane/flowers: no login; accepted: a repository of yours",
+            model.push_to_hub, "jane/flowers")  # fmt: skip
 
 
 def test_saving_to_the_hub_needs_a_name(model, tmp_path):
