@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from convnext.errors import InputError, require
-from convnext.export import stablehlo
+from convnext.export import checks, stablehlo
 from convnext.models.convnext import ConvNeXt
 
 SIGNATURE, INPUT, OUTPUT = "serving_default", "images", "logits"
@@ -54,5 +54,4 @@ def difference(
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     runner = interpreter.Interpreter(model_content=contents).get_signature_runner(SIGNATURE)
     found = runner(**{INPUT: images})[OUTPUT]
-    expected = np.asarray(jax.jit(model.apply)({"params": params}, images))
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return checks.relative(found, jax.jit(model.apply)({"params": params}, images))

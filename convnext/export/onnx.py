@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import convnext
 from convnext.errors import InputError, require
+from convnext.export import checks
 from convnext.models.convnext import Backbone, ConvNeXt, Trunk, smallest_side
 
 Normalization = tuple[Sequence[float], Sequence[float]]  # mean and deviation of each channel
@@ -63,10 +64,7 @@ def model_proto(
     unknown = {field.name for field in dataclasses.fields(model)} - KNOWN
     require(not unknown, "the fields of the model", sorted(unknown), "those that the graph has")
     require(dtype in DTYPES, "dtype", dtype, " or ".join(DTYPES))
-    require(batch_size is None or batch_size >= 1, "batch_size", batch_size, "1 and more, or None")
-    least = smallest_side(model)
-    is_size = image_size is None or image_size >= least
-    require(is_size, "image_size", image_size, f"{least} and more, or None")
+    checks.check_sizes(model, batch_size, image_size)
     graph = _Graph(flatten_dict(jax.device_get(params), sep="/"), DTYPES[dtype], conv_mlp)
     outputs = graph.outputs(model, normalize)
     sides = (HEIGHT, WIDTH) if image_size is None else (image_size, image_size)
@@ -131,7 +129,7 @@ def difference(
         reference = np.asarray(expected[name], np.float32)
         if reference.ndim == 4:
             reference = reference.transpose(0, 3, 1, 2)
-        worst = max(worst, float(np.abs(each - reference).max() / np.abs(reference).max()))
+        worst = max(worst, checks.relative(each, reference))
     return worst
 
 
@@ -268,24 +266,25 @@ class _Graph:
 
     def linear(self, x, name, gamma=None):
         """gamma: a factor on the result, folded into the weights."""
-        kernel, bias = (self.state[f"{name}/{leaf}"] for leaf in ("kernel", "bias"))
-        if gamma is not None:
-            kernel, bias = kernel * gamma, bias * gamma
+        kernel, bias = self.folded(name, gamma)
         x = self.add("MatMul", x, self.constant(kernel, self.dtype))
         return self.add("Add", x, self.constant(bias, self.dtype))
 
     def conv_1x1(self, x, name, gamma=None):
         """The same of maps [N, C, H, W]."""
-        kernel, bias = (self.state[f"{name}/{leaf}"] for leaf in ("kernel", "bias"))
-        if gamma is not None:
-            kernel, bias = kernel * gamma, bias * gamma
+        kernel, bias = self.folded(name, gamma)
         kernel = kernel.T[:, :, None, None]
         return self.add(
             "Conv", x, self.constant(kernel, self.dtype), self.constant(bias, self.dtype)
         )
 
-    def gemm(self, x, name):
+    def folded(self, name, gamma=None):
+        """Kernel and bias of a linear layer, times gamma."""
         kernel, bias = (self.state[f"{name}/{leaf}"] for leaf in ("kernel", "bias"))
+        return (kernel, bias) if gamma is None else (kernel * gamma, bias * gamma)
+
+    def gemm(self, x, name):
+        kernel, bias = self.folded(name)
         return self.add(
             "Gemm", x, self.constant(kernel, self.dtype), self.constant(bias, self.dtype)
         )

@@ -17,6 +17,7 @@ import numpy as np
 from jax import export
 
 from convnext.errors import InputError, require
+from convnext.export import checks
 from convnext.kernels import outline
 from convnext.models.convnext import ConvNeXt, smallest_side
 
@@ -42,12 +43,9 @@ def program(
     """
     unknown = set(platforms) - set(PLATFORMS)
     require(platforms and not unknown, "platforms", list(platforms), f"some of {PLATFORMS}")
-    require(batch_size is None or batch_size >= 1, "batch_size", batch_size, "1 and more, or None")
-    least = smallest_side(model)
-    is_size = image_size is None or image_size >= least
-    require(is_size, "image_size", image_size, f"{least} and more, or None")
+    checks.check_sizes(model, batch_size, image_size)
 
-    shape = _shape(batch_size, image_size, least, model.in_chans)
+    shape = _shape(batch_size, image_size, smallest_side(model), model.in_chans)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     is_tuned = tuple(platforms) == ("cpu",) and None not in (batch_size, image_size)
     if is_tuned:
@@ -109,4 +107,4 @@ def difference(
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     found = export.deserialize(bytearray(contents)).call(images)
     expected = jax.jit(model.apply)({"params": params}, images)
-    return float(abs(found - expected).max() / abs(expected).max())
+    return checks.relative(found, expected)
