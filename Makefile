@@ -10,8 +10,8 @@
 # make parity    compares with PyTorch, in .venv-parity (Python 3.11)
 # make bench     measures the speed on CPU beside PyTorch's; fails where it is below 0.9 of what
 #                docs/performance.md has
-# make browser   opens pages, with .venv-browser, in a Chromium that is there already: CHROMIUM is
-#                its path, by default that of `chromium`
+# make browser   opens pages, with .venv-browser and packages of npm, in a Chromium that is there
+#                already: CHROMIUM is its path, by default that of `chromium`
 # make notebook  executes examples/finetune.ipynb into build/. CONVNEXT_MODEL names weights other
 #                than published ones: whatever convnext.from_pretrained takes
 # make tensorflow  writes models for TensorFlow and Keras and loads them there, with .venv-tensorflow:
@@ -72,7 +72,7 @@ test-all: .venv/test.installed
 parity: .venv-parity/installed
 	.venv-parity/bin/python $(PYTEST) tests/parity
 
-browser: .venv-browser/installed
+browser: .venv-browser/installed .venv-browser/npm/installed
 	.venv-browser/bin/python $(PYTEST) $(BY_FILE) tests/browser
 
 notebook: .venv-browser/installed
@@ -165,6 +165,14 @@ clean:
 		| .venv-browser/bin/python
 	$(call SAY_INSTALL,requirements-browser.txt)
 	.venv-browser/bin/python $(PIP_INSTALL) -r requirements-browser.txt
+	@touch $@
+
+.venv-browser/npm/installed: tests/browser/package.json tests/browser/package-lock.json \
+		| .venv-browser/bin/python
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	$(call SAY_INSTALL,tests/browser/package.json)
+	npm ci --silent --ignore-scripts --prefix=$(@D)
 	@touch $@
 
 .venv-tensorflow/installed: dev/tensorflow_requirements.txt

@@ -73,7 +73,7 @@ class Classifier:
         "sigmoid" or "none" of the logits. None follows the problem type. A batch is padded to a
         power of two, at most batch_size, so that few sizes are compiled.
         """
-        function = function_to_apply or self._default_function()
+        function = function_to_apply or self.default_function()
         require(function in FUNCTIONS, "function_to_apply", function, ", ".join(FUNCTIONS))
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             require(isinstance(value, int) and value >= 1, name, value, "an integer from 1 up")
@@ -87,7 +87,8 @@ class Classifier:
             results += [self._top(row, top_k) for row in scores]
         return results
 
-    def _default_function(self):
+    def default_function(self) -> str:
+        """Returns the name of the function that makes scores of logits, where none is given."""
         if self.problem_type == "regression":
             return "none"
         is_binary = self.problem_type == "multi_label_classification" or len(self.labels) == 1

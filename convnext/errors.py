@@ -1,11 +1,13 @@
 """Exceptions that are not bugs, and how a command prints them."""
 
+import importlib
 import math
 import numbers
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from convnext.commands import typed
@@ -75,6 +77,14 @@ def are_finite(given: Any, count: int) -> bool:
     if not isinstance(given, Sequence) or len(given) != count:
         return False
     return all(isinstance(each, numbers.Real) and math.isfinite(each) for each in given)
+
+
+def needed(package: str, what: Any) -> ModuleType:
+    """Imports a package that one installs by choice. Raises InputError that says what needs it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{what} needs {error.name}", f"after pip install {error.name}") from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a release says in more than one place, says the same in each."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from packaging.utils import canonicalize_name
 
 import convnext
 from convnext.__main__ import TRAIN_EXTRA
+from tools.reporting import browser
 
 ROOT = Path(__file__).parent.parent
 # The last version with an advisory.
@@ -71,3 +73,9 @@ def test_a_library_is_asked_for_alike_in_every_file_and_constrained_to_what_is_a
             assert name not in asked or version in asked[name], f"{name} in {path.name}"
     for name, version in VULNERABLE.items():
         assert version not in asked[name], name
+
+
+def test_the_page_in_a_browser_asks_for_the_runtime_that_was_run():
+    tested = json.loads((ROOT / "tests/browser/package.json").read_text())["dependencies"]
+    asked = f"npm install onnxruntime-web@{tested['onnxruntime-web']}"
+    assert browser.INSTALL == asked and asked in (ROOT / "docs/export.md").read_text()

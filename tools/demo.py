@@ -1,11 +1,17 @@
 """Serves a page on this computer: drop an image, see its labels, scores and where they are seen.
 
     python -m tools.demo --model=SOURCE [--top_k=5] [--port=7860]
+    python -m tools.demo --model=SOURCE --browser=OUT [--top_k=5]
 
 SOURCE is whatever convnext.from_pretrained takes: a file or folder of weights, the workdir of a
 run, or a Hugging Face id. The page is Gradio's: pip install gradio. Only this computer can open it,
 unless --host is given, and only by an address or a name of this computer. Ctrl-C or SIGTERM ends
 the command and deletes the images.
+
+With --browser the page is written into the folder OUT instead, with the model in it: it runs where
+it is opened, from a disk or from any host of files, and no image leaves the browser. SOURCE may
+then be a folder of tools.export, or an .onnx file in it, too. This needs the package
+onnxruntime-web of npm.
 """
 
 import dataclasses
@@ -17,6 +23,7 @@ import socket
 from collections import Counter
 from collections.abc import Collection
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,10 +51,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", help="of a run: best (default), best_raw, ema, raw or a step")
     parser.add_argument("--top_k", type=int, default=5, help="classes to show (5)")
     parser.add_argument("--image_size", type=int, help="pixels; default: the model's")
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve at (127.0.0.1)")
+    parser.add_argument("--browser", type=Path, metavar="OUT", help="folder of a page to write")
+    parser.add_argument("--host", help="address to serve at (127.0.0.1)")
     parser.add_argument("--port", type=int, help="default: the first from 7860 up that is free")
     with reported(), programs.kept():
-        serve(**vars(parser.parse_args(argv)))
+        args = vars(parser.parse_args(argv))
+        out = args.pop("browser")
+        if out is None:
+            serve(**args)
+        else:
+            from tools.reporting import browser
+
+            for name in ("host", "port"):
+                given = args.pop(name)
+                require(given is None, f"--{name}", given, "of a page that is served: no --browser")
+            browser.write(out, args.pop("model"), **args)
 
 
 def serve(
@@ -55,7 +73,7 @@ def serve(
     weights: str | None,
     top_k: int,
     image_size: int | None,
-    host: str,
+    host: str | None,
     port: int | None,
 ) -> None:
     """Serves the page until it is interrupted. Raises InputError before the page opens."""
@@ -64,6 +82,7 @@ def serve(
             "the page needs gradio, which is not installed",
             'after pip install gradio, or pip install -e ".[demo]"',
         )
+    host = host or "127.0.0.1"
     require(port is None or 0 < port < 65536, "--port", port, "1 to 65535")
     loaded = pretrained.load(model, weights=weights or pretrained.default_weights(model))
     print(f"weights    {loaded.origin}", flush=True)

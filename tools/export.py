@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from convnext import commands
-from convnext.errors import InputError, reported, require
+from convnext.errors import InputError, needed, reported, require
 from convnext.files import text
 from convnext.weights import model_config, pretrained
 from convnext.weights.save import EXPORT_FORMATS
@@ -89,11 +89,8 @@ def write(args) -> None:
 
 def _onnx(args, found, processor):
     """The bytes of the file, and what compares it."""
-    try:
-        from convnext.export import onnx as export
-    except ModuleNotFoundError as error:
-        raise InputError(f"no {error.name}", "after pip install onnx onnxruntime") from error
-    import onnx
+    onnx, _ = (needed(name, "the format onnx") for name in ("onnx", "onnxruntime"))
+    from convnext.export import onnx as export
 
     mean_and_std = (processor.image_mean, processor.image_std) if args.normalize else None
     proto = export.model_proto(

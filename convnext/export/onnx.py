@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from onnx import TensorProto, helper, numpy_helper
 
 import convnext
-from convnext.errors import InputError, require
+from convnext.errors import InputError, needed, require
 from convnext.export import checks
 from convnext.models.convnext import Backbone, ConvNeXt, Trunk, smallest_side
 
@@ -97,10 +97,7 @@ def difference(
 
     Raises InputError where onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise InputError("no onnxruntime", "after pip install onnxruntime") from error
+    onnxruntime = needed("onnxruntime", "the comparison")
     (given,) = proto.graph.input
     sizes = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
     free = (2, model.in_chans, smallest_side(model) + 7, smallest_side(model) + 19)
@@ -137,10 +134,7 @@ def quantized(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the graph with the weights of its linear layers in int8, which are multiplied by
     activations that are rounded as they come; convolutions stay as they are, since onnxruntime is
     three times as slow with them in int8. Raises InputError where onnxruntime is not installed."""
-    try:
-        from onnxruntime import quantization
-    except ModuleNotFoundError as error:
-        raise InputError("no onnxruntime", "after pip install onnxruntime") from error
+    quantization = needed("onnxruntime.quantization", "int8")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(proto, source)

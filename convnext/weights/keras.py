@@ -5,14 +5,13 @@ Keras finds a layer by its class and by which of that class it is, in the order 
 layers/dense_3 is the fourth. Its layouts are ours.
 """
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from convnext.errors import InputError
+from convnext.errors import needed
 from convnext.weights.formats import State
 
 # Their classes, by our layers, and the order of a layer's parameters.
@@ -55,10 +54,7 @@ def _layers(state) -> Iterator[tuple[str, dict[str, str]]]:
 
 def write(path: Path, state: State) -> None:
     """Writes a state of these names. Raises InputError where h5py is not installed."""
-    try:
-        h5py = importlib.import_module("h5py")
-    except ModuleNotFoundError as error:
-        raise InputError("the format keras needs h5py", "after pip install h5py") from error
+    h5py = needed("h5py", "the format keras")
     with h5py.File(path, "w") as file:
         for name, array in state.items():
             file.create_dataset(name, data=array)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convnext.errors import InputError, require
+from convnext.errors import InputError, needed, require
 
 NAME = Path("onnx", "model.onnx")
 
@@ -30,12 +30,7 @@ class Graph:
     """
 
     def __init__(self, path: Path):
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"{path} needs onnxruntime", "after pip install onnxruntime"
-            ) from error
+        onnxruntime = needed("onnxruntime", path)
         require(path.is_file(), "the graph", str(path), "a file that is there")
         try:
             self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -46,13 +41,19 @@ class Graph:
         accepted = "those of a classifier, ['pixel_values', 'logits']"
         is_classifier = names == ["pixel_values", "logits"]
         require(is_classifier, f"what goes in and out of {path}", names, accepted)
-        batch, self.in_chans, *_ = inputs[0].shape
+        batch, self.in_chans, *self._sides = inputs[0].shape
         self.num_classes: int = outputs[0].shape[1]
         self._batch = batch if isinstance(batch, int) else None
 
     def apply(self, variables: Any, images: jax.Array, train: bool = False) -> jax.Array:
         """Returns float32 logits [N, K] of normalised images [N, H, W, C]. Of the rest it reads
-        nothing."""
+        nothing. Raises InputError for sides other than those of a graph that has its own."""
+        given = images.shape[1:3]
+        are_taken = all(
+            free == side or isinstance(free, str)
+            for free, side in zip(self._sides, given, strict=True)
+        )
+        require(are_taken, "height and width of the images", given, f"{self._sides}, as exported")
         shape = jax.ShapeDtypeStruct((images.shape[0], self.num_classes), jnp.float32)
         return jax.pure_callback(self._run, shape, images)
 

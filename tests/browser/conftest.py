@@ -13,7 +13,14 @@ from playwright.sync_api import sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]  # fmt: skip
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 SCHEMES, WIDTHS = ("light", "dark"), (1280, 360)
+
+
+def picture(page, name, **options):
+    """Writes one, where SCREENSHOTS names a folder for them."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", **options)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +47,7 @@ def opened(chromium):
         page.on("console", lambda message: page.said.append(message.text))
         page.on("pageerror", lambda error: page.said.append(str(error)))
         page.on("requestfailed", lambda request: page.said.append(f"failed {request.url}"))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:"))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:"))
                 or page.said.append(request.url))  # fmt: skip
         page.goto(path.as_uri())
         yield page

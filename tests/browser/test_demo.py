@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from convnext import Classifier
+from tests.browser.conftest import picture
 from tests.helpers.inputs import noise
 
 ROOT = Path(__file__).parent.parent.parent
@@ -155,8 +156,7 @@ def test_an_image_shows_its_labels_and_a_map_and_another_label_its_own(page, fil
     overlay = page.get_by_role("img", name=f"Where the model sees it: {second}")
     overlay.wait_for()
     assert overlay.get_attribute("src") != first
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/demo_1200.png")
+    picture(page, "demo_1200")
 
 
 def test_what_is_no_image_gives_a_message_and_no_labels(page, files, errors):
@@ -176,5 +176,4 @@ def test_the_page_fits_a_phone(page, files):
     upload(page, files[0])
     page.get_by_text("Where the model sees it: ").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/demo_390.png", full_page=True)
+    picture(page, "demo_390", full_page=True)

@@ -1,20 +1,16 @@
 """The page about a run in a browser: of the digits, and of as many classes as ImageNet has."""
 
-import os
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 import train as train_command
-from tests.browser.conftest import SCHEMES, WIDTHS
+from tests.browser.conftest import RULES, SCHEMES, WIDTHS, picture
 from tests.helpers import synthetic_runs
 from tests.helpers.runs import small
 from tools import report as report_command
 from tools.reporting import page as report_page
 
 VIEWS = [(scheme, width) for scheme in SCHEMES for width in WIDTHS]
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 # Of each drawing: its box, and whether each thing that is drawn of data has a box and a colour.
 DRAWINGS = """() => [...document.querySelectorAll('.drawing')].map(drawing => {
   const box = drawing.querySelector('svg').getBoundingClientRect();
@@ -62,8 +58,7 @@ def test_every_plot_is_drawn_and_the_page_fits(pages, opened, name, drawings, sc
         assert page.eval_on_selector_all("img", loaded)
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.said == []
-        if folder := os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / f"{name}_{scheme}_{width}.png", full_page=True)
+        picture(page, f"{name}_{scheme}_{width}", full_page=True)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

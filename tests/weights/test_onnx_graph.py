@@ -51,6 +51,15 @@ def test_one_of_a_fixed_batch_takes_any_number_of_images(places, images, tmp_pat
     assert found[2] == pytest.approx(expected[2], abs=1e-6)
 
 
+def test_one_of_a_fixed_size_takes_images_of_that_size(places, images, tmp_path):
+    export.main([str(places[0]), str(tmp_path), "--format=onnx", "--image_size=48"])
+    expected = Classifier.from_pretrained(places[0])(images, size=48)
+    classifier = Classifier.from_pretrained(tmp_path)
+    assert classifier(images)[0][0]["label"] == expected[0][0]["label"]
+    told = r"height and width of the images is \(64, 64\); accepted: \[48, 48\], as exported"
+    refused(told, classifier, images, size=64)
+
+
 def test_predict_takes_it(places, images, tmp_path, capsys):
     from PIL import Image
 
