@@ -78,4 +78,4 @@ def test_a_library_is_asked_for_alike_in_every_file_and_constrained_to_what_is_a
 def test_the_page_in_a_browser_asks_for_the_runtime_that_was_run():
     tested = json.loads((ROOT / "tests/browser/package.json").read_text())["dependencies"]
     asked = f"npm install onnxruntime-web@{tested['onnxruntime-web']}"
-    assert browser.INSTALL == asked and asked in (ROOT / "docs/export.md").read_text()
+    assert asked == browser.INSTALL and asked in (ROOT / "docs/export.md").read_text()

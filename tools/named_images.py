@@ -2,22 +2,15 @@
 
 import glob
 import os
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-import convnext
 from convnext.data import listing
-from convnext.errors import InputError, require
-from convnext.images import decode
-
-SCHEMES = ("http://", "https://")
-MAX_BYTES = 64 * 2**20  # of an image behind an address
-TIMEOUT = 20  # seconds without an answer
+from convnext.errors import InputError
+from convnext.images import addresses, decode
 
 
 def find(arguments: Sequence[str]) -> tuple[list[str], Counter]:
@@ -30,7 +23,7 @@ def find(arguments: Sequence[str]) -> tuple[list[str], Counter]:
     skipped: Counter = Counter()
     for argument in arguments:
         found = [argument]
-        if not argument.startswith(SCHEMES) and not os.path.exists(argument):
+        if not addresses.is_one(argument) and not os.path.exists(argument):
             found = sorted(glob.glob(os.path.expanduser(argument), recursive=True))
             if not found and glob.has_magic(argument):
                 raise InputError(f"nothing matches {argument}", "a pattern of files that are there")
@@ -55,33 +48,10 @@ def read(names: Sequence[str], bad: list[InputError]) -> Iterator[tuple[str, np.
     with one that cannot be read is added to `bad`."""
     for name in names:
         try:
-            data = fetch(name) if name.startswith(SCHEMES) else Path(name).read_bytes()
+            data = addresses.fetch(name) if addresses.is_one(name) else Path(name).read_bytes()
             yield name, decode.decode_file(data, name, upright=True)
         except InputError as error:
             bad.append(error)
         except OSError as error:
             reason = error.strerror or error
             bad.append(InputError(f"cannot read the image {name}: {reason}", "a file"))
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, request, file, code, message, headers, address):
-        require(address.startswith(SCHEMES), "its redirection", address, " or ".join(SCHEMES))
-        return super().redirect_request(request, file, code, message, headers, address)
-
-
-def fetch(address: str) -> bytes:
-    """Downloads an image. Raises InputError where it cannot, and above MAX_BYTES."""
-    headers = {"User-Agent": f"convnext-jax/{convnext.__version__}"}
-    request = urllib.request.Request(address, headers=headers)
-    try:
-        with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
-            data = answer.read(MAX_BYTES + 1)
-    except InputError as error:
-        raise InputError(f"cannot read {address}: {error.problem}", error.accepted) from error
-    except (OSError, ValueError) as error:  # of urllib, the network, or the address itself
-        reason = getattr(error, "reason", None) or error
-        raise InputError(f"cannot read {address}: {reason}", "an address that answers") from error
-    too_large = f"an image of at most {MAX_BYTES:,} bytes"
-    require(len(data) <= MAX_BYTES, f"the size of {address}", "more", too_large)
-    return data

@@ -14,6 +14,7 @@ import numpy as np
 from convnext.classifier import Classifier
 from convnext.errors import InputError, require
 from convnext.files import text
+from convnext.images import addresses
 from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import ConvNeXt
 from convnext.training import losses
@@ -307,7 +308,8 @@ def pipeline(
     """Returns a function that names what is in images.
 
     `pipeline("image-classification", model=...)(image, top_k=5)` gives [{"label", "score"}, ...],
-    and of a list of images a list of these.
+    and of a list of images a list of these. An image is what a Classifier takes, or an address of
+    the web.
 
     model: whatever `convnext.from_pretrained` reads, or a ConvNextForImageClassification. Raises
     InputError for other tasks.
@@ -326,9 +328,13 @@ def pipeline(
 
     def name(images: Any = None, *, inputs: Any = None, **options: Any) -> list:
         images = inputs if images is None else images
-        named = classifier(images, **options)
-        is_several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
-        return named if is_several else named[0]
+        is_list = isinstance(images, list | tuple)
+        given = [
+            addresses.fetch(image) if addresses.is_one(image) else image
+            for image in (images if is_list else [images])
+        ]
+        named = classifier(given if is_list else given[0], **options)
+        return named if is_list or getattr(images, "ndim", 0) == 4 else named[0]
 
     return name
 

@@ -2,8 +2,6 @@ import csv
 import json
 import re
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,9 @@ import pytest
 from PIL import Image
 
 from convnext import Classifier
+from convnext.images import addresses
 from tests.helpers.inputs import refused
+from tests.helpers.sites import serving
 from tools import named_images, predict
 
 MODEL = Path(__file__).parent.parent / "fixtures" / "pretrained" / "transformers_ConvNext"
@@ -32,29 +32,8 @@ def folder(tmp_path):
 
 @pytest.fixture
 def site(folder):
-    """The address of a server of the folder, which also redirects."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            path = folder / self.path[1:]
-            places = {"/moved": "/a.png", "/escape": "ftp://a/b.png"}
-            if self.path in places:
-                self.send_response(302)
-                self.send_header("Location", places[self.path])
-            else:
-                self.send_response(200 if path.is_file() else 404)
-            self.end_headers()
-            if path.is_file():
-                self.wfile.write(path.read_bytes())
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(folder) as address:
+        yield address
 
 
 def predicted(capsys, *arguments, model=MODEL, fails=False):
@@ -141,7 +120,7 @@ def test_an_address_is_an_image(folder, site, capsys):
     ],
 )
 def test_an_address_that_is_no_image_is_said(site, path, message, monkeypatch):
-    monkeypatch.setattr(named_images, "MAX_BYTES", 100)
+    monkeypatch.setattr(addresses, "MAX_BYTES", 100)
     bad = []
     assert list(named_images.read([f"{site}/{path}"], bad)) == []
     assert re.match(message, str(bad[0]))

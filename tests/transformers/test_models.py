@@ -22,6 +22,7 @@ from convnext import (
     pipeline,
 )
 from tests.helpers.inputs import refused
+from tests.helpers.sites import serving
 
 ROOT = Path(__file__).parents[2]
 SMALL = dict(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2, num_labels=5, image_size=32)
@@ -151,6 +152,11 @@ def test_a_pipeline_gives_a_list_for_an_image_and_lists_for_several(model, tmp_p
     (expected,) = Classifier.from_pretrained(tmp_path)(image, top_k=2)
     assert named(image, top_k=2) == named(inputs=Image.fromarray(image), top_k=2) == expected
     assert named([image, image], top_k=2) == [expected, expected]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    with serving(tmp_path) as address:
+        assert named(f"{address}/a.png", top_k=2) == expected
+        assert named([image, f"{address}/moved"], top_k=2) == [expected, expected]
+        refused("cannot read .*/b.png: Not Found; accepted: an address", named, f"{address}/b.png")
     held = pipeline(model=model, image_processor=ConvNextImageProcessor(size=32, crop_pct=0.5))
     assert held(image)[0]["score"] != expected[0]["score"]
     refused("task is 'object-detection'; accepted: image-classification",
