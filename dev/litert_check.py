@@ -6,13 +6,10 @@ Ends with status 1 where the logits differ by more than 1e-5 of the largest.
 """
 
 import sys
-from typing import Any
-
-import jax
-import numpy as np
 
 from convnext.export import litert
-from convnext.models.convnext import VARIANTS, ConvNeXt, smallest_image
+from convnext.models.convnext import VARIANTS, ConvNeXt
+from dev.random_params import random_params
 
 TOLERANCE = 1e-5
 
@@ -29,15 +26,6 @@ def main() -> None:
             print(f"{name} {batch_size}x{image_size}: {len(contents):,} bytes, {apart:.1e}")
             worst = max(worst, apart)
     sys.exit(f"error: {worst:.1e} is above {TOLERANCE:.0e}" if worst > TOLERANCE else 0)
-
-
-def random_params(model: ConvNeXt) -> Any:
-    """Of all leaves, gamma and GRN too."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), smallest_image(model))["params"]
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), shapes
-    )
 
 
 if __name__ == "__main__":

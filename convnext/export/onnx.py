@@ -58,12 +58,14 @@ def model_proto(
     conv_mlp: the linear layers of a block are convolutions of 1x1, with which onnxruntime takes
     less time on a CPU (docs/export.md); `quantized` wants them as matrix products.
 
-    Raises InputError for a model with a field that the graph does not know, and for sizes that the
-    model does not take.
+    Raises InputError for a model with a field that the graph does not know, for sizes that the
+    model does not take, and where onnx is too old.
     """
     unknown = {field.name for field in dataclasses.fields(model)} - KNOWN
     require(not unknown, "the fields of the model", sorted(unknown), "those that the graph has")
     require(dtype in DTYPES, "dtype", dtype, " or ".join(DTYPES))
+    has_opset = onnx.defs.onnx_opset_version() >= OPSET
+    require(has_opset, "onnx", onnx.__version__, f"1.13 or newer, which has opset {OPSET}")
     checks.check_sizes(model, batch_size, image_size)
     graph = _Graph(flatten_dict(jax.device_get(params), sep="/"), DTYPES[dtype], conv_mlp)
     outputs = graph.outputs(model, normalize)

@@ -341,6 +341,8 @@ def _processor(source, file, config):
 def _read_workdir(workdir, weights, step):
     """Reads a checkpoint of a run of this project."""
     config = text.read_json(workdir / "config.json")
+    task = config.get("task", "classification")
+    require(task == "classification", f"the task of {workdir}", task, "classification")
     try:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
         model_config.check(fields)

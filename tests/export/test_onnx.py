@@ -133,3 +133,9 @@ def test_a_field_that_the_graph_does_not_follow_is_refused(monkeypatch):
     monkeypatch.setattr(export, "KNOWN", export.KNOWN - {"patch_size"})
     refused("the fields of the model is .'patch_size'.; accepted: those that the graph has",
             export.model_proto, *made("atto"))  # fmt: skip
+
+
+def test_an_onnx_without_the_opset_is_refused(monkeypatch):
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 17)
+    refused("onnx is '.*'; accepted: 1.13 or newer, which has opset 18",
+            export.model_proto, *made("atto"))  # fmt: skip

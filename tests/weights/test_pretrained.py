@@ -519,6 +519,14 @@ def test_a_run_without_a_whole_config_is_refused(content, tmp_path):
         convnext.from_pretrained(tmp_path)
 
 
+def test_a_run_of_another_task_is_named(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"task": "segmentation", "model": {}}))
+    told = f"the task of {tmp_path} is 'segmentation'; accepted: classification"
+    with pytest.raises(InputError, match=told):
+        convnext.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("depths", [[10**4] * 4, [1, 1, 1, 1], [1, 2, 1]])
 def test_a_config_of_other_depths_is_refused_before_a_model_is_made(depths, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "abstract_params", None)
