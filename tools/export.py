@@ -79,7 +79,7 @@ def write(args) -> None:
     path = args.out / _name(args)
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, values in texts.items():
-        text.replace(args.out / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        text.replace(args.out / name, text.of_json(values))
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(contents)
     temporary.replace(path)

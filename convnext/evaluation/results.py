@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -91,4 +90,4 @@ def write_json(path: str | os.PathLike, results: Sequence[Mapping[str, Any]]) ->
         }
         for result in results
     ]
-    text.replace(path, json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text.replace(path, text.of_json(finite))

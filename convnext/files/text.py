@@ -15,6 +15,11 @@ def replace(path: str | os.PathLike, text: str) -> None:
     temporary.replace(path)
 
 
+def of_json(value: Any) -> str:
+    """Returns the text of a JSON file that people may read. Raises ValueError for NaN."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def read_json(path: Path, kind: type = dict, accepted: str = "a JSON object") -> Any:
     """Reads a value of this kind, dict or list. Raises InputError with what is accepted if the file
     cannot be read or holds another kind."""

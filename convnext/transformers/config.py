@@ -162,4 +162,4 @@ def write(folder: str | os.PathLike, name: str, values: Mapping[str, Any]) -> No
     """Writes a JSON file into a folder, which is made if need be."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text.replace(folder / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    text.replace(folder / name, text.of_json(values))

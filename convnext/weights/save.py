@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from convnext.data import imagenet
 from convnext.errors import InputError, require
+from convnext.files import text
 from convnext.images.processor import ImageProcessor
 from convnext.models.convnext import ConvNeXt, abstract_params
 from convnext.training import losses
@@ -143,8 +143,7 @@ def _write(folder, state, texts, format):  # noqa: A002
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         scratch = Path(scratch)
         for name, value in texts.items():
-            text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-            (scratch / name).write_text(text, encoding="utf-8")
+            (scratch / name).write_text(text.of_json(value), encoding="utf-8")
         if format == "keras":
             keras.write(scratch / "model.weights.h5", state)
         else:
