@@ -139,7 +139,10 @@ def quantized(proto: onnx.ModelProto) -> onnx.ModelProto:
     quantization = needed("onnxruntime.quantization", "int8")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(proto, source)
+        # Without the shapes that this finds, it warns; its optimizations would be of this computer.
+        quantization.quant_pre_process(
+            proto, source, skip_optimization=True, skip_symbolic_shape=True
+        )
         quantization.quantize_dynamic(
             source,
             target,

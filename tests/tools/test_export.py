@@ -51,13 +51,14 @@ def test_the_folder_names_images_as_the_classifier_does(weights, tmp_path, capsy
     assert best["score"] == pytest.approx(found.max(), abs=1e-6)
 
 
-def test_smaller_ones_lie_beside_it(weights, tmp_path):
+def test_smaller_ones_lie_beside_it(weights, tmp_path, caplog):
     for flags in ((), ("--dtype=float16",), ("--quantize=int8",)):
         exported(weights, tmp_path, *flags)
     whole, half, int8 = (
         tmp_path / "onnx" / f"model{kind}.onnx" for kind in ("", "_fp16", "_quantized")
     )
     assert half.stat().st_size < whole.stat().st_size > int8.stat().st_size
+    assert not caplog.records
     pixels = np.random.default_rng(0).normal(size=(2, 3, 40, 40)).astype(np.float32)
     expected = probabilities(whole, pixels)
     assert np.abs(probabilities(half, pixels) - expected).max() < 2e-3
