@@ -13,7 +13,7 @@ IS_WHEEL = _INSIDE.is_dir()
 SCRIPTS = _INSIDE if IS_WHEEL else _INSIDE.parents[1]  # has train.py, eval.py, configs/ and tools/
 TOOLS = (
     "data", "linear", "predict", "report", "push", "convert", "export", "variants", "prepare",
-    "demo",
+    "demo", "reconstruct",
 )  # fmt: skip
 
 _NAMED_ELSEWHERE = {  # as in a clone, and what it is in a wheel

@@ -46,7 +46,7 @@ def test_the_command_lists_what_it_runs_and_the_recipes(monkeypatch, capsys):
     told = capsys.readouterr().out
     assert "\n  train     Trains what a config describes.\n" in told
     assert "\n  predict   Names what is in images.\n" in told
-    assert "digits, finetune,\n" in told
+    assert " digits, fcmae" in told and " pretrain_folder\n" in told
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,41 @@ def load(
     return train, files(val_root, train.class_names, val.images, val.skipped)
 
 
+def unlabelled(
+    root: str | os.PathLike | None,
+    val_fraction: float | None = None,
+    train_split: str | None = None,
+    val_split: str | None = None,
+) -> tuple[Files, Files]:
+    """Returns the training and validation images in root, of which nobody asks the labels: they lie
+    flat or in folders of any kind. Which are validated on is as with `load`, and a split is by the
+    hash of a name. Raises InputError if there is nothing to read."""
+    if not root:
+        raise InputError("data.root is not set", "--config.data.root=FOLDER with images in it")
+    train_root, val_root, notes = parts(Path(root), train_split, val_split)
+    train = _every(train_root)
+    if val_root is not None:
+        train.notes = tuple(notes)
+        return train, _every(val_root)
+    if val_fraction is None:
+        problem = f"{root} has no folder {', '.join(VAL[:-1])} or {VAL[-1]}"
+        raise InputError(problem, "--config.data.val_fraction, a share to validate on")
+    train_part, val_part = split(train, val_fraction)
+    train_part.skipped = train.skipped
+    return train_part, val_part
+
+
+def _every(root):
+    """All images in a folder and in the folders in it, of one class."""
+    names, skipped, _ = listing.walk(root)
+    if not len(names):
+        told = listing.what_is_skipped(skipped)
+        problem = f"no images in {root}{told and f', skipped: {told}'}"
+        raise InputError(problem, listing.accepted_files())
+    labels = np.zeros(len(names), np.int32)
+    return Files(root, ["images"], names, labels, folder=".", skipped=skipped)
+
+
 def parts(
     root: Path, train_split: str | None = None, val_split: str | None = None
 ) -> tuple[Path, Path | None, list[str]]:

@@ -47,8 +47,13 @@ def load(
     train_split: str | None = None,
     val_split: str | None = None,
     exif_orientation: bool = False,
+    *,
+    is_labelled: bool = True,
 ) -> tuple[Source, Source]:
     """Returns the training and the validation source of a data set.
+
+    is_labelled: whether its labels are asked for; else a folder needs no classes
+    (`folders.unlabelled`).
 
     * name "digits": the handwritten digits that ship with scikit-learn.
     * name "folder": one folder a class, in root (`folders.load`); or where root is a file, the
@@ -75,7 +80,8 @@ def load(
         case "folder" if root and (path := Path(root)).suffix.lower() in tables.SUFFIXES:
             train, val = tables.load(path, val_fraction, train_split, val_split)
         case "folder":
-            train, val = folders.load(root, val_fraction, train_split, val_split)
+            read = folders.load if is_labelled else folders.unlabelled
+            train, val = read(root, val_fraction, train_split, val_split)
         case "arrayrecord":
             train, val = arrayrecord.load(root)
         case "parquet":

@@ -17,6 +17,13 @@ def lines(train: Files, val: Files) -> list[str]:
     """Describes the training and validation images by what their names say: the counts of the
     classes, what was skipped, and what one should know. Each line begins with its subject."""
     found = [*_classes(train, val)] if train.labels.ndim == 1 else [*_numbers(train)]
+    return found + of_files(train, val)
+
+
+def of_files(train: Files, val: Files) -> list[str]:
+    """Describes what was skipped, and what one should know of images whose labels nobody asks
+    for."""
+    found = []
     skipped = {name: train.skipped.get(name, 0) + val.skipped.get(name, 0)
                for name in {**train.skipped, **val.skipped}}  # fmt: skip
     if skipped:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 from convnext.errors import InputError, require
 from convnext.kernels import pointwise
+from convnext.kernels.outline import compiling_for
+from convnext.models import convnext
 from convnext.models.convnext import Block, Trunk, smallest_side
 from convnext.models.layers import GRN, DepthwiseConv, LayerNorm, Linear, kernel_init
 
@@ -46,6 +48,10 @@ class Masks(flax.struct.PyTreeNode):
     def masked(self, patches: jax.Array) -> jax.Array:
         """Picks the masked ones of patches [N, L, ...]: [N, L - V, ...]."""
         return _pick(patches, self.order, self.ranks, self.num_visible, self.order.shape[1])
+
+    def unmasked(self, masked: jax.Array) -> jax.Array:
+        """Puts masked patches [N, L - V, ...] where they belong, zeros elsewhere: [N, L, ...]."""
+        return _place(masked, self.order, self.ranks, self.num_visible, self.order.shape[1])
 
     def placed(self, visible: jax.Array) -> jax.Array:
         """Puts visible patches [N, V, ...] where they belong, zeros elsewhere: [N, L, ...]."""
@@ -249,6 +255,60 @@ def normalized(patches: jax.Array) -> jax.Array:
 def losses(predicted: jax.Array, target: jax.Array) -> jax.Array:
     """Returns the mean squared error of each image, [N], over its masked patches; float32."""
     return jnp.square(predicted.astype(jnp.float32) - target).mean(axis=(1, 2))
+
+
+def macs(model: FCMAE, grid: tuple[int, int], num_visible: int) -> int:
+    """Multiply-accumulates of an image's forward pass, in convolutions and linear layers: of the
+    visible patches, but for the depthwise convolutions, which go over the map."""
+    patches = grid[0] * grid[1]
+    side, channels, total = smallest_side(model), model.in_chans, 0
+    for i, (depth, dim) in enumerate(zip(model.depths, model.dims, strict=True)):
+        patch = 2 if i else model.patch_size
+        side //= patch
+        linear = patch**2 * channels * dim + depth * 8 * dim**2
+        total += side**2 * (num_visible * linear + patches * depth * 49 * dim)
+        channels = dim
+    dim, masked = model.decoder_dim, patches - num_visible
+    values = smallest_side(model) ** 2 * model.in_chans
+    blocks = model.decoder_depth * (49 * dim + 8 * dim**2)
+    total += num_visible * channels * dim + patches * blocks
+    return total - num_visible * 4 * dim**2 + masked * dim * values
+
+
+def activations(model: FCMAE, grid: tuple[int, int], num_visible: int) -> int:
+    """Bytes that the layers keep of an image for the backward pass: as `convnext.activations` of
+    the visible patches, of the map that each depthwise convolution reads, and of the decoder's
+    blocks, target and prediction."""
+    patches, size = grid[0] * grid[1], smallest_side(model)
+    encoder = num_visible * convnext.activations(model, size)
+    itemsize = jnp.dtype(model.dtype).itemsize
+    kept = 0
+    for i, (depth, dim) in enumerate(zip(model.depths, model.dims, strict=True)):
+        kept += depth * dim * (size // (model.patch_size * 2**i)) ** 2
+    values = size**2 * model.in_chans
+    decoder = patches * model.decoder_depth * 11 * model.decoder_dim * itemsize
+    return encoder + itemsize * patches * kept + decoder + 8 * (patches - num_visible) * values
+
+
+def init(
+    key: jax.Array, *, model: FCMAE, grid: tuple[int, int], num_visible: int
+) -> dict[str, Any]:
+    """Draws the variables of a model."""
+    size = smallest_side(model)
+    images = jnp.zeros((1, grid[0] * size, grid[1] * size, model.in_chans))
+    return model.init(key, images, Masks(*draw(key, 1, grid=grid), num_visible, grid))
+
+
+def abstract_params(model: FCMAE) -> Any:
+    """Shapes and dtypes of the model's parameters, without making them."""
+    with compiling_for("tpu"):  # the plain formulas, which are traced in half the time
+        make = partial(init, model=model, grid=(1, 2), num_visible=1)
+        return jax.eval_shape(make, jax.random.key(0))["params"]
+
+
+def is_of_decoder(name: str) -> bool:
+    """Whether a parameter, or a module at the top, is of the decoder and not of the encoder."""
+    return name.startswith(("proj", "mask_token", "decoder_block_", "pred"))
 
 
 def grid_of(model: FCMAE, sides: Sequence[int]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from convnext.files import text
 from convnext.runs import workdirs
 from convnext.task import Task
 
-NAMES = ("classification",)
+NAMES = ("classification", "fcmae")
 
 
 def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) -> Task:
@@ -23,6 +23,8 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     match config.task:
         case "classification":
             from convnext.tasks import classification as task
+        case "fcmae":
+            from convnext.tasks import fcmae as task
         case _:
             require(False, "task", config.task, ", ".join(NAMES))
     return task.make(config, mesh, stand_in)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -20,13 +19,12 @@ from convnext.images.processor import MAX_SIZE
 from convnext.models.convnext import ConvNeXt, activations, smallest_side
 from convnext.runs import plan
 from convnext.task import Batch, Evaluation, Source, Task, Variables
+from convnext.tasks import augmenting, recipe, scoring
 from convnext.tasks import linear as linear_classifier
-from convnext.tasks import recipe, scoring
-from convnext.training import augmentation, erasing, losses, metrics, mixup, steps
+from convnext.training import erasing, losses, metrics, mixup, steps
 from convnext.weights import pretrained, published
 from convnext.weights.pretrained import Pretrained
 
-PLACES = ("host", "device")  # where images are augmented
 LOOKED_INTO = 2000  # images at most into which a run looks by itself, for some ten seconds
 COMMANDS = (
     "python -m tools.predict IMAGE --model={workdir}",
@@ -79,7 +77,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     eval_transform(black)
     example = train_transform(black, np.random.default_rng(0))
     as_they_are = train_source
-    train_source, train_transform, augmented, said = _on_its_place(
+    train_source, train_transform, augmented, said = augmenting.on_its_place(
         config, train_source, train_transform
     )
 
@@ -191,29 +189,6 @@ def _features(config, start, source):
     found = replace(start(), processor=pretrained.processor_of_run(config))
     options = dict(batch_size=config.batch_size, num_workers=config.num_workers)
     return scoring.features(found, source, of_head=True, **options)
-
-
-def _on_its_place(config, source, on_host):
-    """The training source, its transform on the host or None, what the device makes of the images
-    of a batch, and a line about it."""
-    place, size = config.augment_on, config.image_size
-    require(place in PLACES, "augment_on", place, " or ".join(PLACES))
-    as_they_come = itemgetter("image")
-    missing = augmentation.not_here(**config.augment)
-    if place == "host" or missing:
-        said = f"augments   on the host: {missing}, which the device does not have"
-        lines = [said] if place == "device" else []
-        return sources.decoded_on_demand(source), on_host, as_they_come, lines
-    source = sources.resized(source, partial(augment.resize, height=size, width=size))
-    on_device = partial(augment_batch, seed=config.seed, **config.augment)
-    return source, None, on_device, ["augments   on the device"]
-
-
-def augment_batch(batch: Batch, *, seed: int, **fields: Any) -> jax.Array:
-    """The images of a batch, augmented by these fields of config.augment. Those of an image are a
-    function of (seed, epoch, index), as on the host."""
-    keys = augmentation.keys_of(seed, batch["epoch"], batch["index"])
-    return augmentation.augment(keys, batch["image"], **fields)
 
 
 def prepare(

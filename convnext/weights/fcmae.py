@@ -9,16 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from convnext.errors import require
+from convnext.models.fcmae import is_of_decoder
 from convnext.weights import formats
 from convnext.weights.formats import State
 
-DECODER = re.compile(r"(mask_token$|proj/|pred/|decoder_block_(\d+)/)")
 _LINEAR = ("pwconv1", "pwconv2")
-
-
-def encoder(state: Mapping[str, np.ndarray]) -> State:
-    """Returns what our state of an FCMAE has of a ConvNeXt."""
-    return {key: array for key, array in state.items() if not DECODER.match(key)}
 
 
 def to_ours(state: Mapping[str, np.ndarray]) -> State:
@@ -54,7 +49,7 @@ def from_ours(state: Mapping[str, np.ndarray]) -> State:
     require(has_grn, "the model", "a V1", "a V2, as the official code has no other autoencoder")
     found = {}
     for key, array in state.items():
-        if DECODER.match(key):
+        if is_of_decoder(key):
             found[_decoder_key(key)] = _decoder_layout(key, array)
         else:
             theirs = formats.NAMINGS["official"].their_key(key)

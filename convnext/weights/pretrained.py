@@ -5,6 +5,7 @@ formats.py and tensorflow.py have the keys, model_config.py the config.json, and
 weights for others.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -24,7 +25,9 @@ from convnext.data import imagenet
 from convnext.errors import InputError, require
 from convnext.files import text
 from convnext.images.processor import ImageProcessor
+from convnext.models import fcmae
 from convnext.models.convnext import VARIANTS, ConvNeXt, abstract_params, smallest_image
+from convnext.models.fcmae import FCMAE
 from convnext.runs import checkpoint, chosen
 from convnext.training import losses, metrics
 from convnext.weights import formats, locate, model_config, onnx_graph, published, tensorflow
@@ -199,6 +202,33 @@ def initial_params(
     return unflatten_dict(_fit(contents, model, key), sep="/")
 
 
+def into(source: str | os.PathLike, params: Any) -> Any:
+    """Returns these parameters, of a model that has the stem and stages of a ConvNeXt among others,
+    with those of `source` in the place of theirs. A masked autoencoder gives its decoder, too.
+
+    Raises InputError as `from_pretrained` does, and where a parameter is missing or misshapen.
+    """
+    contents = _read(source, None)
+    flat = flatten_dict(params, sep="/")
+    has_decoder = any(map(fcmae.is_of_decoder, contents.state))
+    wanted = [key for key in flat if has_decoder or not fcmae.is_of_decoder(key)]
+    problems = {
+        "missing": sorted({*wanted} - contents.state.keys()),
+        "misshapen": [
+            f"{key} {np.shape(contents.state[key])} instead of {flat[key].shape}"
+            for key in wanted
+            if key in contents.state and np.shape(contents.state[key]) != flat[key].shape
+        ],
+    }
+    if any(problems.values()):
+        raise InputError(
+            f"{contents.origin} does not fit the config's model: {formats.listed(problems)}",
+            "weights of the same depths and dims",
+        )
+    read = {key: np.asarray(contents.state[key], np.float32) for key in wanted}
+    return unflatten_dict({**flat, **read}, sep="/")
+
+
 @dataclass(frozen=True)
 class _Contents:
     """Contents of a source, before a model is made of them."""
@@ -342,7 +372,10 @@ def _read_workdir(workdir, weights, step):
     """Reads a checkpoint of a run of this project."""
     config = text.read_json(workdir / "config.json")
     task = config.get("task", "classification")
-    require(task == "classification", f"the task of {workdir}", task, "classification")
+    is_known = task in ("classification", "fcmae")
+    require(is_known, f"the task of {workdir}", task, "classification or fcmae")
+    if task == "fcmae":
+        return _read_autoencoder(workdir, config, weights, step)
     try:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
         model_config.check(fields)
@@ -356,27 +389,58 @@ def _read_workdir(workdir, weights, step):
             class_names, num_classes = None, fields["num_classes"] or 1
         model = ConvNeXt(**fields).clone(num_classes=num_classes)
     except (AttributeError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{workdir} is no whole run: {type(error).__name__} {error}",
-            "the workdir of a run, with checkpoints, config.json and classes.json",
-        ) from error
+        needed = "checkpoints, config.json and classes.json"
+        raise _no_whole_run(workdir, error, needed) from error
     best = metrics.best_score(problem_type)
     found = chosen.find(workdir, weights, ema_decays=decays, best=best, step=step)
-    variables = checkpoint.restore_variables(
-        workdir,
-        found.step,
-        {"params": abstract_params(model)},
-        sharding.replicated(sharding.make_mesh()),  # of all processes
-        ema_decay=found.ema_decay,
-    )
     return _Contents(
         origin=f"the run {workdir} {found}",
-        state=flatten_dict(jax.device_get(variables["params"]), sep="/"),
+        state=_restored(workdir, found, abstract_params(model)),
         fields=fields,
         labels=class_names,
         processor=lambda: (processor, str(workdir / "config.json")),
         problem_type=problem_type,
         licence=config.get("licence"),
+    )
+
+
+def _no_whole_run(workdir, error, needed):
+    problem = f"{workdir} is no whole run: {type(error).__name__} {error}"
+    return InputError(problem, f"the workdir of a run, with {needed}")
+
+
+def _restored(workdir, found, params):
+    """The parameters of a checkpoint, of these shapes."""
+    variables = checkpoint.restore_variables(
+        workdir,
+        found.step,
+        {"params": params},
+        sharding.replicated(sharding.make_mesh()),  # of all processes
+        ema_decay=found.ema_decay,
+    )
+    return flatten_dict(jax.device_get(variables["params"]), sep="/")
+
+
+def _read_autoencoder(workdir, config, weights, step):
+    """Reads a checkpoint of a run of masked pre-training."""
+    try:
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
+        model_config.check(fields)
+        model, decays = FCMAE(**fields), config["ema_decays"]
+        processor = processor_of_run(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _no_whole_run(workdir, error, "checkpoints and config.json") from error
+    found = chosen.find(workdir, weights, ema_decays=decays, best="-loss", step=step)
+    state = _restored(workdir, found, fcmae.abstract_params(model))
+    known = {field.name for field in dataclasses.fields(ConvNeXt)}
+    return _Contents(
+        origin=f"the run {workdir} {found}",
+        state=state,
+        fields={name: value for name, value in fields.items() if name in known},
+        labels=None,
+        processor=lambda: (processor, str(workdir / "config.json")),
+        problem_type=None,
+        is_fcmae=True,
     )
 
 
@@ -410,7 +474,7 @@ def processor_of_run(config: Mapping[str, Any]) -> ImageProcessor:
 def _fit(contents, model, key):
     """Returns the model's flat parameters, each from its counterpart in the source. A new head, and
     the final norm that an autoencoder lacks, are drawn from the key."""
-    state, wanted = dict(contents.state), model.num_classes or 0
+    state, wanted = _encoder(contents.state), model.num_classes or 0
     new_head = contents.num_classes != wanted
     if (contents.num_classes, wanted) == SLICED:
         rows, new_head = imagenet.rows_of_1k_in_22k(), False
@@ -451,6 +515,11 @@ def _fit(contents, model, key):
         )
     state.update(_fresh(model, key, drawn))
     return {key: np.asarray(value, np.float32) for key, value in state.items()}
+
+
+def _encoder(state):
+    """What is not of the decoder of an autoencoder."""
+    return {key: value for key, value in state.items() if not fcmae.is_of_decoder(key)}
 
 
 def _fresh(model, key, names):
