@@ -5,6 +5,7 @@
     python -m dev.benchmark tpu --variant=tiny --batch_size=16 --dtype=bfloat16
     python -m dev.benchmark gpu --variant=tiny --batch_size=256 --dtype=bfloat16
     python -m dev.benchmark scaling --devices 8 64 256 --variant tiny base xlarge --fsdp 1 8
+    python -m dev.benchmark pretraining --variant v2_atto v2_tiny --batch_size=8
     python -m dev.benchmark data --peer=timm
     python -m dev.benchmark workers --batch_size=4096 --workers 1 8
 
@@ -26,7 +27,7 @@ import jax
 from convnext.errors import reported, require
 from convnext.kernels.ptx import KERNELS
 from convnext.models.convnext import VARIANTS, ConvNeXt
-from dev.benchmarks import gpu, layers, models, scaling, tpu
+from dev.benchmarks import gpu, layers, models, pretraining, scaling, tpu
 
 MODES = ("inference", "training")
 DTYPES = ("float32", "bfloat16")
@@ -95,6 +96,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     large.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
     large.add_argument("--json", type=Path, help="file that each cell is appended to")
     large.set_defaults(command=_benchmark_scaling)
+    masked = commands.add_parser("pretraining", help="steps of FCMAE, beside what they replace")
+    masked.add_argument(
+        "--variant", nargs="+", default=("v2_atto", "v2_tiny"), choices=VARIANTS, metavar="NAME"
+    )
+    masked.add_argument("--batch_size", type=int, nargs="+", default=[8], metavar="N")
+    masked.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
+    masked.add_argument("--dtype", default="float32", choices=DTYPES)
+    masked.add_argument("--rounds", type=int, default=5, help="turns")
+    masked.add_argument("--json", type=Path, help="file that each cell is appended to")
+    masked.set_defaults(command=pretraining.benchmark)
     host = commands.add_parser("data", help="JPEG files to batches, on the host")
     host.add_argument("--images", type=int, default=400, metavar="N", help="files to make")
     host.add_argument("--image_size", type=int, default=224, metavar="PIXELS")

@@ -4,12 +4,13 @@ The masked positions are computed and are zeros for every depthwise convolution,
 out: the dense formula that equals the sparse convolutions of the official code.
 """
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from convnext.models.convnext import smallest_side
-from convnext.models.fcmae import FCMAE, Masks, unpatched
+from convnext.models.fcmae import FCMAE, LastBlock, Masks, targets, unpatched
 
 
 class Unmasked(flax.struct.PyTreeNode):
@@ -48,3 +49,29 @@ class DenseFCMAE(FCMAE):
         size = smallest_side(self)
         x = self._maps(images, train, self.places(masks, size, size))[-1]
         return masks.visible(x.reshape(len(images), -1, self.dims[-1]))
+
+
+class WholeFCMAE(DenseFCMAE):
+    """The same, whose decoder predicts every patch, too: [N, L, values], in the image's order."""
+
+    def __call__(self, images: jax.Array, masks: Masks, train: bool = False) -> jax.Array:
+        def whole(computed, args, keywords, context):
+            if isinstance(context.module, LastBlock):
+                args = (args[0], every_patch(masks))
+            return computed(*args, **keywords)
+
+        with nn.intercept_methods(whole):
+            return super().__call__(images, masks, train)
+
+
+def every_patch(masks: Masks) -> Masks:
+    """Masks all patches, in the image's order."""
+    order = jnp.broadcast_to(jnp.arange(masks.order.shape[1]), masks.order.shape)
+    return Masks(order, order, 0, masks.grid)
+
+
+def loss(predicted: jax.Array, images: jax.Array, masks: Masks, size: int) -> jax.Array:
+    """The mean over masked patches of what WholeFCMAE predicts."""
+    target = targets(images, every_patch(masks), size)
+    each = jnp.square(predicted - target).mean(-1)
+    return (each * masks.is_masked).sum() / masks.is_masked.sum()

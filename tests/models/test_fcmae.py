@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from convnext.models import fcmae
 from convnext.models.fcmae import FCMAE, Masks
 from convnext.weights import fcmae as names
-from dev.benchmarks.dense_fcmae import DenseFCMAE
+from dev.benchmarks import dense_fcmae
+from dev.benchmarks.dense_fcmae import DenseFCMAE, WholeFCMAE
 from tests.helpers import autoencoder
 from tests.helpers.inputs import refused
 
@@ -73,8 +74,10 @@ def test_it_computes_what_sparse_convolutions_do(params, images):
 
 @pytest.mark.parametrize(
     "shape, options",
-    [((2, 64, 96, 3), {}), ((2, 32, 16, 1), dict(depths=(1, 1), dims=(8, 16), patch_size=2)),
-     ((2, 64, 64, 5), dict(decoder_depth=2, use_grn=False, layer_scale_init_value=0.5))],
+    [pytest.param((2, 64, 96, 3), {}, marks=pytest.mark.slow),
+     ((2, 32, 16, 1), dict(depths=(1, 1), dims=(8, 16), patch_size=2)),
+     pytest.param((2, 64, 64, 5), dict(decoder_depth=2, use_grn=False, layer_scale_init_value=0.5),
+                  marks=pytest.mark.slow)],
     ids=str,
 )  # fmt: skip
 def test_visible_patches_alone_give_what_whole_masked_images_give(shape, options):
@@ -87,6 +90,25 @@ def test_visible_patches_alone_give_what_whole_masked_images_give(shape, options
     with jax.default_matmul_precision("highest"):
         here, there = (each.apply({"params": params}, images, masks) for each in (model, dense))
     np.testing.assert_allclose(here, there, rtol=2e-5, atol=2e-5 * np.abs(there).max())
+
+
+@pytest.mark.slow
+def test_the_loss_of_all_patches_masked_is_that_of_the_masked_ones(params, images):
+    """What the benchmark has for a decoder that predicts every patch."""
+    masks = autoencoder.masks()
+    whole = WholeFCMAE(autoencoder.DEPTHS, autoencoder.DIMS, **autoencoder.FIELDS)
+
+    def loss(params):
+        predicted = whole.apply({"params": params}, images, masks, train=True)
+        return dense_fcmae.loss(predicted, images, masks, 32)
+
+    with jax.default_matmul_precision("highest"):
+        found, grads = jax.jit(jax.value_and_grad(loss))(params)
+        (expected, _), here = loss_of(autoencoder.MODEL, images, masks)(params)
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    for name, value in flatten_dict(grads, sep="/").items():
+        other = np.asarray(flatten_dict(here, sep="/")[name])
+        np.testing.assert_allclose(value, other, atol=1e-5 * np.abs(other).max(), err_msg=name)
 
 
 def test_the_encoder_sees_nothing_of_what_is_masked(params, images):

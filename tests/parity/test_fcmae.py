@@ -4,12 +4,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convnext.models import fcmae
 from convnext.models.fcmae import FCMAE
+from convnext.tasks.fcmae import decay_mask
+from convnext.training import optimizer
 from convnext.weights import fcmae as names
 from dev.benchmarks.dense_fcmae import DenseFCMAE
 from tests.helpers import autoencoder
@@ -150,3 +153,48 @@ def test_in_float64_it_is_the_same_to_the_last_digits(images, masks, state):
     here = found(images, masks, rounded, run=in_float64)
     loss, predicted, grads = apart(here, expected(images, masks, rounded))
     assert max(loss, predicted, grads) < 1e-12, (loss, predicted, grads)
+
+
+def test_ten_updates_are_those_of_adamw_in_pytorch(images, masks, state):
+    """GRN and the mask token are decayed, as main_pretrain.py of the official code does by timm's
+    add_weight_decay: all but vectors and biases."""
+    theirs = {key: value.detach().clone().requires_grad_() for key, value in state.items()}
+    is_plain = {key: value.ndim == 1 or key.endswith(".bias") for key, value in theirs.items()}
+    groups = [
+        {"params": [value for key, value in theirs.items() if is_plain[key] == plain],
+         "weight_decay": 0.0 if plain else 0.05}
+        for plain in (False, True)
+    ]  # fmt: skip
+    torch_optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+    is_masked = torch.from_numpy(np.array(masks.is_masked)).reshape(3, 3, 3)
+    for _ in range(10):
+        torch_optimizer.zero_grad()
+        sparse.forward(images, is_masked, theirs, autoencoder.DEPTHS)[0].backward()
+        torch_optimizer.step()
+
+    ours = names.to_ours({key: value.detach().numpy() for key, value in state.items()})
+    params = unflatten_dict(jax.tree.map(jnp.float32, ours), sep="/")
+    pixels = jnp.float32(images.permute(0, 2, 3, 1).numpy())
+    tx = optimizer.adamw(lambda _: 1e-3, weight_decay=0.05, b2=0.95, decay_mask=decay_mask)
+
+    def loss(params):
+        predicted = autoencoder.MODEL.apply({"params": params}, pixels, masks, train=True)
+        return fcmae.losses(predicted, fcmae.targets(pixels, masks, 32)).mean()
+
+    @jax.jit
+    def step(params, opt_state):
+        updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    opt_state = tx.init(params)
+    with jax.default_matmul_precision("highest"):
+        for _ in range(10):
+            params, opt_state = step(params, opt_state)
+    found = flatten_dict(params, sep="/")
+    expected = names.to_ours({key: value.detach().numpy() for key, value in theirs.items()})
+    for key, value in expected.items():
+        moved = np.abs(value - ours[key]).max()
+        assert moved > 1e-3, key
+        # Where a gradient is 0 but for rounding, Adam's direction is that of the rounding.
+        apart = np.abs(np.asarray(found[key]) - value)
+        assert np.quantile(apart, 0.95) < 2e-3 * moved, (key, apart.max(), moved)

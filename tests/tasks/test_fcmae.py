@@ -107,6 +107,7 @@ def test_masks_are_those_of_the_key_and_of_the_numbers_of_images():
     assert (np.asarray(order) != np.asarray(draw(1, jnp.arange(8))[0])).any()
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_loss_is_float32():
     task = tasks.make(config_of(**{"model.dtype": "bfloat16"}), sharding.make_mesh())
     variables = task.init(jax.random.key(0))
@@ -120,7 +121,7 @@ def test_in_bfloat16_the_loss_is_float32():
 
 def test_what_the_official_script_decays():
     task = tasks.make(config_of(), sharding.make_mesh())
-    params = task.init(jax.random.key(0))["params"]
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
     mask = flatten_dict(task.rules["decay_mask"](params), sep="/")
     own = {key for key, is_decayed in mask.items() if is_decayed}
     assert own == {
@@ -186,7 +187,7 @@ def test_images_need_no_classes(tmp_path):
     assert len(task.train_source) + len(task.evaluation.source) == 40
     assert 2 <= len(task.evaluation.source) <= 15
     kept = {path.name for path in task.evaluation.source.paths()}
-    lines = task.describe(task.init(jax.random.key(0))["params"])
+    lines = task.describe(jax.eval_shape(task.init, jax.random.key(0))["params"])
     assert (
         "skipped    1 .txt" in lines and "masks      1 of 4 patches of 32 px are visible" in lines
     )
