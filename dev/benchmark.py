@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     masked.add_argument("--batch_size", type=int, nargs="+", default=[8], metavar="N")
     masked.add_argument("--image_size", type=int, default=224, metavar="PIXELS")
     masked.add_argument("--dtype", default="float32", choices=DTYPES)
-    masked.add_argument("--rounds", type=int, default=5, help="turns")
+    masked.add_argument("--rounds", type=int, default=15, help="turns")
     masked.add_argument("--json", type=Path, help="file that each cell is appended to")
     masked.set_defaults(command=pretraining.benchmark)
     host = commands.add_parser("data", help="JPEG files to batches, on the host")

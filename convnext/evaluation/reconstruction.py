@@ -43,7 +43,7 @@ def pictures(
     patches = fcmae.patched(images.astype(jnp.float32), size)
     is_masked = masks.is_masked[..., None, None, None]
     seen = jnp.where(is_masked, GREY, patches)
-    made = jnp.where(is_masked, masks.unmasked(levels), patches)
+    made = jnp.where(is_masked, masks.place_masked(levels), patches)
     shown = (patches, seen, made)
     whole = jnp.stack([fcmae.unpatched(each, masks.grid) for each in shown], axis=1)
     return jnp.clip(jnp.round(whole), 0, 255).astype(jnp.uint8)

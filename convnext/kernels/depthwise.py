@@ -174,30 +174,48 @@ def _grouped_kernel_gradient(x, kernel, g):
 @outline
 def shifted_sum(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Adds up k*k shifted copies of x, each times one row of weights, in float32."""
+    return _sum_inside(_pad(x, kernel.shape[0]), kernel)
+
+
+def _sum_inside(padded, kernel):
+    """The convolution of what has its neighbours around it, for all but these neighbours."""
     k = kernel.shape[0]
-    height, width = x.shape[1:3]
-    padded = _pad(x, k)
+    height, width = (side - k + 1 for side in padded.shape[1:3])
     weights = kernel.astype(jnp.float32)
     total = jnp.zeros((), jnp.float32)
     for i in range(k):
         for j in range(k):
             shifted = padded[:, i : i + height, j : j + width].astype(jnp.float32)
             total += shifted * weights[i, j, 0]
-    return total.astype(x.dtype)
+    return total.astype(padded.dtype)
 
 
 @outline
 def _shifted_kernel_gradient(x, kernel, g):
-    """Adds up, over the pixels of g, the window of x around each times that pixel.
+    """Adds up, over the pixels of g, the window of x around each times that pixel."""
+    k, width = kernel.shape[0], x.shape[2]
+    columns = _columns(width)
+    return _kernel_gradient_inside(_pad(x, k, -(-width // columns) * columns - width), kernel, g)
+
+
+def _columns(width):
+    """Pixels of a row that one turn of the loop adds up."""
+    return -(-width // -(-width // COLUMNS))
+
+
+def _kernel_gradient_inside(padded, kernel, g):
+    """The same of what has its neighbours around it.
 
     One turn of the loop adds up a part of a row, unrolled: as a reduction, XLA on CPU would hand
     it to a library whose calls take longer than the sum.
     """
     k = kernel.shape[0]
-    batch, height, width, channels = x.shape
-    parts = -(-width // COLUMNS)
-    columns = -(-width // parts)
-    padded = _pad(x, k, columns * parts - width)
+    batch, height, width, channels = g.shape
+    columns = _columns(width)
+    parts = -(-width // columns)
+    missing = columns * parts + k - 1 - padded.shape[2]
+    if missing > 0:
+        padded = jnp.pad(padded, ((0, 0), (0, 0), (0, missing), (0, 0)))
     g = jnp.pad(g, ((0, 0), (0, 0), (0, columns * parts - width), (0, 0)))
 
     def add_part(index, total):
@@ -214,6 +232,12 @@ def _shifted_kernel_gradient(x, kernel, g):
     zeros = jnp.zeros((batch, k, k, channels), jnp.float32)
     total = lax.fori_loop(0, height * parts, add_part, zeros)
     return total.sum(axis=0)[:, :, None].astype(kernel.dtype)
+
+
+# The same of tiles [N, h + k - 1, w + k - 1, C], which have their neighbours around them. The
+# result, and its gradient g, are [N, h, w, C].
+tile_sum = outline(_sum_inside)
+tile_kernel_gradient = outline(_kernel_gradient_inside)
 
 
 def _pad(x, k, right=0):

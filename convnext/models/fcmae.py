@@ -6,6 +6,7 @@ exist. Here the visible patches of an image lie one below the other, and are all
 only the depthwise convolution needs to know where they are (`Visible`).
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,11 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from convnext.errors import InputError, require
-from convnext.kernels import pointwise
-from convnext.kernels.outline import compiling_for
+from convnext.kernels import depthwise, outline, pointwise
 from convnext.models import convnext
 from convnext.models.convnext import Block, Trunk, smallest_side
-from convnext.models.layers import GRN, DepthwiseConv, LayerNorm, Linear, kernel_init
+from convnext.models.layers import GRN, DepthwiseConv, LayerNorm, Linear, Places, kernel_init
 
 EPS = 1e-6  # of the variance of a target's patch
 
@@ -49,13 +49,28 @@ class Masks(flax.struct.PyTreeNode):
         """Picks the masked ones of patches [N, L, ...]: [N, L - V, ...]."""
         return _pick(patches, self.order, self.ranks, self.num_visible, self.order.shape[1])
 
-    def unmasked(self, masked: jax.Array) -> jax.Array:
+    def place_masked(self, masked: jax.Array) -> jax.Array:
         """Puts masked patches [N, L - V, ...] where they belong, zeros elsewhere: [N, L, ...]."""
         return _place(masked, self.order, self.ranks, self.num_visible, self.order.shape[1])
 
-    def placed(self, visible: jax.Array) -> jax.Array:
+    def place_visible(self, visible: jax.Array) -> jax.Array:
         """Puts visible patches [N, V, ...] where they belong, zeros elsewhere: [N, L, ...]."""
         return _place(visible, self.order, self.ranks, 0, self.num_visible)
+
+    def around(self) -> jax.Array:
+        """Returns the places in the order, int32 [N, 9, V], of the patches around each visible one,
+        row by row, itself the fifth; V for what is masked or outside."""
+        height, width = self.grid
+        patches = self.order[:, : self.num_visible]
+        found = []
+        for down, right in itertools.product((-1, 0, 1), repeat=2):
+            row, column = patches // width + down, patches % width + right
+            is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            place = jnp.where(is_inside, row * width + column, 0)
+            rank = jnp.take_along_axis(self.ranks, place, axis=1)
+            is_seen = is_inside & (rank < self.num_visible)
+            found.append(jnp.where(is_seen, rank, self.num_visible))
+        return jnp.stack(found, axis=1)
 
 
 def draw(key: jax.Array, count: int, *, grid: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
@@ -108,31 +123,71 @@ _pick.defvjp(_pick_forward, _pick_backward)
 _place.defvjp(_place_forward, _place_backward)
 
 
-class Visible(flax.struct.PyTreeNode):
-    """Places (see `layers.Places`) of maps [N, V * side, side, C], of the visible patches one below
-    the other."""
+@flax.struct.dataclass
+class Visible(Places):
+    """Places of maps [N, V * side, side, C], of the visible patches one below the other."""
 
     masks: Masks
     size: int = flax.struct.field(pytree_node=False)  # of a patch, pixels of the image
     side: int = flax.struct.field(pytree_node=False)  # of a patch, positions of the map
 
-    @property
-    def valid(self) -> None:
-        """None: each position counts."""
-
     def spread(self, x: jax.Array) -> jax.Array:
         """Returns the map of the whole image, with zeros where patches are masked."""
         patches = x.reshape(len(x), -1, self.side, self.side, x.shape[-1])
-        return unpatched(self.masks.placed(patches), self.masks.grid)
+        return unpatched(self.masks.place_visible(patches), self.masks.grid)
 
     def collect(self, x: jax.Array) -> jax.Array:
         """Returns the visible patches of the map of the whole image."""
         visible = self.masks.visible(patched(x, self.side))
         return visible.reshape(len(x), -1, self.side, x.shape[-1])
 
+    def convolve(self, x: jax.Array, kernel: jax.Array, kernels: str = "auto") -> jax.Array:
+        """Returns x convolved. On a CPU, where a patch is as wide as a kernel reaches, each is
+        convolved with its neighbours around it; else the map of the whole image is."""
+        if outline.on_cpu() and self.side >= kernel.shape[0] // 2:
+            return _convolved_tiles(x, kernel, self.masks.around(), self.side)
+        return super().convolve(x, kernel, kernels)
+
     def at(self, stride: int) -> "Visible":
         """Returns the places in the map of which a position is `stride` pixels of the image."""
         return self.replace(side=self.size // stride)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _convolved_tiles(x, kernel, around, side):
+    tiles = _tiles(x, around, side, kernel.shape[0] // 2)
+    return depthwise.tile_sum(tiles, kernel).reshape(x.shape)
+
+
+def _convolved_tiles_forward(x, kernel, around, side):
+    return _convolved_tiles(x, kernel, around, side), (x, kernel, around)
+
+
+def _convolved_tiles_backward(side, residuals, gradient):
+    """What is masked neither sees nor is seen, so that the gradient of x is made as the result is,
+    by the flipped kernel."""
+    x, kernel, around = residuals
+    tiles = _tiles(x, around, side, kernel.shape[0] // 2)
+    patches = gradient.reshape(-1, side, side, gradient.shape[-1])
+    of_kernel = depthwise.tile_kernel_gradient(tiles, kernel, patches)
+    return _convolved_tiles(gradient, kernel[::-1, ::-1], around, side), of_kernel, None
+
+
+_convolved_tiles.defvjp(_convolved_tiles_forward, _convolved_tiles_backward)
+
+
+def _tiles(x, around, side, reach):
+    """The visible patches with the positions around them, [N * V, side + 2 * reach, ..., C]."""
+    count, _, _, channels = x.shape
+    patches = x.reshape(count, -1, side, side, channels)
+    parts = slice(side - reach, side), slice(0, side), slice(0, reach)
+    rows = []
+    for row in range(3):
+        pieces = (patches[:, :, parts[row], parts[column]] for column in range(3))
+        placed = [_take(piece, around[:, 3 * row + i]) for i, piece in enumerate(pieces)]
+        rows.append(jnp.concatenate(placed, axis=3))
+    width = side + 2 * reach
+    return jnp.concatenate(rows, axis=2).reshape(-1, width, width, channels)
 
 
 def patched(x: jax.Array, side: int) -> jax.Array:
@@ -179,7 +234,7 @@ class FCMAE(Trunk):
             x = encoded.astype(self.dtype)
             x = Linear(self.dims[-1], self.decoder_dim, self.dtype, name="proj")(x)
             token = self.param("mask_token", kernel_init, (self.decoder_dim,)).astype(x.dtype)
-            x = jnp.where(masks.is_masked[..., None], token, masks.placed(x))
+            x = jnp.where(masks.is_masked[..., None], token, masks.place_visible(x))
             x = x.reshape(len(x), *masks.grid, self.decoder_dim).astype(self.map_dtype)
             options = dict(dim=self.decoder_dim, norm_eps=self.norm_eps, dtype=self.dtype)
             options |= dict(kernels=self.kernels)
@@ -301,7 +356,7 @@ def init(
 
 def abstract_params(model: FCMAE) -> Any:
     """Shapes and dtypes of the model's parameters, without making them."""
-    with compiling_for("tpu"):  # the plain formulas, which are traced in half the time
+    with outline.compiling_for("tpu"):  # the plain formulas, which are traced in half the time
         make = partial(init, model=model, grid=(1, 2), num_visible=1)
         return jax.eval_shape(make, jax.random.key(0))["params"]
 

@@ -4,7 +4,7 @@ Activations are [N, H, W, C]. Parameters are float32, and cast to the `dtype` a 
 """
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,31 +21,41 @@ kernel_init = nn.initializers.normal(0.02)
 DropPath = partial(nn.Dropout, broadcast_dims=(1, 2, 3))
 
 
-class Places(Protocol):
+class Places:
     """Where the positions of a map lie, when the maps of a model are not simply whole images.
 
     They may be images of several sizes on one canvas, or the visible patches of masked images, one
     below the other. Only two layers have to know: the depthwise convolution, which looks at
-    neighbours, and GRN, which sums over an image. A model without places (None) has whole images.
+    neighbours, and GRN, which sums over an image. A model without places (None) has whole images,
+    as this class says it of its own.
 
-    A maker is a `flax.struct.dataclass`, so that its arrays pass through jit and remat. The sides
-    of what it describes are multiples of the model's last stride: then no patch of the stem or of a
-    downsampling layer is partly one thing and partly another. Positions that do not count hold
-    anything after the first layer, in the maps that a model returns too.
+    A subclass is a `flax.struct.dataclass`, so that its arrays pass through jit and remat. The
+    sides of what it describes are multiples of the model's last stride: then no patch of the stem
+    or of a downsampling layer is partly one thing and partly another. Positions that do not count
+    hold anything after the first layer, in the maps that a model returns too.
     """
 
     @property
     def valid(self) -> jax.Array | None:
         """The positions over which GRN sums, bool [N, h, w, 1]; None: all of them."""
+        return None
 
     def spread(self, x: jax.Array) -> jax.Array:
         """Returns what the convolution sees of x [N, h, w, C], with zeros where nothing is."""
+        return x
 
     def collect(self, x: jax.Array) -> jax.Array:
         """Returns [N, h, w, C], each position from where `spread` had put it."""
+        return x
+
+    def convolve(self, x: jax.Array, kernel: jax.Array, kernels: str = "auto") -> jax.Array:
+        """Returns x convolved by a kernel [k, k, 1, C], each position with its neighbours in the
+        image. kernels: see `depthwise_conv`."""
+        return self.collect(depthwise_conv(self.spread(x), kernel, kernels))
 
     def at(self, stride: int) -> "Places":
         """Returns the places in the map of which a position is `stride` pixels of the image."""
+        return self
 
 
 class Patchify(nn.Module):
@@ -104,8 +114,7 @@ class DepthwiseConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         if places is None:
             return conv_and_shortcut(x, kernel, bias, self.dtype, self.kernels)
-        seen = places.spread(x.astype(self.dtype))
-        y = places.collect(depthwise_conv(seen, kernel.astype(self.dtype), self.kernels))
+        y = places.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.kernels)
         return y + bias.astype(self.dtype), x
 
 

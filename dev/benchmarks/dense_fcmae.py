@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from convnext.models.convnext import smallest_side
 from convnext.models.fcmae import FCMAE, LastBlock, Masks, targets, unpatched
+from convnext.models.layers import Places
 
 
-class Unmasked(flax.struct.PyTreeNode):
+@flax.struct.dataclass
+class Unmasked(Places):
     """Places of maps of whole images, in which the visible patches alone count."""
 
     masks: Masks
@@ -30,10 +32,6 @@ class Unmasked(flax.struct.PyTreeNode):
     def spread(self, x: jax.Array) -> jax.Array:
         """Returns x with zeros where patches are masked."""
         return jnp.where(self.valid, x, 0)
-
-    def collect(self, x: jax.Array) -> jax.Array:
-        """Returns x."""
-        return x
 
     def at(self, stride: int) -> "Unmasked":
         """Returns the places in the map of which a position is `stride` pixels of the image."""

@@ -2,10 +2,9 @@
 supervised step of the same model."""
 
 import argparse
-import statistics
+import time
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,26 +17,29 @@ from convnext.models.convnext import VARIANTS, ConvNeXt, smallest_side
 from convnext.models.fcmae import FCMAE, Masks
 from convnext.training import optimizer, steps
 from dev.benchmarks import dense_fcmae, models
-from dev.benchmarks.measure import Cells, milliseconds, spread
+from dev.benchmarks.measure import Cells, spread
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
-    """Measures all of them in turns. The ratios are of medians, of each turn."""
+    """Measures a step of each in turns, so that what slows the machine slows all. The ratios are of
+    each turn."""
     cells = Cells(arguments.json)
     for name in arguments.variant:
         for batch_size in arguments.batch_size:
             made = programs(name, batch_size, arguments.image_size, arguments.dtype)
             times = {each: [] for each in made}
-            for _ in range(arguments.rounds):
+            for turn in range(1 + arguments.rounds):
                 for each, (run, _) in made.items():
-                    times[each].append(milliseconds(run))
+                    begin = time.perf_counter()
+                    jax.block_until_ready(run())
+                    if turn:  # the first one touches the memory
+                        times[each].append(1e3 * (time.perf_counter() - begin))
             cell = {"model": name, "batch": batch_size, "dtype": arguments.dtype}
             for each, (_, compiled) in made.items():
-                cell[f"{each} ms"] = spread(list(chain(*times[each])))
+                cell[f"{each} ms"] = spread(times[each])
                 cell[f"{each} GB"] = compiled.memory_analysis().temp_size_in_bytes / 1e9
-            medians = {each: list(map(statistics.median, turns)) for each, turns in times.items()}
             for each in list(made)[1:]:
-                pairs = zip(medians[each], medians["visible"], strict=True)
+                pairs = zip(times[each], times["visible"], strict=True)
                 cell[f"{each} / visible"] = spread([there / here for there, here in pairs])
             cells.add(**cell)
 

@@ -28,6 +28,7 @@ import train as train_command
 from configs import convnext_tiny
 from convnext.data import sources
 from convnext.evaluation import requests
+from convnext.models import layers
 from convnext.models.convnext import Backbone
 from convnext.runs import cli, interruption, plan
 from convnext.task import Batch, Evaluation, Task, Variables, append, joined
@@ -160,7 +161,7 @@ def _window(example, top, left):
 
 
 @struct.dataclass
-class Places:
+class Padded(layers.Places):
     """Images at the top left of a canvas (convnext.models.layers.Places)."""
 
     valid: jax.Array  # bool [N, h, w, 1]
@@ -171,8 +172,8 @@ class Places:
     def collect(self, x: jax.Array) -> jax.Array:
         return x
 
-    def at(self, stride: int) -> "Places":
-        return Places(self.valid[:, ::stride, ::stride])
+    def at(self, stride: int) -> "Padded":
+        return Padded(self.valid[:, ::stride, ::stride])
 
 
 class Segmenter(nn.Module):
@@ -187,7 +188,7 @@ class Segmenter(nn.Module):
     def __call__(
         self, images: jax.Array, valid: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        places = Places(valid[..., None])
+        places = Padded(valid[..., None])
         maps = self.backbone(images, train, places)
         finest = maps["stage1"].shape[1:3]
         x = sum(

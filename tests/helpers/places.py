@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from convnext.models.layers import Places
+
 
 @struct.dataclass
-class Padded:
+class Padded(Places):
     """Images at the top left of one canvas. sizes: int [N, 2], height and width of each in pixels.
 
     They are multiples of the model's last stride, as is the canvas.
@@ -33,7 +35,7 @@ class Padded:
 
 
 @struct.dataclass
-class Tall:
+class Tall(Places):
     """Some patches of each image, one below the other: pixels [N, V * side, side, C].
 
     ids: int [N, V], the number in the image of each patch; grid: how many rows and columns of
@@ -44,7 +46,6 @@ class Tall:
     grid: tuple[int, int] = struct.field(pytree_node=False)
     side: int = struct.field(pytree_node=False)  # of a patch, pixels
     stride: int = struct.field(pytree_node=False, default=1)
-    valid = None  # every position is of a patch
 
     def at(self, stride):
         return self.replace(stride=stride)

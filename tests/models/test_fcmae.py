@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from convnext.kernels import depthwise, outline
 from convnext.models import fcmae
 from convnext.models.fcmae import FCMAE, Masks
 from convnext.weights import fcmae as names
@@ -166,7 +167,7 @@ def test_what_is_picked_is_placed_by_gathers_alone():
     order, ranks = fcmae.draw(jax.random.key(0), 3, grid=(2, 4))
     masks = Masks(order, ranks, 3, (2, 4))
     patches = jax.random.normal(jax.random.key(1), (3, 8, 2, 2, 5))
-    placed = masks.placed(masks.visible(patches))
+    placed = masks.place_visible(masks.visible(patches))
     is_masked = np.asarray(masks.is_masked)
     assert is_masked.sum(axis=1).tolist() == [5, 5, 5]
     np.testing.assert_array_equal(placed[is_masked], 0)
@@ -184,6 +185,29 @@ def test_what_is_picked_is_placed_by_gathers_alone():
         np.testing.assert_array_equal(grads[is_kept], weights[is_kept])
         np.testing.assert_array_equal(grads[~is_kept], 0)
         assert not re.search("scatter", str(jax.make_jaxpr(jax.grad(total))(patches)))
+
+
+@pytest.mark.parametrize("side", [8, 3, 40])
+def test_a_patch_is_convolved_with_what_is_seen_around_it(side):
+    """As the map of the whole image is, with zeros where nothing is seen; the gradients too."""
+    grid = (3, 4) if side < 9 else (1, 2)
+    num_visible = 7 if side < 9 else 1
+    masks = Masks(*fcmae.draw(jax.random.key(0), 2, grid=grid), num_visible, grid)
+    places = fcmae.Visible(masks, side, side)
+    shape = (2, num_visible * side, side, 3)
+    x, g = (jax.random.normal(jax.random.key(seed), shape) for seed in (1, 2))
+    kernel = jax.random.normal(jax.random.key(3), (7, 7, 1, 3))
+
+    def by_map(x, kernel):
+        return places.collect(depthwise.grouped_conv(places.spread(x), kernel))
+
+    found, back = jax.vjp(places.convolve, x, kernel)
+    expected, back_of_map = jax.vjp(by_map, x, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for here, there in zip(back(g), back_of_map(g), strict=True):
+        np.testing.assert_allclose(here, there, atol=1e-5 * np.abs(there).max())
+    with outline.portable():
+        np.testing.assert_allclose(places.convolve(x, kernel), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
