@@ -35,10 +35,9 @@ class Places:
     hold anything after the first layer, in the maps that a model returns too.
     """
 
-    @property
-    def valid(self) -> jax.Array | None:
-        """The positions over which GRN sums, bool [N, h, w, 1]; None: all of them."""
-        return None
+    # The positions over which GRN sums, bool [N, h, w, 1]; None: all of them. A subclass has them
+    # as a field or a property.
+    valid = None
 
     def spread(self, x: jax.Array) -> jax.Array:
         """Returns what the convolution sees of x [N, h, w, C], with zeros where nothing is."""

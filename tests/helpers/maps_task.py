@@ -169,9 +169,6 @@ class Padded(layers.Places):
     def spread(self, x: jax.Array) -> jax.Array:
         return jnp.where(self.valid, x, 0)
 
-    def collect(self, x: jax.Array) -> jax.Array:
-        return x
-
     def at(self, stride: int) -> "Padded":
         return Padded(self.valid[:, ::stride, ::stride])
 

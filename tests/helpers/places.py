@@ -30,9 +30,6 @@ class Padded(Places):
     def spread(self, x):
         return jnp.where(self.valid, x, 0)
 
-    def collect(self, x):
-        return x
-
 
 @struct.dataclass
 class Tall(Places):
