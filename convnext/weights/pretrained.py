@@ -427,6 +427,7 @@ def _read_autoencoder(workdir, config, weights, step):
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config["model"].items()}
         model_config.check(fields)
         model, decays = FCMAE(**fields), config["ema_decays"]
+        model.check()
         processor = processor_of_run(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _no_whole_run(workdir, error, "checkpoints and config.json") from error

@@ -519,10 +519,18 @@ def test_a_run_without_a_whole_config_is_refused(content, tmp_path):
         convnext.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("model", [{}, {"depths": [1, 1], "dims": [8, 8], "decoder_dim": "x"}])
+def test_a_run_of_pre_training_without_a_whole_config_is_refused(model, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"task": "fcmae", "model": model}))
+    with pytest.raises(InputError, match="is no whole run: .*; accepted: the workdir of a run"):
+        convnext.from_pretrained(tmp_path)
+
+
 def test_a_run_of_another_task_is_named(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text(json.dumps({"task": "segmentation", "model": {}}))
-    told = f"the task of {tmp_path} is 'segmentation'; accepted: classification"
+    told = f"the task of {tmp_path} is 'segmentation'; accepted: classification or fcmae"
     with pytest.raises(InputError, match=told):
         convnext.from_pretrained(tmp_path)
 
