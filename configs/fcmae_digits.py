@@ -1,4 +1,4 @@
-"""FCMAE on the digits that ship with scikit-learn, in two minutes on two CPU cores.
+"""FCMAE on the digits that ship with scikit-learn, in a minute on two CPU cores.
 
     python train.py --config=configs/fcmae_digits.py
 

@@ -255,7 +255,7 @@ def test_every_section_is_the_keywords_of_one_function(name):
 
 def test_train_uses_every_field():
     rooms = ("train.py", "convnext/tasks/classification.py", "convnext/tasks/__init__.py",
-             "convnext/tasks/augmenting.py", "convnext/tasks/recipe.py",
+             "convnext/tasks/inputs.py", "convnext/tasks/recipe.py",
              "convnext/runs/plan.py")  # fmt: skip
     source = "\n".join((ROOT / room).read_text() for room in rooms)
     unused = [

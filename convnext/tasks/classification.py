@@ -19,7 +19,7 @@ from convnext.images.processor import MAX_SIZE
 from convnext.models.convnext import ConvNeXt, activations, smallest_side
 from convnext.runs import plan
 from convnext.task import Batch, Evaluation, Source, Task, Variables
-from convnext.tasks import augmenting, recipe, scoring
+from convnext.tasks import inputs, recipe, scoring
 from convnext.tasks import linear as linear_classifier
 from convnext.training import erasing, losses, metrics, mixup, steps
 from convnext.weights import pretrained, published
@@ -37,7 +37,7 @@ MATRIX = 1000  # classes at most of which the confusion matrix is counted
 def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) -> Task:
     """Makes the task of configs/convnext_tiny.py. An example is {"image": uint8 [H, W, 3],
     "label"}. Raises InputError for what is out of range."""
-    train_source, val_source = _sources(config, stand_in)
+    train_source, val_source = inputs.load(config, config.model.num_classes, stand_in=stand_in)
     is_stand_in = isinstance(train_source, sources.Announced)
     is_files = isinstance(train_source, Files) and isinstance(val_source, Files)
     found = _survey(train_source, val_source, config.rule is not None) if is_files else []
@@ -77,7 +77,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     eval_transform(black)
     example = train_transform(black, np.random.default_rng(0))
     as_they_are = train_source
-    train_source, train_transform, augmented, said = augmenting.on_its_place(
+    train_source, train_transform, augmented, said = inputs.on_its_place(
         config, train_source, train_transform
     )
 
@@ -258,22 +258,6 @@ def report(
             "features that the run began with"
         )
     return text
-
-
-def _sources(config, stand_in):
-    """The training and validation images; of a dry run without them, as many blank ones."""
-    sources.check_val_fraction(config.data.val_fraction)
-    try:
-        train, val = sources.load(**config.data)
-    except InputError as error:
-        published, num_classes = config.published, config.model.num_classes
-        if not (stand_in and published.train_size and num_classes):
-            raise
-        print(f"data       {error.problem}; the sizes are those published")
-        sizes = (published.train_size, published.val_size)
-        train, val = (sources.Announced(size, num_classes) for size in sizes)
-    sources.require_same(train=train, val=val)
-    return train, val
 
 
 def _asked_for(problem_type, source):

@@ -11,14 +11,13 @@ from ml_collections import ConfigDict
 
 from convnext.data import sources, survey
 from convnext.data.folders import Files
-from convnext.errors import InputError
 from convnext.images import augment
 from convnext.models import fcmae
 from convnext.models.convnext import smallest_side
 from convnext.models.fcmae import FCMAE, Masks
 from convnext.runs import plan
 from convnext.task import Batch, Evaluation, Task, Variables
-from convnext.tasks import augmenting
+from convnext.tasks import inputs
 from convnext.training import steps
 from convnext.weights import pretrained
 
@@ -34,7 +33,7 @@ DECAYED = ("kernel", "mask_token", "grn/gamma", "grn/beta")
 def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) -> Task:
     """Makes the task of configs/fcmae.py. An example has "image", uint8 [H, W, 3]; a
     label is not looked at. Raises InputError for what is out of range."""
-    train_source, val_source = _sources(config, stand_in)
+    train_source, val_source = inputs.load(config, 1, stand_in=stand_in, is_labelled=False)
     is_stand_in = isinstance(train_source, sources.Announced)
     found = []
     if isinstance(train_source, Files) and isinstance(val_source, Files):
@@ -57,7 +56,7 @@ def make(config: ConfigDict, mesh: jax.sharding.Mesh, stand_in: bool = False) ->
     jax.eval_shape(normalize, black["image"])
     eval_transform(black)
     example = train_transform(black, np.random.default_rng(0))
-    train_source, train_transform, augmented, said = augmenting.on_its_place(
+    train_source, train_transform, augmented, said = inputs.on_its_place(
         config, train_source, train_transform
     )
     options = dict(model=model, norm_pix=config.norm_pix_loss, **shown)
@@ -193,20 +192,3 @@ def _architecture(model, params, size, *, grid, num_visible):
         f"masks      {num_visible} of {grid[0] * grid[1]} patches of {smallest_side(model)} px are "
         "visible",
     ]
-
-
-def _sources(config, stand_in):
-    """The training and validation images; of a dry run without them, as many blank ones."""
-    sources.check_val_fraction(config.data.val_fraction)
-    try:
-        train, val = sources.load(**config.data, is_labelled=False)
-    except InputError as error:
-        published = config.published
-        if not (stand_in and published.train_size):
-            raise
-        print(f"data       {error.problem}; the sizes are those published")
-        train, val = (
-            sources.Announced(size, 1) for size in (published.train_size, published.val_size)
-        )
-    sources.require_same(train=train, val=val)
-    return train, val

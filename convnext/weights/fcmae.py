@@ -20,13 +20,10 @@ def to_ours(state: Mapping[str, np.ndarray]) -> State:
     """Returns what the official pre-training script saves in our keys and layouts, the decoder too.
     Raises InputError for keys that it does not have."""
     _, ours = formats.to_ours(state)
-    names = {}
     for key, array in state.items():
-        top, *_ = key.split(".")
-        if top in ("proj", "pred", "decoder", "mask_token"):
-            names[key] = array
-    for key, array in names.items():
         *parts, leaf = key.split(".")
+        if (parts or [leaf])[0] not in ("proj", "pred", "decoder", "mask_token"):
+            continue
         if parts[:1] == ["decoder"]:
             parts[:2] = [f"decoder_block_{parts[1]}"]
         is_norm = parts[-1:] == ["norm"]

@@ -37,7 +37,7 @@ def write(
     model that names no classes, is too large, or does not take image_size.
     """
     require(top_k >= 1, "--top_k", top_k, "an integer from 1 up")
-    runtime = _runtime()
+    version, runtime = _runtime(_package())
     if onnx_graph.find(source) is None:
         weights = weights or pretrained.default_weights(source)
     loaded = pretrained.load_runnable(source, weights=weights)
@@ -59,7 +59,7 @@ def write(
         css=Markup((page.FOLDER / "report.css").read_text(encoding="utf-8")),
         name=Path(source).name or source,
         scripts=SCRIPTS,
-        version=_version(),
+        version=version,
         page={
             "labels": loaded.labels,
             "function": function,
@@ -88,13 +88,10 @@ def _package():
     raise InputError("the page needs onnxruntime-web, which is not installed", f"after {INSTALL}")
 
 
-def _version():
-    return text.read_json(_package() / "package.json")["version"]
-
-
-def _runtime():
-    """Returns the scripts of onnxruntime-web, its program for WebAssembly as text."""
-    dist, version = _package() / "dist", _version()
+def _runtime(package):
+    """Returns the version of onnxruntime-web and its scripts, its program for WebAssembly as
+    text."""
+    dist, version = package / "dist", text.read_json(package / "package.json")["version"]
     try:
         library = (dist / LIBRARY).read_text(encoding="utf-8")
         glue = (dist / f"{PROGRAM}.mjs").read_text(encoding="utf-8")
@@ -104,7 +101,7 @@ def _runtime():
         raise InputError(problem, f"after {INSTALL}") from error
     licence = library[: library.index("*/") + 2]
     parts = f'glue: {json.dumps(glue)}, wasm: "{program}"'
-    return {LIBRARY: library, "runtime.js": f"{licence}\nconst RUNTIME = {{ {parts} }};\n"}
+    return version, {LIBRARY: library, "runtime.js": f"{licence}\nconst RUNTIME = {{ {parts} }};\n"}
 
 
 def _graph(source, loaded, processor):

@@ -1,5 +1,4 @@
-"""Where training images are augmented: on the host, or where small ones are made too slowly there,
-on the device."""
+"""The images of a task: where they come from, and where those to train on are augmented."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,13 +9,33 @@ import jax
 import numpy as np
 
 from convnext.data import sources
-from convnext.errors import require
+from convnext.errors import InputError, require
 from convnext.images import augment
 from convnext.task import Batch, Source
 from convnext.training import augmentation
 
 PLACES = ("host", "device")
 Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
+
+
+def load(
+    config: Mapping[str, Any], num_classes: int | None, *, stand_in: bool, is_labelled: bool = True
+) -> tuple[Source, Source]:
+    """Returns the training and validation images of config.data; of a dry run without them, where
+    it is published how many there are, as many blank ones of num_classes. Raises InputError as
+    `sources.load`."""
+    sources.check_val_fraction(config.data.val_fraction)
+    try:
+        train, val = sources.load(**config.data, is_labelled=is_labelled)
+    except InputError as error:
+        published = config.published
+        if not (stand_in and published.train_size and num_classes):
+            raise
+        print(f"data       {error.problem}; the sizes are those published")
+        sizes = (published.train_size, published.val_size)
+        train, val = (sources.Announced(size, num_classes) for size in sizes)
+    sources.require_same(train=train, val=val)
+    return train, val
 
 
 def on_its_place(
